@@ -1,0 +1,46 @@
+"""The errors this package raises on purpose. Each says what was found, where, what was expected and what to do.
+
+`exit_code` is what the command line returns for it: 2 for a user's mistake, 1 for a failed step or damage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class StoreError(Exception):
+    """The store cannot be used as asked: not writable, of another version, or an artifact is missing."""
+
+    exit_code = 2
+
+
+class ClusterError(Exception):
+    """Ray cannot be reached or started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing wrong with a committed artifact."""
+
+    file: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: found {self.found}, expected {self.expected}"
+
+
+class DamagedArtifact(Exception):
+    """A committed file is missing, of another size, or does not match its checksum."""
+
+    exit_code = 1
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(damage)
+        self.damage = damage
+
+    def __str__(self) -> str:
+        return f"{self.damage}. Remove the folder {Path(self.damage.file).parent} and run again to make it anew."

@@ -1,0 +1,62 @@
+"""Files that appear whole or not at all, and their checksums."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import xxhash
+
+TEMPORARY = ".tmp-"
+_BLOCK = 1 << 22
+
+
+def checksum(path: Path) -> str:
+    """xxh3-128 of a file's bytes, in hexadecimal; reads 4 MiB at a time."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def stage(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """Write a temporary file beside its future place and flush it to the disk; removed again if `fill` raises."""
+    temporary = folder / f"{TEMPORARY}{uuid4().hex}-{name}"
+    try:
+        fill(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def publish(temporary: Path, path: Path) -> bool:
+    """Give a staged file its name, unless another writer was first: then theirs stays and False is returned.
+
+    A hard link rather than a rename, because a rename would replace a file that another writer may already have
+    committed with bytes that agree only within tolerance.
+    """
+    try:
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Write a JSON document that may change later (a run record, never an artifact)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(stage(path.parent, path.name, lambda place: place.write_bytes(json_bytes(value))), path)
+
+
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,133 @@
+"""Steps of work as pure data, and the keys that name their results. No I/O here.
+
+A step's key is a hash of what its output depends on and of nothing else: its name, code version, identity fields,
+and the keys of its inputs. Devices, batch sizes, worker counts and paths go in `local` and `resources`, which never
+enter the key. An unknown type in an identity field raises: a key must never depend on `str(obj)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+KEY_CHARACTERS = 16  # of the 64 hexadecimal digits, in folder names
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray reserves for a step, or for each worker of sharded work.
+
+    Attributes:
+        cpus: processor cores; None is a node's cores divided by `workers`.
+        gpus: GPUs, fractions allowed; None is one where the cluster has any.
+        workers: of sharded work; None is one a GPU, or one where there is none.
+    """
+
+    cpus: float | None = 1.0
+    gpus: float | None = 0.0
+    workers: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One node of the graph.
+
+    Attributes:
+        name: the kind of step, also its folder in the store: "encode".
+        label: what a person reads in a plan: "encode reference trec test". Not identity.
+        version: the code version; raise it when the same inputs shall give another result.
+        run: "module:callable" that fills the artifact (see `work.Work`).
+        identity: JSON fields that the output depends on.
+        inputs: role -> step whose artifact is read.
+        local: JSON values that do not change the output (paths, batch sizes).
+        setup: for sharded work, what a worker loads once; steps of equal `run` and `setup` share workers. None: one call.
+        resources: what Ray reserves.
+        sources: modules whose change since the artifact was made is worth a warning.
+    """
+
+    name: str
+    label: str
+    version: int
+    run: str
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    local: Mapping[str, Any] = field(default_factory=dict)
+    setup: Mapping[str, Any] | None = None
+    resources: Resources = Resources()
+    sources: tuple[str, ...] = ()
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        """The readable document that the key is a hash of."""
+        return {
+            "step": self.name,
+            "version": self.version,
+            "identity": dict(self.identity),
+            "inputs": {role: step.key for role, step in sorted(self.inputs.items())},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the canonical payload, in hexadecimal. Raises TypeError or ValueError for a field JSON cannot hold."""
+        return key_of(self.payload)
+
+    @property
+    def folder(self) -> str:
+        """Where the artifact lies below the store."""
+        return f"{self.name}/{self.key[:KEY_CHARACTERS]}"
+
+
+def key_of(payload: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(payload).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces, the same text for the same value.
+
+    Raises TypeError for anything but None, bool, int, float, str, list, tuple and dict with string keys; ValueError
+    for NaN and infinities.
+    """
+    _check(value, "payload")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _check(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"{where}: key {name!r} is a {type(name).__name__}; identity keys are strings")
+            _check(item, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: {value} has no JSON form; identity numbers are finite")
+    elif not (value is None or isinstance(value, bool | int | str)):
+        raise TypeError(f"{where}: a {type(value).__name__} cannot enter a key; use None, bool, int, float, str, list, dict")
+
+
+def in_order(targets: Iterable[Step]) -> Iterator[Step]:
+    """Each step the targets need, once a key, inputs before the steps that read them."""
+    seen: set[str] = set()
+
+    def visit(step: Step) -> Iterator[Step]:
+        if step.key in seen:
+            return
+        seen.add(step.key)
+        for role in sorted(step.inputs):
+            yield from visit(step.inputs[role])
+        yield step
+
+    for target in targets:
+        yield from visit(target)
+
+
+def run_id_of(targets: Iterable[Step]) -> str:
+    """A run is named by all its step keys, so the same work is the same run."""
+    return key_of({"steps": sorted(step.key for step in in_order(targets))})[:KEY_CHARACTERS]

@@ -1,0 +1,212 @@
+"""The engine on Ray: plain steps as tasks, sharded steps on pools of actors that load once and pull shards.
+
+Only artifacts' paths travel through Ray, never tensors: what a task leaves is on disk, and outlives the cluster.
+Ray retries work whose process or node died; the store's commit rules make a step that ran twice harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestration.errors import ClusterError
+from orchestration.executor import Emit, Finished, worker_name
+from orchestration.graph import Resources, Step
+from orchestration.store import Store
+from orchestration.work import Work, callable_of, provenance, run_whole, work_of
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
+
+import ray  # noqa: E402
+import ray.exceptions  # noqa: E402
+
+_RETRIES = 3  # of work whose process died; an exception in a step is not retried
+_OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
+
+
+class _ShardActor:
+    """Holds a worker. It is made by the first call, so that an error in making it is that call's own error."""
+
+    def __init__(self, reference: str, setup: Mapping[str, Any]) -> None:
+        self._reference, self._setup, self._worker = reference, setup, None
+
+    def fill(self, work: Work, shard: int) -> None:
+        if self._worker is None:
+            self._worker = callable_of(self._reference)(self._setup)
+        self._worker.fill(work, shard)
+
+
+@dataclass
+class _Sharded:
+    """A sharded step under way."""
+
+    step: Step
+    work: Work
+    count: int
+    open: int
+    started: float
+    error: BaseException | None = None
+
+
+@dataclass
+class _Pool:
+    """Actors of one worker name, and the shards that wait for one."""
+
+    idle: list[Any]
+    pending: deque[tuple[_Sharded, int]] = field(default_factory=deque)
+    busy: dict[ray.ObjectRef, tuple[Any, _Sharded, int]] = field(default_factory=dict)
+
+
+class RayEngine:
+    """Runs steps on a Ray cluster: the one this process is connected to, the one at `address`, or one of its own.
+
+    Raises ClusterError where `address` does not answer.
+    """
+
+    def __init__(self, store: Store, emit: Emit, address: str | None = None) -> None:
+        self._store = store
+        self._emit = emit
+        self._own = not ray.is_initialized()
+        if self._own:
+            _connect(address)
+        self._tasks: dict[ray.ObjectRef, Step] = {}
+        self._pools: dict[str, _Pool] = {}
+        self._done: deque[Finished] = deque()
+
+    def start(self, step: Step) -> None:
+        try:
+            work = work_of(step, self._store)
+            if step.setup is None:
+                options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
+                task = ray.remote(run_whole).options(name=step.label, **options)
+                self._tasks[task.remote(step.run, work)] = step
+            else:
+                self._start_sharded(step, step.setup, work)
+        except Exception as error:  # of this step, and not of those beside it
+            self._done.append(Finished(step, error))
+
+    def next(self) -> Finished:
+        while not self._done:
+            refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in pool.busy]
+            (ready,), _ = ray.wait(refs, num_returns=1)
+            error = _error_of(ready)
+            if ready in self._tasks:
+                self._done.append(Finished(self._tasks.pop(ready), error, _detail_of(ready, error)))
+            else:
+                self._shard_done(ready, error)
+        return self._done.popleft()
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            _end(pool)
+        if self._own:
+            ray.shutdown()
+
+    def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: Work) -> None:
+        work.out.begin()
+        count = callable_of(step.run).shard_count(work)
+        missing = [shard for shard in range(count) if not work.out.shard_committed(shard)]
+        sharded = _Sharded(step, work, count, len(missing), time.time())
+        if not missing:
+            self._close_sharded(sharded)
+            return
+        name = worker_name(step.run, setup)
+        if name not in self._pools:
+            self._pools[name] = _Pool(_actors(step, setup))
+        self._pools[name].pending.extend((sharded, shard) for shard in missing)
+        _feed(self._pools[name])
+
+    def _shard_done(self, ready: ray.ObjectRef, error: BaseException | None) -> None:
+        name, pool = next((name, pool) for name, pool in self._pools.items() if ready in pool.busy)
+        actor, sharded, _ = pool.busy.pop(ready)
+        pool.idle.append(actor)
+        sharded.open -= 1
+        if error is not None and sharded.error is None:
+            sharded.error = error
+            dropped = [item for item in pool.pending if item[0] is sharded]
+            sharded.open -= len(dropped)
+            pool.pending = deque(item for item in pool.pending if item[0] is not sharded)
+        elif error is None:
+            self._emit("shard", sharded.step, {"done": sharded.count - sharded.open, "of": sharded.count})
+        if not sharded.open:
+            self._close_sharded(sharded, _detail_of(ready, error))
+        _feed(pool)
+        if not pool.busy:  # nothing left to pull: give the cores and GPUs to whoever waits for them
+            _end(self._pools.pop(name))
+
+    def _close_sharded(self, sharded: _Sharded, detail: str = "") -> None:
+        if sharded.error is None:
+            sharded.work.out.commit(provenance(sharded.started))
+        self._done.append(Finished(sharded.step, sharded.error, detail))
+
+
+def _connect(address: str | None) -> None:
+    """Always by a named address: a bare `ray.init()` attaches to whatever cluster runs on the machine."""
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None or address == "local":
+        ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, give its host:port, "
+            "and set RAY_AUTH_MODE=token where it asks for a token; or leave the address out to run on this machine."
+        ) from error
+
+
+def _actors(step: Step, setup: Mapping[str, Any]) -> list[Any]:
+    workers, options = _pool_size(step.resources, ray.cluster_resources(), _cores_of_a_node())
+    actor = ray.remote(_ShardActor).options(max_restarts=_RETRIES, max_task_retries=_RETRIES, **options)
+    return [actor.remote(step.run, dict(setup)) for _ in range(workers)]
+
+
+def _pool_size(asked: Resources, cluster: Mapping[str, float], cores: float) -> tuple[int, dict[str, float]]:
+    """How many workers, and what each reserves."""
+    has_gpu = cluster.get("GPU", 0) >= 1
+    gpus = asked.gpus if asked.gpus is not None else float(has_gpu)
+    workers = asked.workers or (max(1, int(cluster.get("GPU", 0) / gpus)) if gpus else 1)
+    cpus = asked.cpus if asked.cpus is not None else max(1, int(cores / workers))
+    return workers, {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def _cores_of_a_node() -> float:
+    return max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+
+
+def _feed(pool: _Pool) -> None:
+    while pool.idle and pool.pending:
+        actor = pool.idle.pop()
+        sharded, shard = pool.pending.popleft()
+        pool.busy[actor.fill.remote(sharded.work, shard)] = (actor, sharded, shard)
+
+
+def _end(pool: _Pool) -> None:
+    for actor in pool.idle + [actor for actor, _, _ in pool.busy.values()]:
+        ray.kill(actor)
+
+
+def _error_of(ref: ray.ObjectRef) -> BaseException | None:
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        return error.cause if isinstance(error.cause, BaseException) else error
+    except ray.exceptions.RayError as error:  # the worker died more often than it is restarted
+        return error
+    return None
+
+
+def _detail_of(ref: ray.ObjectRef, error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayError as told:
+        return str(told)
+    return ""

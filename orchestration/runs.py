@@ -1,0 +1,53 @@
+"""The record of a run: files in <store>/runs/<run_id>/, written as the run goes on. Results are files first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestration import files
+from orchestration.graph import Step, in_order, run_id_of
+from orchestration.store import Store
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The folder of one run. A run is named by its step keys, so running the same workflow again is the same run."""
+
+    run_id: str
+    folder: Path
+
+    def event(self, kind: str, step: Step, details: dict[str, Any]) -> None:
+        """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines."""
+        line = {"time": _now(), "event": kind, "step": step.label, "key": step.key, **details}
+        with open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def write(self, name: str, document: Any) -> None:
+        files.replace_json(self.folder / name, document)
+
+    def read(self, name: str) -> Any:
+        """A document of the record, or None where it was not written yet."""
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+
+def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
+    """The record of the run these steps make: its folder with workflow.yaml (text as given) and graph.json."""
+    targets = list(targets)
+    run_id = run_id_of(targets)
+    record = RunRecord(run_id, store.root / "runs" / run_id)
+    if record.read("graph.json") is None:
+        record.folder.mkdir(parents=True, exist_ok=True)
+        (record.folder / "workflow.yaml").write_text(workflow, encoding="utf-8")
+        steps = [{"label": step.label, "key": step.key, **step.payload} for step in in_order(targets)]
+        record.write("graph.json", {"run_id": run_id, "started": _now(), "steps": steps})
+    return record
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

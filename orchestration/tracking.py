@@ -1,0 +1,134 @@
+"""MLflow as a projection of a run's files: whatever is missing there can be filled in again at any time.
+
+Logging over a network happens at least once, so every run carries the tag `vocabsem.key` and is looked up by it before
+it is created: nothing doubles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+KEY_TAG = "vocabsem.key"
+_PARENT_TAG = "mlflow.parentRunId"
+Status = Literal["RUNNING", "FINISHED", "FAILED"]
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What MLflow shall hold of one run; `key` names it for ever."""
+
+    key: str
+    name: str
+    status: Status
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+
+class TrackingError(Exception):
+    """MLflow could not be written; the run's own files are not touched by that."""
+
+
+def default_uri(store: Path) -> str:
+    """A SQLite database beside the store."""
+    return f"sqlite:///{store.parent / 'mlflow.db'}"
+
+
+def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> str:
+    """Write a run and its children as MLflow runs, creating what is not there yet; the parent's MLflow id.
+
+    Raises TrackingError where the server or database cannot be used.
+    """
+    with _mlflow(uri) as client:
+        experiment_id = _experiment(client, experiment, uri)
+        run = _write(client, experiment_id, parent, _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'"), {})
+        tags = {_PARENT_TAG: run.info.run_id}
+        known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'") if children else {}
+        for child in children:
+            _write(client, experiment_id, child, known, tags)
+        return run.info.run_id
+
+
+def without_credentials(uri: str) -> str:
+    """A URI that may be stored and shown."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+@contextlib.contextmanager
+def _mlflow(uri: str) -> Iterator[MlflowClient]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a user's own value stays
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven retries would hold a run for minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    try:
+        yield MlflowClient(tracking_uri=uri)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"MLflow at {without_credentials(uri)}: {str(error).splitlines()[0]}") from error
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    database = Path(uri.removeprefix("sqlite:///"))
+    # A database of our own keeps its artifacts beside it; a server knows its own place.
+    place = (database.parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
+    return client.create_experiment(name, artifact_location=place)
+
+
+def _write(
+    client: MlflowClient, experiment_id: str, wanted: TrackedRun, known: Mapping[str, Run], tags: Mapping[str, str]
+) -> Run:
+    from mlflow.entities import Metric, Param, RunTag
+
+    tags = {**wanted.tags, **tags, KEY_TAG: wanted.key}
+    run = known.get(wanted.key) or client.create_run(experiment_id, tags=tags, run_name=wanted.name)
+    run_id, there = run.info.run_id, run.data
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, value, run.info.start_time, 0) for name, value in wanted.metrics.items() if there.metrics.get(name) != value],
+        params=[Param(name, value) for name, value in wanted.params.items() if name not in there.params],
+        tags=[RunTag(name, value) for name, value in tags.items() if there.tags.get(name) != value],
+    )
+    if wanted.tables or wanted.files:
+        uploaded = {artifact.path for artifact in client.list_artifacts(run_id)}
+        for name, rows in wanted.tables.items():
+            if name not in uploaded:
+                client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, name)
+        for path in wanted.files:
+            if path.name not in uploaded:
+                client.log_artifact(run_id, str(path))
+    if run.info.status != wanted.status:
+        client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(run_id, wanted.status)
+    return run
+
+
+def _found(client: MlflowClient, experiment_id: str, condition: str) -> dict[str, Run]:
+    """Runs that meet a condition, by their key."""
+    found: dict[str, Run] = {}
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=1000, page_token=token)
+        found |= {run.data.tags[KEY_TAG]: run for run in page if KEY_TAG in run.data.tags}
+        token = page.token
+        if not token:
+            return found

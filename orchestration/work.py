@@ -1,0 +1,94 @@
+"""What a step's function gets, and how it is called: in this process or in a worker's."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
+from orchestration.graph import Step
+from orchestration.store import Artifact, Store, Writer
+
+_RECORDED_PACKAGES = ("vocabsem", "torch", "transformers", "ray", "pyarrow", "numpy", "scikit-learn", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One artifact to fill: plain data, so that it travels to workers.
+
+    Attributes:
+        identity: the step's identity fields; all that may decide the output, with `inputs`.
+        inputs: role -> committed artifact.
+        local: values that do not change the output: paths, batch sizes.
+        out: the writer of the artifact.
+    """
+
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    local: Mapping[str, Any]
+    out: Writer
+
+
+class ShardWorker(Protocol):
+    """A step's worker class: loads once what `setup` names, then fills shards."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None: ...
+
+    @staticmethod
+    def shard_count(work: Work) -> int:
+        """How many shards the artifact has; called on the driver, so it reads manifests only."""
+        ...
+
+    def fill(self, work: Work, shard: int) -> None:
+        """Write one shard with `work.out.write_shard`."""
+        ...
+
+
+def work_of(step: Step, store: Store) -> Work:
+    """Raises KeyError where an input is not committed: a scheduler's mistake, not a user's."""
+    inputs = {}
+    for role, source in step.inputs.items():
+        artifact = store.find(source)
+        if artifact is None:
+            raise KeyError(f"{step.label} needs {source.label}, which is not committed")
+        inputs[role] = artifact
+    return Work(step.identity, inputs, step.local, store.writer(step))
+
+
+def callable_of(reference: str) -> Any:
+    """The object "module:name" names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run_whole(reference: str, work: Work) -> None:
+    """Fill and commit an artifact in one call."""
+    started = time.time()
+    work.out.begin()
+    callable_of(reference)(work)
+    work.out.commit(provenance(started))
+
+
+def provenance(started: float) -> dict[str, Any]:
+    """Where, when and with what an artifact was made. Never part of a key."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in _RECORDED_PACKAGES if (found := _version_of(name))},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 3),
+    }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,74 @@
+"""The semantic basis: one vector a vocabulary label, the rows of the head's pseudoinverse (paper, section 3.1).
+
+Row i is s_i = e_i W⁺ᵀ = w_i (WᵀW)⁺: the least-squares preimage of the one-hot logits e_i. Neither the v x v product nor
+the SVD of W [v, d] is ever formed: the d x d Gram matrix, accumulated in float64 over blocks of rows, is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vocabsem_core.errors import InputError
+
+RCOND = 1e-6  # our choice: singular values below RCOND times the largest are cut
+
+
+@dataclass(frozen=True)
+class SemanticBasis:
+    """The inverse Gram matrix of a head, from which every basis row follows.
+
+    Attributes:
+        inverse: (WᵀW)⁺, [d, d], float64.
+        rank: number of singular values kept.
+        condition: largest over smallest kept singular value of W.
+    """
+
+    inverse: Float[Tensor, "d d"]
+    rank: int
+    condition: float
+
+    def rows(self, head_rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Basis rows of the labels whose head rows are given, float32; the product is taken in float64."""
+        return (head_rows.double() @ self.inverse).float()
+
+
+def semantic_basis(blocks: Iterable[Float[Tensor, "rows d"]], rcond: float = RCOND) -> SemanticBasis:
+    """The basis of a head given as blocks of its rows, each block used once (memory: one block in float64 and d x d).
+
+    Raises InputError where there are no rows, or a value is not finite.
+    """
+    gram = None
+    for block in blocks:
+        rows = block.double()  # before the product: a bfloat16 product would return bfloat16
+        gram = rows.T @ rows if gram is None else gram.addmm_(rows.T, rows)
+    if gram is None:
+        raise InputError("the output matrix has no rows; expected [vocabulary size, width]")
+    if not torch.isfinite(gram).all():
+        raise InputError("the output matrix has values that are not finite; the model's file is broken")
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > rcond**2 * values[-1]
+    if not kept.any():
+        raise InputError("the output matrix is all zeros; the model's file is broken")
+    values, vectors = values[kept], vectors[:, kept]
+    inverse = (vectors / values) @ vectors.T
+    return SemanticBasis(inverse, int(kept.sum()), float((values[-1] / values[0]).sqrt()))
+
+
+def round_trip(
+    basis_rows: Float[Tensor, "n d"], ids: Int[Tensor, " n"], blocks: Iterable[Float[Tensor, "rows d"]]
+) -> float:
+    """The share of labels i for which argmax(W s_i) = i. Not guaranteed by the definition, so it is reported."""
+    best = torch.full((len(ids),), -torch.inf)
+    where = torch.full((len(ids),), -1)
+    start = 0
+    for block in blocks:
+        values, places = (basis_rows @ block.float().T).max(dim=1)
+        where = torch.where(values > best, places + start, where)
+        best = torch.maximum(values, best)
+        start += len(block)
+    return float((where == ids).double().mean())

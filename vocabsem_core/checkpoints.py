@@ -1,0 +1,155 @@
+"""Model folders as transformers lays them out: safetensors weights, configuration, tokenizer. Never pickle, never remote code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+
+from vocabsem_core.errors import InputError
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_TOKENIZER_PATTERNS = ("vocab.*", "merges.txt", "*.model")
+HEAD_BLOCK = 8192  # head rows read at a time
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where one tensor lies: a safetensors file and the tensor's name in it."""
+
+    file: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class HeadPlace:
+    """Where a model's output head lies on disk."""
+
+    weight: TensorPlace
+    bias: TensorPlace | None
+
+    def blocks(self, rows: int) -> Iterator[Float[Tensor, "block d"]]:
+        """The first `rows` rows of the weight in the file's dtype, HEAD_BLOCK at a time; no other tensor is read."""
+        with safe_open(self.weight.file, framework="pt") as file:
+            weight = file.get_slice(self.weight.name)
+            for start in range(0, rows, HEAD_BLOCK):
+                yield weight[start : min(start + HEAD_BLOCK, rows)]
+
+    def read_bias(self, rows: int) -> Float[Tensor, " rows"] | None:
+        if self.bias is None:
+            return None
+        with safe_open(self.bias.file, framework="pt") as file:
+            return file.get_tensor(self.bias.name)[:rows].float()
+
+    def rows(self) -> int:
+        """Rows of the weight, padding included."""
+        with safe_open(self.weight.file, framework="pt") as file:
+            return file.get_slice(self.weight.name).get_shape()[0]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises InputError where there are none."""
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        pickled = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
+        hint = (
+            f"it has pickled weights ({', '.join(pickled)}), which can run code when loaded; convert them with "
+            "`model.save_pretrained(folder)`"
+            if pickled
+            else "expected a folder that `save_pretrained` wrote"
+        )
+        raise InputError(f"{folder}: no *.safetensors file; {hint}.")
+    return found
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that define the tokenizer. Raises InputError where there are none."""
+    named = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    found = named + sorted(path for pattern in _TOKENIZER_PATTERNS for path in folder.glob(pattern))
+    if not found:
+        raise InputError(f"{folder}: no tokenizer file ({', '.join(_TOKENIZER_FILES)}); save the model's tokenizer there.")
+    return found
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A fast tokenizer. Raises InputError for a slow one: truncation needs the place of each token in the text."""
+    from transformers import AutoTokenizer
+
+    tokenizer_files(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise InputError(f"{folder}: {type(tokenizer).__name__} has no fast form; save one with a tokenizer.json.")
+    return tokenizer
+
+
+def load_model(folder: Path, dtype: str, device: str) -> Any:
+    """A causal language model in evaluation mode. Raises InputError where transformers knows no such model."""
+    from transformers import AutoModelForCausalLM
+
+    weight_files(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: transformers cannot load it as a causal language model: {error}") from error
+    return model.to(device).eval()
+
+
+def head_place(folder: Path) -> HeadPlace:
+    """Find the output head in the files without loading the model, through a model built without memory.
+
+    Raises InputError where the configuration is of no causal language model or the head's tensor is in no file.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InputError(f"{folder}: no config.json; expected a folder that `save_pretrained` wrote.")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{config_file}: not a causal language model that transformers knows: {error}") from error
+    linear = model.get_output_embeddings()
+    if linear is None:
+        raise InputError(f"{config_file}: {type(model).__name__} has no output matrix over the vocabulary.")
+    tied = getattr(config, "tie_word_embeddings", False)
+    weights = [linear.weight] + ([model.get_input_embeddings().weight] if tied else [])
+    stored = _stored_tensors(folder)
+    weight = _find(model, weights, stored)
+    if weight is None:
+        raise InputError(f"{folder}: the output matrix of {type(model).__name__} is in none of its safetensors files.")
+    bias = getattr(linear, "bias", None)
+    return HeadPlace(weight, None if bias is None else _find(model, [bias], stored))
+
+
+def _stored_tensors(folder: Path) -> dict[str, Path]:
+    """tensor name -> file, from the index where there is one: a file beside the indexed ones is not the model's."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+    names: dict[str, Path] = {}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            names.update(dict.fromkeys(file.keys(), path))
+    return names
+
+
+def _find(model: Any, parameters: list[Any], stored: dict[str, Path]) -> TensorPlace | None:
+    """The stored tensor of one of the parameters; a file may leave out the base model's prefix."""
+    for wanted in parameters:
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if parameter is wanted:
+                for candidate in (name, name.removeprefix(f"{model.base_model_prefix}.")):
+                    if candidate in stored:
+                        return TensorPlace(stored[candidate], candidate)
+    return None

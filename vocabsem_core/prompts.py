@@ -1,0 +1,129 @@
+"""Prompts and label words: templates, tokenisation, truncation, and the tokens that stand for a label."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vocabsem_core.errors import InputError
+
+LabelTokens = Literal["auto", "first", "last", "mean"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt.
+
+    Attributes:
+        ids: token ids, special tokens included.
+        cut: text tokens removed so that the prompt fits the window.
+    """
+
+    ids: list[int]
+    cut: int
+
+
+def template_fields(template: str) -> list[str]:
+    """The names in braces. Raises InputError where there is none, or the braces do not match."""
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise InputError(f"template {template!r}: {error}; write a field as {{text}}") from error
+    if not fields or not all(fields):
+        raise InputError(f"template {template!r} has no named field; expected at least one, such as {{text}}")
+    return fields
+
+
+def render(template: str, row: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
+    """The prompt's text, and where in it each field's value begins and ends (character places)."""
+    text, spans = "", []
+    for literal, field, _, _ in string.Formatter().parse(template):
+        text += literal
+        if field is not None:
+            spans.append((len(text), len(text) + len(row[field])))
+            text += row[field]
+    return text, spans
+
+
+def tokenize(tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], limit: int) -> list[Prompt]:
+    """Tokenised prompts of at most `limit` tokens.
+
+    A prompt that is too long loses text tokens from the left of its longest field; the template and the special tokens
+    stay. Raises InputError where the template alone does not fit.
+    """
+    rendered = [render(template, row) for row in rows]
+    encoded = tokenizer([text for text, _ in rendered], return_offsets_mapping=True, add_special_tokens=True)
+    return [
+        _fit(ids, offsets, spans, limit, template)
+        for ids, offsets, (_, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
+    ]
+
+
+def _fit(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, template: str) -> Prompt:
+    excess = len(ids) - limit
+    if excess <= 0:
+        return Prompt(ids, 0)
+    # A token belongs to a field when it lies inside it; one that straddles the border is kept with the template.
+    fields = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
+    dropped: set[int] = set()
+    for _ in range(excess):
+        longest = max(fields, key=len)
+        if not longest:
+            raise InputError(
+                f"template {template!r} alone takes {len(ids) - len(dropped)} tokens, the window holds {limit}; "
+                "shorten the template or raise max_tokens"
+            )
+        dropped.add(longest.pop(0))
+    return Prompt([token for i, token in enumerate(ids) if i not in dropped], excess)
+
+
+@dataclass(frozen=True)
+class Verbalizer:
+    """The tokens that stand for each label.
+
+    Attributes:
+        labels: the label names, in class order.
+        tokens: for each label, the vocabulary rows used for it: one, or several to be averaged.
+        rule: "first", "last" or "mean".
+    """
+
+    labels: list[str]
+    tokens: list[list[int]]
+    rule: str
+
+
+def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: LabelTokens = "auto") -> Verbalizer:
+    """Label words to vocabulary rows: the tokens of prompt + " " + word beyond the prompt's own (our choice).
+
+    `auto` takes first tokens where all differ, else the mean over each word's tokens. Raises InputError for a word
+    without tokens and for labels whose tokens are the same.
+    """
+    prompt, _ = render(template, dict.fromkeys(template_fields(template), "text"))
+    all_tokens = {label: _tokens_after(tokenizer, prompt, word) for label, word in words.items()}
+    for label, tokens in all_tokens.items():
+        if not tokens:
+            raise InputError(f"label {label!r}: the word {words[label]!r} has no tokens after the prompt; choose another word")
+    if rule == "auto":
+        firsts = {tokens[0] for tokens in all_tokens.values()}
+        rule = "first" if len(firsts) == len(all_tokens) else "mean"
+    pick = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}[rule]
+    chosen = {label: tokens[pick] for label, tokens in all_tokens.items()}
+    seen: dict[frozenset[int], str] = {}
+    for label, tokens in chosen.items():
+        if (other := seen.setdefault(frozenset(tokens), label)) != label:
+            raise InputError(
+                f"labels {other!r} and {label!r} have the same tokens {tokens} (label_tokens: {rule}); "
+                "give them other words, or choose another label_tokens rule"
+            )
+    return Verbalizer(list(words), list(chosen.values()), rule)
+
+
+def _tokens_after(tokenizer: Any, prompt: str, word: str) -> list[int]:
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(f"{prompt} {word}", add_special_tokens=False)["input_ids"]
+    shared = 0
+    while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
+        shared += 1
+    return whole[shared:]

@@ -1,0 +1,40 @@
+"""Nearest neighbours among training states: exact, in chunks, on the states' own device."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+Distance = Literal["cosine", "euclidean"]
+_CHUNK = 1024  # queries at a time: bounds memory to chunk x train distances
+
+
+def nearest(
+    queries: Float[Tensor, "n d"], train: Float[Tensor, "m d"], k: int, distance: Distance
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """Distances and row numbers of the k nearest training states of each query, nearest first (k at most m)."""
+    k = min(k, len(train))
+    if distance == "cosine":
+        queries, train = functional.normalize(queries, dim=-1), functional.normalize(train, dim=-1)
+    found = []
+    for chunk in queries.split(_CHUNK):
+        gaps = 1 - chunk @ train.T if distance == "cosine" else torch.cdist(chunk, train)
+        found.append(gaps.topk(k, dim=1, largest=False))
+    return torch.cat([gaps for gaps, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def knn_votes(
+    queries: Float[Tensor, "n d"],
+    train: Float[Tensor, "m d"],
+    labels: Int[Tensor, " m"],
+    n_classes: int,
+    k: int,
+    distance: Distance,
+) -> Float[Tensor, "n c"]:
+    """The share of the k nearest training states in each class; a tie goes to the lower class by argmax."""
+    _, rows = nearest(queries, train, k, distance)
+    return functional.one_hot(labels[rows], n_classes).float().mean(dim=1)

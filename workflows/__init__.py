@@ -1,0 +1,1 @@
+"""What is run: the catalog, the methods, workflow definitions, reports and the command line."""

@@ -1,0 +1,82 @@
+"""Tasks and models by name, and how a reference in a workflow file becomes one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.config import ModelConfig, TaskConfig
+from workflows.errors import ConfigError, nearest
+from workflows.yaml_file import read_yaml
+
+_HERE = Path(__file__).parent
+_YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task and the folder its relative paths start from. `local_data` replaces its source where it is set."""
+
+    config: TaskConfig
+    base: Path
+    local_data: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model and the folder its relative path starts from."""
+
+    config: ModelConfig
+    base: Path
+
+
+def task_names() -> list[str]:
+    return sorted(path.stem for path in (_HERE / "tasks").glob("*.yaml"))
+
+
+def model_names() -> list[str]:
+    return sorted(path.stem for path in (_HERE / "models").glob("*.yaml"))
+
+
+def find_task(reference: str, base: Path, data_dir: Path | None) -> Task:
+    """A task by catalog name or YAML file (relative to `base`).
+
+    With `data_dir`, a catalog task's rows come from `data_dir/<task>/train.jsonl` and `test.jsonl` where that folder is
+    there. Raises ConfigError for an unknown name.
+    """
+    if reference.endswith(_YAML):
+        path = (base / reference).resolve()
+        return Task(read_yaml(path, TaskConfig), path.parent)
+    if reference not in task_names():
+        raise ConfigError(f"unknown task {reference!r}; {nearest(reference, task_names())}, or name a task's .yaml file")
+    path = _HERE / "tasks" / f"{reference}.yaml"
+    local = data_dir / reference if data_dir is not None else None
+    return Task(read_yaml(path, TaskConfig), path.parent, local if local is not None and local.is_dir() else None)
+
+
+def find_model(reference: str, base: Path) -> ModelEntry:
+    """A model by catalog name, model YAML file, folder, or Hugging Face id (id or id@revision).
+
+    Raises ConfigError where it is none of these.
+    """
+    if reference.endswith(_YAML):
+        path = (base / reference).resolve()
+        return ModelEntry(read_yaml(path, ModelConfig), path.parent)
+    if reference in model_names():
+        path = _HERE / "models" / f"{reference}.yaml"
+        return ModelEntry(read_yaml(path, ModelConfig), path.parent)
+    if (base / reference).is_dir():
+        folder = (base / reference).resolve()
+        return ModelEntry(ModelConfig(name=_path_name(folder.name), folder=str(folder)), base)
+    hub, _, revision = reference.partition("@")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):
+        return ModelEntry(ModelConfig(name=_path_name(hub.split("/")[1]), hub=hub, revision=revision or "main"), base)
+    raise ConfigError(
+        f"unknown model {reference!r}; {nearest(reference, model_names())}, or name a folder, a model's .yaml file, or a "
+        "Hugging Face id such as openai-community/gpt2"
+    )
+
+
+def _path_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "model"

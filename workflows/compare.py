@@ -1,0 +1,75 @@
+"""The `compare` workflow: methods x tasks x models, as a graph of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration.facts import Facts
+from orchestration.graph import Step
+from workflows.catalog import Task, find_model, find_task
+from workflows.config import CompareConfig, MethodConfig
+from workflows.data import column_digests, split_file
+from workflows.models import Model, describe
+from workflows.steps.data import labels_step, texts_step, verbalizer_step
+from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
+from workflows.steps.model import basis_step, encode_step, head_step
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the table: a method on a task under a model.
+
+    Attributes:
+        fits: the fits that were made, by seed: one where the seed cannot change anything.
+        seeds: all seeds the score holds for.
+    """
+
+    model: str
+    task: str
+    method: str
+    metric: str
+    seeds: tuple[int, ...]
+    fits: Mapping[int, Step]
+    score: Step
+
+
+def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts) -> list[Cell]:
+    """The graph of a workflow file, by its final steps. Reads what is needed to know what the keys are made from.
+
+    `base` is the folder that relative paths start from. Raises ConfigError for anything in the file that cannot be found.
+    """
+    for method in config.methods:
+        fixed_settings(method)
+    tasks = [find_task(reference, base, data_dir) for reference in config.tasks]
+    models = [describe(find_model(reference, base), facts) for reference in config.models]
+    return [cell for model in models for task in tasks for cell in _cells(config, model, task, facts)]
+
+
+def _cells(config: CompareConfig, model: Model, task: Task, facts: Facts) -> list[Cell]:
+    materials = _materials(config, model, task, facts)
+    return [_cell(config, method, model, task, materials) for method in config.methods]
+
+
+def _materials(config: CompareConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
+    """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
+    steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
+    for split, limit in (("train", config.limit.train), ("test", config.limit.test)):
+        file = split_file(task, split)
+        digests = column_digests(file, facts)
+        texts = texts_step(task, split, file, digests, limit)
+        steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
+        steps[f"{split}_labels"] = labels_step(task, split, file, digests)
+    return steps
+
+
+def _cell(config: CompareConfig, method: MethodConfig, model: Model, task: Task, materials: Mapping[str, Step]) -> Cell:
+    where = f"{model.name} {task.config.name} {method.label}"
+    shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
+    seeded = depends_on_seed(method, config.train_size)
+    seeds = config.seeds if seeded else (0,)
+    search = search_step(method, where, materials, shared, config.search.trials, seeds[0])
+    fits = {seed: fit_step(method, where, materials, shared, seed, search) for seed in seeds}
+    score = score_step(where, fits, materials["test_labels"], len(task.config.words), task.config.metric)
+    return Cell(model.name, task.config.name, method.label, task.config.metric, config.seeds, fits, score)

@@ -1,0 +1,162 @@
+"""The YAML schema: every field with its meaning and default. Unknown fields are errors.
+
+No torch here: a cached run and `--help` import this.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Strict(BaseModel):
+    """Frozen; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Strict):
+    """Where a task's rows are: local files, or files of a Hugging Face data set."""
+
+    train: str = Field(description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`")
+    test: str = Field(description="file of the test rows")
+    hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
+    columns: dict[str, str] = Field(
+        default_factory=lambda: {"text": "text"}, description="prompt field -> column of the file"
+    )
+    label: str = Field("label", description="column of the label")
+    values: dict[str, str] | None = Field(None, description="value in the label column -> label name; none: the values are the names")
+
+
+class TaskConfig(Strict):
+    """A classification task: rows, prompt, label words."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name; lower case letters, digits, . _ -")
+    source: Source
+    template: str = Field(description="the prompt, up to where the label word would follow; fields in braces")
+    words: dict[str, str] = Field(min_length=2, description="label name -> word that stands for it, in class order")
+    metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="the score that is compared")
+    label_tokens: Literal["auto", "first", "last", "mean"] = Field(
+        "auto", description="which of a word's tokens stand for it; auto: first where all differ, else their mean"
+    )
+
+    @model_validator(mode="after")
+    def _template_has_the_fields(self) -> TaskConfig:
+        from string import Formatter
+
+        try:
+            named = {field for _, field, _, _ in Formatter().parse(self.template) if field is not None}
+        except ValueError as error:
+            raise ValueError(f"template {self.template!r}: {error}; write a field as {{text}}") from error
+        fields = set(self.source.columns)
+        if not named or not named <= fields:
+            raise ValueError(
+                f"template {self.template!r} names the fields {sorted(named)}; expected one or more of {sorted(fields)} in braces"
+            )
+        return self
+
+
+class ModelConfig(Strict):
+    """A language model: a local folder or a Hugging Face id."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name")
+    folder: str | None = Field(None, description="folder that save_pretrained wrote; relative to this YAML file")
+    hub: str | None = Field(None, description="Hugging Face model id")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ModelConfig:
+        if (self.folder is None) == (self.hub is None):
+            raise ValueError("expected exactly one of `folder` and `hub`")
+        return self
+
+
+class Search(Strict):
+    """The budget every tunable method gets, on validation rows."""
+
+    trials: int = Field(8, ge=0, description="settings tried for each method and task; the first is the defaults; 0: defaults only")
+
+
+class Limit(Strict):
+    """Use a part of a large data set, chosen by hash of the row."""
+
+    train: int | None = Field(None, ge=2, description="training rows at most")
+    test: int | None = Field(None, ge=1, description="test rows at most")
+
+
+class Encoding(Strict):
+    """How prompts become states. All fields are part of the states' identity."""
+
+    layers: tuple[str, ...] = Field(("head",), min_length=1, description="stored layers: head, layer_00 (input of block 1), layer_01, ...")
+    max_tokens: int | None = Field(None, ge=8, description="prompt length limit in tokens; none: the model's window")
+    store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
+
+
+class Execution(Strict):
+    """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
+
+    executor: Literal["ray", "inline"] = Field("ray", description="ray, or inline: everything in this process, for a debugger")
+    address: str | None = Field(None, description="host:port of a running Ray cluster; none: one of its own on this machine")
+    encoders: int | None = Field(None, ge=1, description="processes that hold the model; none: one a GPU, or one")
+    gpus_per_encoder: float | None = Field(None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any")
+    batch_tokens: int = Field(2048, ge=1, description="tokens a batch, padding included")
+
+
+class MethodConfig(Strict):
+    """A method with settings of your own."""
+
+    method: str = Field(description="name of the method")
+    name: str | None = Field(None, description="its name in results; needed when a method stands twice; none: the method's")
+    layer: str = Field("head", description="the stored layer it reads")
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings that differ from the method's defaults; these are not searched")
+
+    @property
+    def label(self) -> str:
+        return self.name or self.method
+
+
+class CompareConfig(Strict):
+    """Compare methods on tasks: `workflow: compare`."""
+
+    workflow: Literal["compare"]
+    models: tuple[str, ...] = Field(min_length=1, description="catalog names, folders, model YAML files, or Hugging Face ids (id@revision)")
+    tasks: tuple[str, ...] = Field(min_length=1, description="catalog names or task YAML files")
+    methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
+    train_size: Literal["full"] | Annotated[int, Field(ge=2)] = Field(
+        "full", description="training rows a class, validation included, or full"
+    )
+    search: Search = Search()
+    limit: Limit = Limit()
+    encoding: Encoding = Encoding()
+    execution: Execution = Execution()
+    store: Path | None = Field(None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store")
+    experiment: str = Field("vocabsem", description="MLflow experiment")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_are_methods(cls, value: Any) -> Any:
+        return [{"method": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+    @field_validator("models", "tasks", "seeds")
+    @classmethod
+    def _once_each(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("an entry stands twice; list each once")
+        return value
+
+    @model_validator(mode="after")
+    def _methods_differ_and_layers_exist(self) -> CompareConfig:
+        labels = [method.label for method in self.methods]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
+        for method in self.methods:
+            if method.layer not in self.encoding.layers:
+                raise ValueError(
+                    f"method {method.label!r} reads layer {method.layer!r}, which is not stored; add it to encoding.layers {list(self.encoding.layers)}"
+                )
+        return self

@@ -1,0 +1,122 @@
+"""Rows of tasks: read with `datasets`, checked, and known by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from orchestration.facts import Facts
+from workflows.catalog import Task
+from workflows.errors import ConfigError, nearest
+from workflows.hub import hub_file
+
+Split = Literal["train", "test"]
+_READERS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """One split of a task: its file, and which columns hold what."""
+
+    path: Path
+    columns: dict[str, str]
+    label: str
+    values: dict[str, str] | None
+
+
+def split_file(task: Task, split: Split) -> SplitFile:
+    """Raises ConfigError where the file is missing or of a kind that cannot be read."""
+    source = task.config.source
+    if task.local_data is not None:
+        path = task.local_data / f"{split}.jsonl"
+        found = SplitFile(path, {field: field for field in source.columns}, "label", None)
+    elif source.hub is not None:
+        found = SplitFile(hub_file(source.hub, source.revision, getattr(source, split)), source.columns, source.label, source.values)
+    else:
+        found = SplitFile((task.base / getattr(source, split)).resolve(), source.columns, source.label, source.values)
+    if not found.path.is_file():
+        raise ConfigError(f"task {task.config.name!r}: no file {found.path} for its {split} rows")
+    if found.path.suffix not in _READERS:
+        raise ConfigError(f"{found.path}: cannot read {found.path.suffix!r} files; expected one of {', '.join(_READERS)}")
+    return found
+
+
+def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
+    """Column -> digest of its values in row order: rows are known by content, not by path, format or time.
+
+    Reads the file only when its size or time is not the remembered one.
+    """
+    wanted = sorted({*file.columns.values(), file.label})
+
+    def compute() -> dict[str, str]:
+        columns = read_columns(file.path, wanted)
+        return {name: hashlib.sha256(json.dumps(values, default=_refuse).encode()).hexdigest() for name, values in columns.items()}
+
+    return facts.get(f"columns {wanted}", [file.path], compute)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, list]:
+    """Columns of a file, as `datasets` reads them. Raises ConfigError for a missing column or unreadable file."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        with TemporaryDirectory() as cache:  # its own cache would grow in the home folder with copies of what is here
+            loaded = datasets.load_dataset(
+                _READERS[path.suffix], data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
+            )
+            missing = [name for name in names if name not in loaded.column_names]
+            if missing:
+                raise ConfigError(
+                    f"{path}: no column {missing[0]!r}; {nearest(missing[0], loaded.column_names)}. Name the columns in "
+                    "the task's `source`."
+                )
+            return {name: list(loaded[name]) for name in names}
+    except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError, ValueError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"{path}: cannot be read as {_READERS[path.suffix]}: {cause}. Expected UTF-8 text, one row a line.") from error
+
+
+def text_rows(file: SplitFile, fields: Sequence[str]) -> list[dict[str, str]]:
+    """The prompt fields of every row. Raises ConfigError for one that is empty or not text."""
+    columns = read_columns(file.path, [file.columns[field] for field in fields])
+    rows = [
+        dict(zip(fields, values, strict=True)) for values in zip(*(columns[file.columns[field]] for field in fields), strict=True)
+    ]
+    for number, row in enumerate(rows):
+        for field, value in row.items():
+            if not isinstance(value, str) or not value.strip():
+                raise ConfigError(
+                    f"{file.path}: row {number + 1}: column {file.columns[field]!r} is {value!r}; expected text that is not empty"
+                )
+    return rows
+
+
+def label_numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
+    """The class number of every row. Raises ConfigError for a value that is no label of the task."""
+    numbers = {name: number for number, name in enumerate(names)}
+    found = []
+    for row, value in enumerate(read_columns(file.path, [file.label])[file.label]):
+        text = str(value)
+        name = file.values.get(text, text) if file.values is not None else text
+        if name not in numbers:
+            raise ConfigError(
+                f"{file.path}: row {row + 1}: label {text!r} has no word in the task's `words`; {nearest(name, list(names))}"
+            )
+        found.append(numbers[name])
+    return found
+
+
+def row_hash(row: dict[str, str]) -> int:
+    """63 bits of a row's content: chooses validation rows and parts of a data set whatever the order of rows."""
+    digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _refuse(value: object) -> object:
+    raise ConfigError(f"a column holds {type(value).__name__} values; expected text or numbers")

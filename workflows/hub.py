@@ -1,0 +1,54 @@
+"""Files of Hugging Face repositories, from the local cache where they are there, else from the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workflows.errors import ConfigError
+
+_MODEL_FILES = ["*.safetensors", "*.json", "*.model", "vocab.*", "merges.txt"]
+
+
+def hub_file(repository: str, revision: str, file: str) -> Path:
+    """One file of a data set. Raises ConfigError where it is neither cached nor to be had."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    place = {"repo_id": repository, "filename": file, "repo_type": "dataset", "revision": revision}
+    try:
+        return Path(hf_hub_download(**place, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(hf_hub_download(**place))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(_unreachable(f"{file} of data set {repository}@{revision}", error)) from error
+
+
+def hub_model(repository: str, revision: str) -> Path:
+    """The folder of a model's snapshot. Raises ConfigError where it is neither cached nor to be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    place = {"repo_id": repository, "revision": revision}
+    try:
+        folder = Path(snapshot_download(**place, local_files_only=True))
+        if any(folder.glob("*.safetensors")):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(snapshot_download(**place, allow_patterns=_MODEL_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(_unreachable(f"model {repository}@{revision}", error)) from error
+
+
+def _unreachable(what: str, error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        advice = "it is gated or private: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN"
+    elif status == 404:
+        advice = "the hub has no such repository, revision or file; check the spelling"
+    else:
+        advice = "the hub cannot be reached; fetch it once on a machine that can, with the same HF_HOME, or name a local folder"
+    return f"{what} is not in the local cache, and {advice} ({type(error).__name__})"

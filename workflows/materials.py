@@ -1,0 +1,152 @@
+"""What a method sees: states, labels and label words' rows, loaded from artifacts when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestration.shards import ROW_ID, column_array, read_table
+from orchestration.store import Artifact
+from vocabsem_core.calibration import Labelled
+from vocabsem_core.heads import OutputHead
+from workflows.errors import ConfigError
+
+VALIDATION_SHARE = 0.2  # of the training rows of each class
+
+
+@dataclass(frozen=True)
+class Materials:
+    """One task's stored states and label words under one model.
+
+    Attributes:
+        inputs: role -> artifact: "train", "train_labels", "test", "verbalizer", "head", "basis"; those the method needs.
+        layer: the stored layer to read.
+        labels: label names in class order.
+        train_size: rows a class (validation included) or "full".
+        seed: of the subsample.
+    """
+
+    inputs: Mapping[str, Artifact]
+    layer: str
+    labels: list[str]
+    train_size: int | Literal["full"]
+    seed: int
+
+    @property
+    def train(self) -> Labelled:
+        """Training rows without the validation rows."""
+        return self._labelled[0]
+
+    @property
+    def validation(self) -> Labelled:
+        """A fifth of the training rows of each class, chosen by hash of the row."""
+        return self._labelled[1]
+
+    @cached_property
+    def _labelled(self) -> tuple[Labelled, Labelled]:
+        states, labels = read_states(self.inputs["train"], self.layer), self._train_labels
+        hashes = read_column(self.inputs["train"], "row_hash")
+        kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed)
+        for number, name in enumerate(self.labels):
+            if (count := int((labels == number).sum())) < 2:
+                raise ConfigError(
+                    f"label {name!r} has {count} training rows; at least two are needed, one of them for validation. Add rows, or take the label out of the task's `words`."
+                )
+        classes = torch.from_numpy(labels.astype(np.int64))
+        return Labelled(states[kept], classes[kept]), Labelled(states[held], classes[held])
+
+    @cached_property
+    def _train_labels(self) -> np.ndarray:
+        """Class numbers of the encoded rows: a part of the data set may be encoded, its labels are all stored."""
+        by_row = dict(zip(*(read_column(self.inputs["train_labels"], name).tolist() for name in (ROW_ID, "label")), strict=True))
+        return np.array([by_row[row] for row in read_column(self.inputs["train"], ROW_ID).tolist()])
+
+    @cached_property
+    def test_states(self) -> Tensor:
+        """[n, d], float32."""
+        return read_states(self.inputs["test"], self.layer)
+
+    @cached_property
+    def tokens(self) -> list[list[int]]:
+        """The vocabulary rows that stand for each class."""
+        return self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
+
+    @cached_property
+    def label_head(self) -> OutputHead:
+        """The head's rows of all label tokens, class after class."""
+        form = self.inputs["head"].json("head.json")
+        rows = self._flat_tokens
+        weight = torch.from_numpy(read_rows(self.inputs["head"], "weight", rows)).float()
+        bias = torch.from_numpy(read_rows(self.inputs["head"], "bias", rows)).float() if form["bias"] else None
+        return OutputHead(weight, bias, form["scale"], form["softcap"])
+
+    @cached_property
+    def class_basis(self) -> Tensor:
+        """The basis row of each class, [c, d]: the mean of its tokens' rows."""
+        rows = torch.from_numpy(read_rows(self.inputs["basis"], "basis", self._flat_tokens))
+        return self.class_mean(rows, dim=0)
+
+    @cached_property
+    def other_basis(self) -> Tensor:
+        """The basis rows of the vocabulary, [v - c, d], without those that are a class's own row."""
+        whole = torch.from_numpy(np.concatenate([column_array(t, "basis") for t in read_tables(self.inputs["basis"])]))
+        kept = torch.ones(len(whole), dtype=torch.bool)
+        kept[[tokens[0] for tokens in self.tokens if len(tokens) == 1]] = False
+        return whole[kept]
+
+    def class_mean(self, values: Tensor, dim: int) -> Tensor:
+        """Means over each class's tokens of values that stand class after class along `dim`."""
+        groups = values.split([len(tokens) for tokens in self.tokens], dim=dim)
+        return torch.stack([group.mean(dim=dim) for group in groups], dim=dim)
+
+    @property
+    def _flat_tokens(self) -> list[int]:
+        return [token for tokens in self.tokens for token in tokens]
+
+
+def split_rows(
+    labels: np.ndarray, hashes: np.ndarray, n_classes: int, train_size: int | Literal["full"], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and for validation: of each class, a seeded subsample, of it a fifth (one row at least).
+
+    The order of rows in the file does not matter, but for rows of equal hash.
+    """
+    kept, held = [], []
+    for number in range(n_classes):
+        rows = np.flatnonzero(labels == number)
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        if train_size != "full" and len(rows) > train_size:
+            rows = rows[np.sort(np.random.default_rng([seed, number]).permutation(len(rows))[:train_size])]
+        size = max(1, round(VALIDATION_SHARE * len(rows)))
+        held.append(rows[:size])
+        kept.append(rows[size:])
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+
+
+def read_tables(artifact: Artifact) -> list[Any]:
+    return [read_table(path) for path in artifact.shards()]
+
+
+def read_column(artifact: Artifact, name: str) -> np.ndarray:
+    """One column over all shards; copied, since the files are mapped read-only."""
+    return np.concatenate([column_array(table, name) for table in read_tables(artifact)])
+
+
+def read_states(artifact: Artifact, layer: str) -> Tensor:
+    """The states of one layer over all shards, [n, d], float32."""
+    return torch.from_numpy(read_column(artifact, layer)).float()
+
+
+def read_rows(artifact: Artifact, name: str, rows: list[int]) -> np.ndarray:
+    """Some rows of a column whose row ids count from 0 through all shards: maps the files, reads only these rows."""
+    tables = read_tables(artifact)
+    starts = np.cumsum([0] + [table.num_rows for table in tables])
+    places = np.searchsorted(starts, rows, side="right") - 1
+    columns = [column_array(table, name) for table in tables]
+    return np.stack([columns[place][row - starts[place]] for row, place in zip(rows, places, strict=True)])

@@ -1,0 +1,34 @@
+"""Vocabulary affinity inference, uncalibrated: similarity of states to the label words' basis rows (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from workflows.config import Strict
+from workflows.methods.base import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workflows.materials import Materials
+
+
+class AffinitySettings(Strict):
+    similarity: Literal["cosine", "euclidean", "dot"] = Field("cosine", description="of states to basis rows")
+
+
+class Affinity(Method):
+    name = "affinity"
+    needs: ClassVar = frozenset({"basis"})
+    Settings = AffinitySettings
+    sources = ("vocabsem_core.affinity",)
+
+    def fit(self, settings: AffinitySettings, materials: Materials, seed: int) -> dict[str, Tensor]:
+        return {}
+
+    def predict(self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+        from vocabsem_core.affinity import semantic_logits
+
+        return semantic_logits(states, materials.class_basis, settings.similarity)

@@ -1,0 +1,96 @@
+"""Semantic calibration: a small module that moves states to their labels' basis rows (paper, section 3.3).
+
+`calibration` is ours: residual and low-rank, starts as the identity, cross-entropy over the task's labels, learned
+temperature, early stopping. `calibration-paper` is the paper's module as far as the paper states it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from workflows.config import Strict
+from workflows.methods.base import Choice, LogUniform, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vocabsem_core.calibration import CalibrationSettings
+    from workflows.materials import Materials
+
+_Similarity = Literal["cosine", "euclidean", "dot"]
+
+
+class ResidualSettings(Strict):
+    rank: int = Field(64, ge=1, description="hidden width")
+    similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
+    temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
+    dropout: float = Field(0.1, ge=0, lt=1, description="on hidden units")
+    learning_rate: float = Field(3e-3, gt=0, description="of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="of AdamW")
+    batch_size: int = Field(128, ge=1, description="rows a step")
+    epochs: int = Field(100, ge=1, description="at most")
+    patience: int = Field(10, ge=1, description="epochs without a lower validation loss before it stops")
+
+
+class PaperSettings(Strict):
+    loss: Literal["vocabulary", "labels", "sm-gt"] = Field(
+        "vocabulary", description="cross-entropy over all bases, over the task's labels, or 1 - cosine to the true basis"
+    )
+    similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
+    temperature: float = Field(1.0, gt=0, description="divisor of the similarities; the paper states none")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW; the paper states neither (ours)")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW (ours)")
+    batch_size: int = Field(256, ge=1, description="rows a step (paper)")
+    epochs: int = Field(100, ge=1, description="always all of them (paper)")
+
+
+class Calibration(Method):
+    name = "calibration"
+    needs: ClassVar = frozenset({"train", "basis"})
+    seeded = True
+    Settings: ClassVar[type[Strict]] = ResidualSettings
+    space: ClassVar = {
+        "learning_rate": LogUniform(3e-4, 1e-2),
+        "weight_decay": LogUniform(1e-2, 1.0),
+        "rank": Choice((16, 32, 64, 128)),
+        "dropout": Choice((0.0, 0.1, 0.3, 0.5)),
+    }
+    sources = ("vocabsem_core.calibration", "vocabsem_core.affinity")
+
+    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
+        from vocabsem_core.calibration import fit_calibration
+
+        core = self.core_settings(settings)
+        vocabulary = materials.other_basis if core.loss == "vocabulary" else None
+        return fit_calibration(materials.train, materials.validation, materials.class_basis, core, seed, vocabulary).weights
+
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+        from vocabsem_core.calibration import calibrated_logits
+
+        return calibrated_logits(states, materials.class_basis, self.core_settings(settings), fitted)
+
+    def trained_weights(self, fitted: dict[str, Tensor]) -> int:
+        """Without the standardisation, which is measured and not trained."""
+        return sum(tensor.numel() for name, tensor in fitted.items() if name not in ("mean", "deviation"))
+
+    def core_settings(self, settings: Any) -> CalibrationSettings:
+        from vocabsem_core.calibration import CalibrationSettings
+
+        return CalibrationSettings(module="residual", loss="labels", learn_temperature=True, **settings.model_dump())
+
+
+class PaperCalibration(Calibration):
+    name = "calibration-paper"
+    Settings = PaperSettings
+    space: ClassVar = {"learning_rate": LogUniform(1e-4, 1e-2), "weight_decay": LogUniform(1e-4, 1e-1)}
+
+    def trained_weights(self, fitted: dict[str, Tensor]) -> int:
+        """Without the temperature, which is fixed here."""
+        return sum(tensor.numel() for name, tensor in fitted.items() if name != "log_temperature")
+
+    def core_settings(self, settings: Any) -> CalibrationSettings:
+        from vocabsem_core.calibration import CalibrationSettings
+
+        return CalibrationSettings(module="paper", learn_temperature=False, patience=None, dropout=0.0, **settings.model_dump())

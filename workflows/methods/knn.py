@@ -1,0 +1,38 @@
+"""k nearest training states, exact, by majority vote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from workflows.config import Strict
+from workflows.methods.base import Choice, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workflows.materials import Materials
+
+
+class KnnSettings(Strict):
+    k: int = Field(16, ge=1, description="neighbours that vote")
+    distance: Literal["cosine", "euclidean"] = Field("cosine", description="between states")
+
+
+class Knn(Method):
+    name = "knn"
+    needs: ClassVar = frozenset({"train"})
+    Settings = KnnSettings
+    space: ClassVar = {"k": Choice((1, 2, 4, 8, 16, 32, 64)), "distance": Choice(("cosine", "euclidean"))}
+    sources = ("vocabsem_core.retrieval",)
+
+    def fit(self, settings: KnnSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
+        """Nothing is trained and nothing copied: the training states are in the store already."""
+        return {}
+
+    def predict(self, settings: KnnSettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+        from vocabsem_core.retrieval import knn_votes
+
+        train = materials.train
+        return knn_votes(states, train.states, train.labels, len(materials.labels), settings.k, settings.distance)

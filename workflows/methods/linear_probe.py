@@ -1,0 +1,39 @@
+"""Linear probe: logistic regression on the states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from workflows.config import Strict
+from workflows.methods.base import LogUniform, Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workflows.materials import Materials
+
+
+class LinearProbeSettings(Strict):
+    inverse_penalty: float = Field(0.01, gt=0, description="scikit-learn's C: smaller is stronger L2")
+
+
+class LinearProbe(Method):
+    name = "linear-probe"
+    needs: ClassVar = frozenset({"train"})
+    Settings = LinearProbeSettings
+    space: ClassVar = {"inverse_penalty": LogUniform(1e-4, 1.0)}
+    sources = ("vocabsem_core.probe",)
+
+    def fit(self, settings: LinearProbeSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
+        from vocabsem_core.probe import fit_probe
+
+        return fit_probe(materials.train.states, materials.train.labels, settings.inverse_penalty)
+
+    def predict(
+        self, settings: LinearProbeSettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
+    ) -> Tensor:
+        from vocabsem_core.probe import probe_logits
+
+        return probe_logits(states, fitted)

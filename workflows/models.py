@@ -1,0 +1,92 @@
+"""Models of a workflow: where their files lie, and the facts that keys are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration import files
+from orchestration.facts import Facts
+from orchestration.graph import key_of
+from workflows.catalog import ModelEntry
+from workflows.errors import ConfigError
+from workflows.hub import hub_model
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model found on disk.
+
+    Attributes:
+        name: in results.
+        folder: its files.
+        dtype: of the forward pass.
+        weights, tokenizer, head: digests of content.
+        kept_rows: rows of the output matrix with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
+        window: longest prompt in tokens.
+        layers: names of the layers that can be stored.
+    """
+
+    name: str
+    folder: Path
+    dtype: str
+    weights: str
+    tokenizer: str
+    head: str
+    kept_rows: int
+    window: int
+    layers: list[str]
+
+
+def find_files(entry: ModelEntry) -> Path:
+    """The model's folder, fetched from the hub where needed. Raises ConfigError where it is not there."""
+    if entry.config.hub is not None:
+        return hub_model(entry.config.hub, entry.config.revision)
+    folder = (entry.base / str(entry.config.folder)).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
+    return folder
+
+
+def describe(entry: ModelEntry, facts: Facts) -> Model:
+    """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
+    folder = find_files(entry)
+    sources = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".bin"))
+    found = facts.get("model 1", sources, lambda: _facts(folder))
+    return Model(entry.config.name, folder, entry.config.dtype, **found)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    import torch
+    import xxhash
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from vocabsem_core.checkpoints import head_place, load_tokenizer, tokenizer_files, weight_files
+    from vocabsem_core.encoder import layer_names
+    from vocabsem_core.heads import scale_and_softcap
+
+    weights = [folder / "config.json", *weight_files(folder)]
+    tokenizer = load_tokenizer(folder)
+    place = head_place(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        layers = layer_names(AutoModelForCausalLM.from_config(config))
+    kept_rows = min(place.rows(), 1 + max(tokenizer.get_vocab().values()))
+    head = xxhash.xxh3_128()
+    for block in place.blocks(place.rows()):
+        head.update(block.contiguous().view(torch.uint8).numpy())
+    bias = place.read_bias(place.rows())
+    shape = [str(block.dtype) for block in place.blocks(1)], scale_and_softcap(config)
+    return {
+        "weights": _digest(weights),
+        "tokenizer": _digest(tokenizer_files(folder)),
+        "head": key_of({"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}),
+        "kept_rows": kept_rows,
+        "window": config.max_position_embeddings,
+        "layers": layers,
+    }
+
+
+def _digest(paths: list[Path]) -> str:
+    return key_of({path.name: files.checksum(path) for path in paths})

@@ -1,0 +1,131 @@
+"""One run of a workflow file: plan it, run it, read the results, project them to MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.executor import Engine, InlineEngine, Outcome, run_plan
+from orchestration.facts import Facts
+from orchestration.graph import Step
+from orchestration.plan import Planned, make_plan
+from orchestration.runs import RunRecord, open_run
+from orchestration.store import Store
+from orchestration.tracking import TrackingError, default_uri, project, without_credentials
+from workflows.compare import Cell, comparison
+from workflows.config import CompareConfig, Execution
+from workflows.report import Detail, Result, read_result, tracked, truncations
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A workflow file made into a graph, on a store."""
+
+    config: CompareConfig
+    text: str
+    store: Store
+    cells: list[Cell]
+    tracking_uri: str
+
+    @property
+    def targets(self) -> list[Step]:
+        return [cell.score for cell in self.cells]
+
+    def plan(self) -> list[Planned]:
+        return make_plan(self.targets, self.store)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run came to."""
+
+    run_id: str
+    counts: dict[str, int]
+    failures: list[tuple[str, Outcome]]
+    results: list[tuple[Result, Detail]]
+    notes: list[str]
+    mlflow_run_id: str | None
+    seconds: float
+
+
+def open_session(config: CompareConfig, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None) -> Session:
+    """Resolve a workflow file against a store; raises ConfigError for what cannot be found."""
+    cells = comparison(config, path.parent.resolve(), data_dir, Facts(store.root / "facts.json"))
+    return Session(config, path.read_text(encoding="utf-8"), store, cells, tracking_uri or default_uri(store.root))
+
+
+def run(session: Session, execution: Execution, say: Say) -> Report:
+    """Run what is not cached, and say how it goes. Files first: MLflow is told last, and a dead server costs nothing."""
+    started = time.monotonic()
+    plan = session.plan()
+    record = open_run(session.store, session.targets, session.text)
+    if any(planned.state == "run" for planned in plan):
+        _track(session, record, [], "RUNNING", say)
+
+    def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
+        record.event(kind, step, details)
+        if line := _line(kind, step, details):
+            say(line)
+
+    outcomes = run_plan(plan, lambda: _engine(session.store, execution, emit), emit)
+    results = [found for cell in session.cells if (found := read_result(cell, session.store))]
+    record.write("results.json", [{**vars(result), **vars(detail)} for result, detail in results])
+    failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
+    mlflow_run_id = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
+    labels = {planned.step.key: planned.step.label for planned in plan}
+    return Report(
+        record.run_id,
+        _counts(outcomes),
+        [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
+        results,
+        truncations(session.cells, session.store) if _counts(outcomes)["ran"] else [],
+        mlflow_run_id,
+        time.monotonic() - started,
+    )
+
+
+def _engine(store: Store, execution: Execution, emit: Any) -> Engine:
+    if execution.executor == "inline":
+        return InlineEngine(store, emit)
+    from orchestration.ray_engine import RayEngine  # imports Ray: only when there is work
+
+    return RayEngine(store, emit, execution.address)
+
+
+def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
+    """A step skipped for want of an input counts as failed: it was asked for and is not there."""
+    states = Counter(outcome.state for outcome in outcomes.values())
+    return {"ran": states["ran"], "cached": states["cached"], "failed": states["failed"] + states["skipped"]}
+
+
+def _track(session: Session, record: RunRecord, results: Sequence[tuple[Result, Detail]], status: Any, say: Say) -> str | None:
+    """Project the run to MLflow unless its record says that this was done; the parent's MLflow id, None where it failed."""
+    place = {"uri": without_credentials(session.tracking_uri), "experiment": session.config.experiment}
+    told = record.read("mlflow.json")
+    if told and told["status"] == status == "FINISHED" and all(told[name] == value for name, value in place.items()):
+        return told["run_id"]
+    try:
+        run_id = project(session.tracking_uri, session.config.experiment, *tracked(record, session.cells, results, status))
+    except TrackingError as error:
+        say(f"warning: {error}. The results are safe in {record.folder}; run the same command again to fill MLflow in.")
+        return told["run_id"] if told else None
+    record.write("mlflow.json", {**place, "run_id": run_id, "status": status})
+    return run_id
+
+
+def _line(kind: str, step: Step, details: dict[str, Any]) -> str:
+    if kind == "shard":
+        return f"  {step.label}: shard {details['done']} of {details['of']}" if details["of"] > 1 else ""
+    if kind == "ran":
+        return f"  ran      {step.label}"
+    if kind == "failed":
+        return f"  FAILED   {step.label}: {details['error']}"
+    if kind == "skipped":
+        return f"  skipped  {step.label}: {details['error']}"
+    return ""

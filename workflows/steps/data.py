@@ -1,0 +1,109 @@
+"""Steps on rows: texts, labels, and the tokens of label words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from orchestration.files import json_bytes
+from orchestration.graph import Resources, Step
+from orchestration.work import Work
+from workflows.catalog import Task
+from workflows.data import Split, SplitFile, label_numbers, row_hash, text_rows
+from workflows.models import Model
+from workflows.steps import ROWS_PER_SHARD
+
+_LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
+
+
+def texts_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str], limit: int | None) -> Step:
+    """The prompt fields of a split's rows. Labels are no part of it, so that a changed label encodes nothing anew."""
+    return Step(
+        name="texts",
+        label=f"texts {task.config.name} {split}",
+        version=1,
+        run="workflows.steps.data:fill_texts",
+        identity={
+            "fields": {field: digests[column] for field, column in sorted(file.columns.items())},
+            "limit": limit,
+            "rows_per_shard": ROWS_PER_SHARD,
+        },
+        local=_place(file),
+        resources=_LIGHT,
+        sources=("workflows.data",),
+    )
+
+
+def fill_texts(work: Work) -> None:
+    """Shards of row_id (place in the file), row_hash and the fields; with a limit, the rows of smallest hash."""
+    from orchestration.shards import table_of
+
+    fields, size = sorted(work.identity["fields"]), work.identity["rows_per_shard"]
+    rows = text_rows(_file(work), fields)
+    hashes = [row_hash(row) for row in rows]
+    kept = sorted(sorted(range(len(rows)), key=lambda i: (hashes[i], i))[: work.identity["limit"]])
+    for shard, start in enumerate(range(0, len(kept), size)):
+        part = kept[start : start + size]
+        columns = {"row_hash": [hashes[i] for i in part], **{field: [rows[i][field] for i in part] for field in fields}}
+        work.out.write_shard(shard, table_of(part, columns))
+
+
+def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str]) -> Step:
+    """The class number of every row."""
+    return Step(
+        name="labels",
+        label=f"labels {task.config.name} {split}",
+        version=1,
+        run="workflows.steps.data:fill_labels",
+        identity={"column": digests[file.label], "values": file.values, "names": list(task.config.words)},
+        local=_place(file),
+        resources=_LIGHT,
+        sources=("workflows.data",),
+    )
+
+
+def fill_labels(work: Work) -> None:
+    import numpy as np
+
+    from orchestration.shards import table_of
+
+    numbers = label_numbers(_file(work), work.identity["names"])
+    work.out.write_shard(0, table_of(range(len(numbers)), {"label": np.array(numbers, dtype=np.int32)}))
+
+
+def verbalizer_step(model: Model, task: Task) -> Step:
+    """The vocabulary rows that stand for each label."""
+    return Step(
+        name="verbalizer",
+        label=f"verbalizer {model.name} {task.config.name}",
+        version=1,
+        run="workflows.steps.data:fill_verbalizer",
+        identity={
+            "tokenizer": model.tokenizer,
+            "template": task.config.template,
+            "words": [[label, word] for label, word in task.config.words.items()],  # a list: the order of classes counts
+            "label_tokens": task.config.label_tokens,
+        },
+        local={"folder": str(model.folder)},
+        resources=_LIGHT,
+        sources=("vocabsem_core.prompts",),
+    )
+
+
+def fill_verbalizer(work: Work) -> None:
+    from vocabsem_core.checkpoints import load_tokenizer
+    from vocabsem_core.prompts import verbalize
+
+    identity = work.identity
+    tokenizer = load_tokenizer(Path(work.local["folder"]))
+    found = verbalize(tokenizer, identity["template"], dict(identity["words"]), identity["label_tokens"])
+    pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
+    work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
+
+
+def _place(file: SplitFile) -> dict[str, object]:
+    return {"path": str(file.path), "columns": file.columns, "label": file.label, "values": file.values}
+
+
+def _file(work: Work) -> SplitFile:
+    return SplitFile(Path(work.local["path"]), work.local["columns"], work.local["label"], work.local["values"])

@@ -1,0 +1,201 @@
+"""Steps on a method: its search for settings, its fits, and their score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestration.files import json_bytes
+from orchestration.graph import Step
+from orchestration.work import Work
+from workflows.config import MethodConfig
+from workflows.errors import ConfigError
+from workflows.methods import method_named
+from workflows.methods.base import Method, trial_settings
+
+Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis
+
+
+def fixed_settings(config: MethodConfig) -> dict[str, Any]:
+    """The user's settings, checked. Raises ConfigError naming the method, the setting and what was expected."""
+    from pydantic import ValidationError
+
+    from workflows.errors import nearest
+
+    method = method_named(config.method)
+    try:
+        method.Settings.model_validate(config.settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            known = list(method.Settings.model_fields)
+            hint = nearest(name, known) if known else "it has no settings"
+            raise ConfigError(f"method {method.name!r} has no setting {name!r}; {hint}") from error
+        raise ConfigError(f"method {method.name!r}, setting {name!r}: found {problem['input']!r}; {problem['msg']}") from error
+    return dict(config.settings)
+
+
+def search_step(config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], trials: int, seed: int) -> Step | None:
+    """The search on validation rows, or None where the method has nothing to tune or one trial is the budget."""
+    method, fixed = method_named(config.method), fixed_settings(config)
+    if trials < 2 or not set(method.space) - set(fixed):
+        return None
+    return Step(
+        name="search",
+        label=f"search {where}",
+        version=1,
+        run="workflows.steps.methods:fill_search",
+        identity={
+            **_method_identity(method, config, task, seed),
+            "settings": trial_settings(method, fixed, trials, seed),
+        },
+        inputs=_inputs(method, materials, with_test=False),
+        sources=("workflows.materials", *method.sources),
+    )
+
+
+def fill_search(work: Work) -> None:
+    """trials.json: each trial's settings and validation score, and the best; the earliest of equals, so the defaults first."""
+    method, materials = _method_of(work), _materials_of(work)
+    trials = [_trial(method, materials, settings, work) for settings in work.identity["settings"]]
+    best = max(range(len(trials)), key=lambda i: (trials[i]["validation"], -i))
+    work.out.write("trials.json", json_bytes({"trials": trials, "best": trials[best]["settings"]}))
+
+
+def _trial(method: Method, materials: Any, given: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    settings = method.Settings.model_validate(given)
+    fitted = method.fit(settings, materials, work.identity["seed"])
+    return {"settings": dict(given), "validation": _validation_score(method, settings, fitted, materials, work.identity["metric"])}
+
+
+def _validation_score(method: Method, settings: Any, fitted: Any, materials: Any, metric: str) -> float:
+    import numpy as np
+
+    from vocabsem_core.scoring import metric_of
+
+    rows = materials.validation
+    predicted = method.predict(settings, fitted, rows.states, materials).argmax(dim=1).numpy()
+    ones = np.ones((1, len(rows.labels)))
+    return float(metric_of(predicted[None], rows.labels.numpy(), len(materials.labels), metric, ones)[0, 0])
+
+
+def fit_step(
+    config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], seed: int, search: Step | None
+) -> Step:
+    """One fit with the searched or given settings, and its predictions on the test states (not their labels)."""
+    method = method_named(config.method)
+    return Step(
+        name="fit",
+        label=f"fit {where} seed {seed}",
+        version=1,
+        run="workflows.steps.methods:fill_fit",
+        identity={**_method_identity(method, config, task, seed), "settings": fixed_settings(config)},
+        inputs={**_inputs(method, materials, with_test=True), **({"search": search} if search else {})},
+        sources=("workflows.materials", *method.sources),
+    )
+
+
+def fill_fit(work: Work) -> None:
+    """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json."""
+    import numpy as np
+    from safetensors.torch import save
+
+    from orchestration.shards import ROW_ID, table_of
+    from workflows.materials import read_column
+
+    method, materials = _method_of(work), _materials_of(work)
+    searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
+    settings = method.Settings.model_validate({**work.identity["settings"], **searched})
+    fitted = method.fit(settings, materials, work.identity["seed"])
+    scores = method.predict(settings, fitted, materials.test_states, materials)
+    expected = (len(materials.test_states), len(materials.labels))
+    if tuple(scores.shape) != expected:
+        raise ConfigError(f"method {method.name!r} predicted scores of shape {tuple(scores.shape)}; expected {expected}: [test rows, labels]")
+    columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
+    work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
+    work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))
+    record = {
+        "settings": settings.model_dump(),
+        "trained_weights": method.trained_weights(fitted),
+    }
+    work.out.write("fit.json", json_bytes(record))
+
+
+def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: int, metric: str) -> Step:
+    """The score over seeds: the only step that reads test labels."""
+    return Step(
+        name="score",
+        label=f"score {where}",
+        version=1,
+        run="workflows.steps.methods:fill_score",
+        identity={"classes": n_classes, "metric": metric, "seeds": sorted(fits)},
+        inputs={"labels": labels, **{f"fit_{seed}": step for seed, step in fits.items()}},
+        sources=("vocabsem_core.scoring",),
+    )
+
+
+def fill_score(work: Work) -> None:
+    """score.json: every metric with its interval, and whether all predictions are one class."""
+    import numpy as np
+
+    from orchestration.shards import ROW_ID
+    from vocabsem_core.scoring import expected_calibration_error, score
+    from workflows.materials import read_column
+
+    fits = [work.inputs[f"fit_{seed}"] for seed in work.identity["seeds"]]
+    rows = read_column(fits[0], ROW_ID)
+    labels = read_column(work.inputs["labels"], "label")[rows]
+    predictions = np.stack([read_column(fit, "prediction") for fit in fits])
+    classes = work.identity["classes"]
+    scores = {metric: score(predictions, labels, classes, metric) for metric in ("accuracy", "macro_f1")}
+    probabilities = [_softmax(read_column(fit, "scores")) for fit in fits]
+    record = {
+        "metric": work.identity["metric"],
+        "n_test": len(labels),
+        "scores": {
+            name: {"mean": s.mean, "low": s.low, "high": s.high, "sd_seeds": s.sd_seeds, "by_seed": s.by_seed}
+            for name, s in scores.items()
+        },
+        "calibration_error": float(np.mean([expected_calibration_error(p, labels) for p in probabilities])),
+        "constant_prediction": bool(np.all(predictions == predictions[:, :1])),
+    }
+    work.out.write("score.json", json_bytes(record))
+
+
+def _softmax(scores: Any) -> Any:
+    import numpy as np
+
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _method_identity(method: Method, config: MethodConfig, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a method reads of the task: one without training depends neither on the training size nor on the metric."""
+    read = task if "train" in method.needs else {"labels": task["labels"]}
+    return {"method": method.name, "method_version": method.version, "layer": config.layer, **read, "seed": seed}
+
+
+def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:
+    """Whether fits with different seeds can differ: by the method itself, or by the rows it is trained on."""
+    method = method_named(config.method)
+    return method.seeded or (train_size != "full" and "train" in method.needs)
+
+
+def _inputs(method: Method, materials: Inputs, with_test: bool) -> dict[str, Step]:
+    """Only what the method reads, so that a change elsewhere does not rerun it."""
+    roles = {"train": ("train", "train_labels"), "head": ("verbalizer", "head"), "basis": ("verbalizer", "basis")}
+    needed = {role for need in method.needs for role in roles[need]} | ({"test"} if with_test else set())
+    return {role: materials[role] for role in sorted(needed)}
+
+
+def _method_of(work: Work) -> Method:
+    return method_named(work.identity["method"])
+
+
+def _materials_of(work: Work) -> Any:
+    from workflows.materials import Materials
+
+    identity = work.identity
+    train_size = identity.get("train_size", "full")
+    return Materials(work.inputs, identity["layer"], list(identity["labels"]), train_size, identity["seed"])

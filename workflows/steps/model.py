@@ -1,0 +1,188 @@
+"""Steps on a language model: its output head, the semantic basis, and the hidden states of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestration.files import json_bytes
+from orchestration.graph import Resources, Step
+from orchestration.work import Work
+from workflows.catalog import Task
+from workflows.config import Encoding, Execution
+from workflows.errors import ConfigError
+from workflows.models import Model
+from workflows.steps import ROWS_PER_SHARD
+
+_RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
+_SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
+_STORED = {"torch.float16": "float16"}  # other dtypes are stored as float32, which holds bfloat16 exactly
+
+
+def head_step(model: Model) -> Step:
+    """The rows of the output matrix, without the padding of the vocabulary."""
+    return Step(
+        name="head",
+        label=f"head {model.name}",
+        version=1,
+        run="workflows.steps.model:fill_head",
+        identity={"head": model.head, "kept_rows": model.kept_rows},
+        local={"folder": str(model.folder)},
+        sources=("vocabsem_core.checkpoints", "vocabsem_core.heads"),
+    )
+
+
+def fill_head(work: Work) -> None:
+    """Shards of row_id (the token id), weight [d] and, where there is one, bias; head.json says what follows the product."""
+    import torch
+    from transformers import AutoConfig
+
+    from orchestration.shards import table_of
+    from vocabsem_core.checkpoints import head_place
+    from vocabsem_core.heads import scale_and_softcap
+
+    folder, rows = Path(work.local["folder"]), work.identity["kept_rows"]
+    place = head_place(folder)
+    bias = place.read_bias(rows)
+    start = 0
+    for shard, block in enumerate(place.blocks(rows)):
+        stored = block.to(getattr(torch, _STORED.get(str(block.dtype), "float32")))
+        columns = {"weight": stored.numpy()}
+        if bias is not None:
+            columns["bias"] = bias[start : start + len(block)].numpy()
+        work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
+        start += len(block)
+    scale, softcap = scale_and_softcap(AutoConfig.from_pretrained(folder, local_files_only=True))
+    work.out.write("head.json", json_bytes({"scale": scale, "softcap": softcap, "bias": bias is not None}))
+
+
+def basis_step(model: Model) -> Step:
+    """The semantic basis: one row a vocabulary label."""
+    return Step(
+        name="basis",
+        label=f"basis {model.name}",
+        version=1,
+        run="workflows.steps.model:fill_basis",
+        identity={"rcond": _RCOND},
+        inputs={"head": head_step(model)},
+        sources=("vocabsem_core.basis",),
+    )
+
+
+def fill_basis(work: Work) -> None:
+    """Shards of row_id (the token id) and basis [d], float32; diagnostics.json."""
+    import numpy as np
+    import torch
+
+    from orchestration.shards import column_array, table_of
+    from vocabsem_core.basis import round_trip, semantic_basis
+    from workflows.materials import read_rows, read_tables
+
+    tables = read_tables(work.inputs["head"])
+
+    def blocks() -> Any:
+        return (torch.tensor(column_array(table, "weight")) for table in tables)
+
+    basis = semantic_basis(blocks(), work.identity["rcond"])
+    start = 0
+    for shard, block in enumerate(blocks()):
+        columns = {"basis": basis.rows(block).numpy()}
+        work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
+        start += len(block)
+    ids = np.sort(np.random.default_rng(0).choice(start, size=min(_SEEDED_ROWS, start), replace=False))
+    rows = basis.rows(torch.from_numpy(read_rows(work.inputs["head"], "weight", ids.tolist())))
+    diagnostics = {
+        "rows": start,
+        "rank": basis.rank,
+        "condition": basis.condition,
+        "round_trip": round_trip(rows, torch.from_numpy(ids), blocks()),
+        "round_trip_rows": len(ids),
+    }
+    work.out.write("diagnostics.json", json_bytes(diagnostics))
+
+
+def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
+    """The hidden states of a split's prompts. Raises ConfigError for a layer the model does not have."""
+    for layer in encoding.layers:
+        if layer not in model.layers:
+            raise ConfigError(f"encoding.layers: {model.name} has no layer {layer!r}; it has {model.layers[0]} to {model.layers[-2]}, and head")
+    return Step(
+        name="encode",
+        label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
+        version=1,
+        run="workflows.steps.model:EncodeWorker",
+        identity={
+            "model": model.weights,
+            "tokenizer": model.tokenizer,
+            "template": task.config.template,
+            "max_tokens": min(model.window, encoding.max_tokens or model.window),
+            "dtype": model.dtype,
+            "store_dtype": encoding.store_dtype,
+            "layers": list(encoding.layers),
+            "position": "last",
+        },
+        inputs={"texts": texts},
+        local={"batch_tokens": execution.batch_tokens},
+        setup={"folder": str(model.folder), "dtype": model.dtype, "layers": list(encoding.layers)},
+        resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
+        sources=("vocabsem_core.encoder", "vocabsem_core.prompts"),
+    )
+
+
+class EncodeWorker:
+    """Holds the model; fills one shard of states for each shard of texts, so that no batch crosses a shard's border."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        import torch
+
+        from vocabsem_core.checkpoints import load_model, load_tokenizer
+        from vocabsem_core.encoder import Encoder
+
+        folder = Path(setup["folder"])
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer = load_tokenizer(folder)
+        self._encoder = Encoder(load_model(folder, setup["dtype"], self._device), setup["layers"])
+
+    @staticmethod
+    def shard_count(work: Work) -> int:
+        return len(work.inputs["texts"].manifest["shards"])
+
+    def fill(self, work: Work, shard: int) -> None:
+        """row_id and row_hash of the texts, tokens (of the prompt), cut (tokens truncated), and a column a layer."""
+        import numpy as np
+        import torch
+
+        from orchestration.shards import ROW_ID, column_array, read_table, table_of
+        from vocabsem_core.prompts import tokenize
+
+        texts = read_table(work.inputs["texts"].shards()[shard])
+        rows = texts.drop_columns([ROW_ID, "row_hash"]).to_pylist()
+        prompts = tokenize(self._tokenizer, work.identity["template"], rows, work.identity["max_tokens"])
+        states = self._encoder.encode([prompt.ids for prompt in prompts], work.local["batch_tokens"])
+        columns = {
+            "row_hash": column_array(texts, "row_hash"),
+            "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),
+            "cut": np.array([prompt.cut for prompt in prompts], dtype=np.int32),
+            **{layer: stored_states(layer, found, work.identity["store_dtype"]) for layer, found in states.items()},
+        }
+        numerics = {
+            "device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu",
+            "batch_tokens": work.local["batch_tokens"],
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), numerics)
+
+
+def stored_states(layer: str, states: Any, dtype: str) -> Any:
+    """States as an array of the stored precision. Raises ConfigError, naming the layer, for what it cannot hold."""
+    import torch
+
+    if not torch.isfinite(states).all():
+        raise ConfigError(f"layer {layer}: the model gave states that are not finite; try dtype: float32 for the model")
+    stored = states.to(getattr(torch, dtype))
+    if not torch.isfinite(stored).all():
+        largest = float(states.abs().max())
+        raise ConfigError(f"layer {layer}: states up to {largest:.3g} do not fit {dtype}; set encoding.store_dtype: float32")
+    return stored.numpy()
