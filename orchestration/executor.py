@@ -108,7 +108,9 @@ def _is_bad(outcome: Outcome | None) -> bool:
 def _outcome(done: Finished) -> Outcome:
     if done.error is None:
         return Outcome("ran")
-    return Outcome("failed", str(done.error) or type(done.error).__name__, getattr(done.error, "exit_code", 1), done.detail)
+    return Outcome(
+        "failed", str(done.error) or type(done.error).__name__, getattr(done.error, "exit_code", 1), done.detail
+    )
 
 
 def _details(outcome: Outcome) -> dict[str, Any]:

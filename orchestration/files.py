@@ -24,7 +24,7 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def stage(folder: Path, name: str, fill: Callable[[Path], None]) -> Path:
+def stage(folder: Path, name: str, fill: Callable[[Path], object]) -> Path:
     """Write a temporary file beside its future place and flush it to the disk; removed again if `fill` raises."""
     temporary = folder / f"{TEMPORARY}{uuid4().hex}-{name}"
     try:
@@ -59,4 +59,5 @@ def replace_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
+    """JSON for a person to read, the same bytes for the same value."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

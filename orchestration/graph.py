@@ -45,7 +45,8 @@ class Step:
         identity: JSON fields that the output depends on.
         inputs: role -> step whose artifact is read.
         local: JSON values that do not change the output (paths, batch sizes).
-        setup: for sharded work, what a worker loads once; steps of equal `run` and `setup` share workers. None: one call.
+        setup: for sharded work, what a worker loads once; steps of equal `run` and `setup` share workers. None: one
+            call does it all.
         resources: what Ray reserves.
         sources: modules whose change since the artifact was made is worth a warning.
     """
@@ -73,7 +74,7 @@ class Step:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the canonical payload, in hexadecimal. Raises TypeError or ValueError for a field JSON cannot hold."""
+        """SHA-256 of the payload, in hexadecimal. Raises TypeError or ValueError for a field JSON cannot hold."""
         return key_of(self.payload)
 
     @property
@@ -83,6 +84,7 @@ class Step:
 
 
 def key_of(payload: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a document, in hexadecimal."""
     return hashlib.sha256(canonical(payload).encode()).hexdigest()
 
 
@@ -109,7 +111,9 @@ def _check(value: Any, where: str) -> None:
         if not math.isfinite(value):
             raise ValueError(f"{where}: {value} has no JSON form; identity numbers are finite")
     elif not (value is None or isinstance(value, bool | int | str)):
-        raise TypeError(f"{where}: a {type(value).__name__} cannot enter a key; use None, bool, int, float, str, list, dict")
+        raise TypeError(
+            f"{where}: a {type(value).__name__} cannot enter a key; use None, bool, int, float, str, list, dict"
+        )
 
 
 def in_order(targets: Iterable[Step]) -> Iterator[Step]:

@@ -23,8 +23,8 @@ from orchestration.work import Work, callable_of, provenance, run_whole, work_of
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
 
-import ray  # noqa: E402
-import ray.exceptions  # noqa: E402
+import ray
+import ray.exceptions
 
 _RETRIES = 3  # of work whose process died; an exception in a step is not retried
 _OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
@@ -34,7 +34,8 @@ class _ShardActor:
     """Holds a worker. It is made by the first call, so that an error in making it is that call's own error."""
 
     def __init__(self, reference: str, setup: Mapping[str, Any]) -> None:
-        self._reference, self._setup, self._worker = reference, setup, None
+        self._reference, self._setup = reference, setup
+        self._worker: Any = None
 
     def fill(self, work: Work, shard: int) -> None:
         if self._worker is None:

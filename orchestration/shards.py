@@ -38,6 +38,7 @@ def _array(name: str, column: np.ndarray | Sequence) -> pa.Array:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as one record batch."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
 
@@ -48,7 +49,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def column_array(table: pa.Table, name: str) -> np.ndarray:
-    """One column as a read-only array over the mapped file: [rows], or [rows, d] for a fixed-size list. No bytes copied.
+    """One column as a read-only array over the mapped file: [rows], or [rows, d] for a fixed-size list. Nothing copied.
 
     Raises KeyError, naming the columns there are, where `name` is not one of them.
     """

@@ -86,7 +86,7 @@ class Artifact:
         for name, entry in manifest["files"].items():
             if damage := _compare(self.folder / name, entry, every_byte):
                 yield damage
-        if not self.folder.name == manifest["key"][: len(self.folder.name)]:
+        if not manifest["key"].startswith(self.folder.name):
             yield Damage(str(self.folder), self.folder.name, f"a folder named {manifest['key'][:16]}")
 
 
@@ -126,7 +126,7 @@ class Writer:
         return True
 
     def write_shard(self, index: int, table: Any, numerics: Mapping[str, Any] | None = None) -> None:
-        """Write and commit one shard: the file first, then its sidecar, which takes the checksum from the file there."""
+        """Write and commit one shard: the file first, then its sidecar with the checksum of the file that is there."""
         from orchestration import shards
 
         name = f"{_part(index)}.arrow"
@@ -152,7 +152,9 @@ class Writer:
 
     def _manifest(self) -> dict[str, Any]:
         names = sorted(path.name for path in self.folder.iterdir())
-        names = [name for name in names if not name.startswith(files.TEMPORARY) and name not in (_MARKER, "manifest.json")]
+        names = [
+            name for name in names if not name.startswith(files.TEMPORARY) and name not in (_MARKER, "manifest.json")
+        ]
         sidecars = {name: json.loads((self.folder / name).read_text()) for name in names if _is_sidecar(name)}
         return {
             "format": FORMAT,
@@ -181,7 +183,7 @@ class Store:
     root: Path
 
     def find(self, step: Step) -> Artifact | None:
-        """The committed artifact of a step, or None. Raises DamagedArtifact where its marker or a file's size is wrong."""
+        """A step's committed artifact, or None. Raises DamagedArtifact where its marker or a file's size is wrong."""
         artifact = Artifact(self.root / step.folder)
         if not (artifact.folder / _MARKER).is_file():
             return None
@@ -198,7 +200,10 @@ class Store:
 
 
 def open_store(root: Path) -> Store:
-    """Open a store, making it where there is none. Raises StoreError where it cannot be written or has another format."""
+    """Open a store, making it where there is none.
+
+    Raises StoreError where it cannot be written or has another format.
+    """
     root = root.absolute()
     version = root / _VERSION_FILE
     try:
@@ -210,11 +215,13 @@ def open_store(root: Path) -> Store:
     try:
         found = json.loads(version.read_text())["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{version}: not a store's version file ({error}); expected {_version().decode().strip()}") from error
+        raise StoreError(
+            f"{version}: not a store's version file ({error}); expected {_version().decode().strip()}"
+        ) from error
     if found != FORMAT:
         raise StoreError(
-            f"{root}: a store of format {found}; this version of vocabsem reads format {FORMAT}. Name another folder with "
-            "--store, or use the version that made it."
+            f"{root}: a store of format {found}; this version of vocabsem reads format {FORMAT}. Name another "
+            "folder with --store, or use the version that made it."
         )
     return Store(root)
 
@@ -259,5 +266,6 @@ def _distinct(values: Iterator[Any]) -> list[Any]:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path}: cannot be written ({error.strerror or error}). Name a folder you can write to with --store or $VOCABSEM_STORE."
+        f"{path}: cannot be written ({error.strerror or error}). Name a folder you can write to with --store or "
+        "$VOCABSEM_STORE."
     )

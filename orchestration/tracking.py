@@ -54,7 +54,9 @@ def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[Track
     """
     with _mlflow(uri) as client:
         experiment_id = _experiment(client, experiment, uri)
-        run = _write(client, experiment_id, parent, _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'"), {})
+        run = _write(
+            client, experiment_id, parent, _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'"), {}
+        )
         tags = {_PARENT_TAG: run.info.run_id}
         known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'") if children else {}
         for child in children:
@@ -105,7 +107,11 @@ def _write(
     run_id, there = run.info.run_id, run.data
     client.log_batch(
         run_id,
-        metrics=[Metric(name, value, run.info.start_time, 0) for name, value in wanted.metrics.items() if there.metrics.get(name) != value],
+        metrics=[
+            Metric(name, value, run.info.start_time, 0)
+            for name, value in wanted.metrics.items()
+            if there.metrics.get(name) != value
+        ],
         params=[Param(name, value) for name, value in wanted.params.items() if name not in there.params],
         tags=[RunTag(name, value) for name, value in tags.items() if there.tags.get(name) != value],
     )
@@ -118,7 +124,9 @@ def _write(
             if path.name not in uploaded:
                 client.log_artifact(run_id, str(path))
     if run.info.status != wanted.status:
-        client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(run_id, wanted.status)
+        client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(
+            run_id, wanted.status
+        )
     return run
 
 

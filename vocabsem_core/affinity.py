@@ -20,8 +20,8 @@ def semantic_logits(
 ) -> Float[Tensor, "n k"]:
     """Similarity of each state to each basis row, divided by the temperature.
 
-    `cosine` is the paper's (Algorithm 1); `euclidean` (negative distance) and `dot` (a whitened logit) are ours, as is a
-    temperature other than 1.0: the paper states none.
+    `cosine` is the paper's (Algorithm 1); `euclidean` (negative distance) and `dot` (a whitened logit) are ours, as
+    is a temperature other than 1.0: the paper states none.
     """
     if similarity == "cosine":
         logits = functional.normalize(states, dim=-1) @ functional.normalize(basis, dim=-1).T

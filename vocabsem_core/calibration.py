@@ -1,4 +1,4 @@
-"""Semantic calibration: a small module on frozen states that moves each towards its label's basis row (paper, section 3.3)."""
+"""Semantic calibration: a small module moves frozen states towards their labels' basis rows (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CalibrationSettings:
     Attributes:
         module: "residual" (ours) or "paper".
         rank: hidden width of the residual module.
-        loss: cross-entropy over the task's labels, over the whole vocabulary, or 1 - cosine to the true basis row (sm-gt).
+        loss: cross-entropy over the task's labels, over the whole vocabulary, or 1 - cosine to the true row (sm-gt).
         similarity: of calibrated states to the basis, in training and prediction.
         temperature: the logits' divisor, or its start where it is learned.
         learn_temperature: whether training moves it.
@@ -42,8 +42,8 @@ class CalibrationSettings:
     similarity: Similarity = "cosine"
     temperature: float = 0.1
     learn_temperature: bool = True
-    dropout: float = 0.1
-    learning_rate: float = 3e-3
+    dropout: float = 0.3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.1
     batch_size: int = 128
     epochs: int = 100
@@ -59,7 +59,10 @@ class Labelled:
 
 
 class ResidualCalibrator(nn.Module):
-    """h + s ⊙ U dropout(gelu(V z + b)), z the standardised state and s its deviation a dimension; the identity at first (ours)."""
+    """h + s ⊙ U dropout(gelu(V z + b)), z the standardised state, s its deviation by dimension (ours).
+
+    U starts at zero, so the untrained module is the identity.
+    """
 
     def __init__(self, width: int, settings: CalibrationSettings) -> None:
         super().__init__()
@@ -92,8 +95,12 @@ class PaperCalibrator(nn.Module):
     def __init__(self, width: int, settings: CalibrationSettings) -> None:
         super().__init__()
         squeezed = max(1, width // 16)
-        self.attention = nn.Sequential(nn.Linear(width, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, width, bias=False))
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width, bias=False), nn.ReLU(), nn.Linear(2 * width, width, bias=False))
+        self.attention = nn.Sequential(
+            nn.Linear(width, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, width, bias=False)
+        )
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width, bias=False), nn.ReLU(), nn.Linear(2 * width, width, bias=False)
+        )
         self.norm = nn.LayerNorm(width)
 
     def measure(self, states: Float[Tensor, "n d"]) -> None:
@@ -103,10 +110,9 @@ class PaperCalibrator(nn.Module):
         return self.norm(self.mlp(states * 2 * self.attention(states)))
 
 
-def calibrator(width: int, settings: CalibrationSettings) -> nn.Module:
+def calibrator(width: int, settings: CalibrationSettings) -> ResidualCalibrator | PaperCalibrator:
     """An untrained calibrator; its weights come from torch's generator."""
-    kind = {"residual": ResidualCalibrator, "paper": PaperCalibrator}[settings.module]
-    return kind(width, settings)
+    return ResidualCalibrator(width, settings) if settings.module == "residual" else PaperCalibrator(width, settings)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Model folders as transformers lays them out: safetensors weights, configuration, tokenizer. Never pickle, never remote code."""
+"""Model folders as transformers lays them out: safetensors, configuration, tokenizer. No pickle, no remote code."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def tokenizer_files(folder: Path) -> list[Path]:
     named = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     found = named + sorted(path for pattern in _TOKENIZER_PATTERNS for path in folder.glob(pattern))
     if not found:
-        raise InputError(f"{folder}: no tokenizer file ({', '.join(_TOKENIZER_FILES)}); save the model's tokenizer there.")
+        raise InputError(
+            f"{folder}: no tokenizer file ({', '.join(_TOKENIZER_FILES)}); save the model's tokenizer there."
+        )
     return found
 
 
@@ -92,7 +94,9 @@ def load_tokenizer(folder: Path) -> Any:
 def load_model(folder: Path, dtype: str, device: str) -> Any:
     """A causal language model in evaluation mode. Raises InputError where transformers knows no such model."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     weight_files(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -100,7 +104,7 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: transformers cannot load it as a causal language model: {error}") from error
-    return model.to(device).eval()
+    return model.eval().to(torch.device(device))
 
 
 def head_place(folder: Path) -> HeadPlace:

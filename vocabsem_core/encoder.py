@@ -19,7 +19,12 @@ from vocabsem_core.heads import head_of
 
 BATCH_TOKENS = 2048  # tokens a batch, padding included: stays in a processor's cache, fills a GPU for short prompts
 _CHECKED_PROMPTS = 2
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative to max |logit|
+_TOLERANCE = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-3,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}  # relative to max |logit|
 
 
 class Encoder:
@@ -40,11 +45,15 @@ class Encoder:
         unknown = [layer for layer in layers if layer not in layer_names(model)]
         if unknown:
             names = layer_names(model)
-            raise InputError(f"{type(model).__name__} has no layer {unknown[0]!r}; its layers are {names[0]} to {names[-2]}, and head")
+            raise InputError(
+                f"{type(model).__name__} has no layer {unknown[0]!r}; it has {names[0]} to {names[-2]}, and head"
+            )
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> dict[str, Float[Tensor, "n d"]]:
-        """States of the prompts' last tokens, a [n, d] tensor a layer, in the model's dtype, on the CPU, in prompt order.
+    def encode(
+        self, prompts: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS
+    ) -> dict[str, Float[Tensor, "n d"]]:
+        """States of the prompts' last tokens in prompt order: [n, d] a layer, in the model's dtype, on the CPU.
 
         Batches hold prompts of like length, padded on the right and without a mask: in a causal model, padding cannot
         reach the last real token.
@@ -73,7 +82,9 @@ class Encoder:
         with _captured(self._model, ("head",), last) as states:
             self._model(input_ids=ids, use_cache=False)
         rebuilt = head_of(self._model).logits(states["head"]).double()
-        plain = [self._model(input_ids=torch.tensor([list(p)], device=self._model.device)).logits[0, -1] for p in prompts]
+        plain = [
+            self._model(input_ids=torch.tensor([list(p)], device=self._model.device)).logits[0, -1] for p in prompts
+        ]
         expected = torch.stack(plain).double()
         gap = float((rebuilt - expected).abs().max() / expected.abs().max())
         if not gap <= _TOLERANCE[self._model.dtype]:  # also catches NaN
@@ -84,7 +95,7 @@ class Encoder:
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Prompt numbers, longest first, in batches of at most `batch_tokens` tokens counting padding (at least one prompt)."""
+    """Prompt numbers, longest first, in batches of at most `batch_tokens` tokens with padding, one prompt at least."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while order:
         size = max(1, batch_tokens // max(1, lengths[order[0]]))

@@ -20,7 +20,9 @@ def fit_probe(states: Float[Tensor, "n d"], labels: Int[Tensor, " n"], inverse_p
 
     n_classes = int(labels.max()) + 1
     if len(labels.unique()) != n_classes or n_classes < 2:
-        raise InputError(f"the training rows hold classes {labels.unique().tolist()}; a probe needs every class, and two at least")
+        raise InputError(
+            f"the training rows hold classes {labels.unique().tolist()}; a probe needs every class, and two at least"
+        )
     mean, deviation = states.mean(dim=0), states.std(dim=0, correction=0).clamp_min(1e-6)
     model = LogisticRegression(C=inverse_penalty, max_iter=MAX_ITERATIONS)
     model.fit(((states - mean) / deviation).numpy(), labels.numpy())
@@ -32,4 +34,5 @@ def fit_probe(states: Float[Tensor, "n d"], labels: Int[Tensor, " n"], inverse_p
 
 
 def probe_logits(states: Float[Tensor, "n d"], weights: dict[str, Tensor]) -> Float[Tensor, "n c"]:
+    """Class scores of states."""
     return states @ weights["weight"].T + weights["bias"]

@@ -61,7 +61,9 @@ def tokenize(tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], l
     ]
 
 
-def _fit(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, template: str) -> Prompt:
+def _fit(
+    ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, template: str
+) -> Prompt:
     excess = len(ids) - limit
     if excess <= 0:
         return Prompt(ids, 0)
@@ -104,7 +106,9 @@ def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: Lab
     all_tokens = {label: _tokens_after(tokenizer, prompt, word) for label, word in words.items()}
     for label, tokens in all_tokens.items():
         if not tokens:
-            raise InputError(f"label {label!r}: the word {words[label]!r} has no tokens after the prompt; choose another word")
+            raise InputError(
+                f"label {label!r}: the word {words[label]!r} has no tokens after the prompt; choose another word"
+            )
     if rule == "auto":
         firsts = {tokens[0] for tokens in all_tokens.values()}
         rule = "first" if len(firsts) == len(all_tokens) else "mean"

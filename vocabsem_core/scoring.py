@@ -38,11 +38,17 @@ class Score:
 
 
 def score(
-    predictions: Int[np.ndarray, "seeds n"], labels: Int[np.ndarray, " n"], n_classes: int, metric: Metric, seed: int = 0
+    predictions: Int[np.ndarray, "seeds n"],
+    labels: Int[np.ndarray, " n"],
+    n_classes: int,
+    metric: Metric,
+    seed: int = 0,
 ) -> Score:
     """Score predictions with their interval; the resampling is seeded, so the same input gives the same numbers."""
     by_seed = metric_of(predictions, labels, n_classes, metric, np.ones((1, len(labels))))[0]
-    weights = np.random.default_rng(seed).multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=RESAMPLES)
+    weights = np.random.default_rng(seed).multinomial(
+        len(labels), np.full(len(labels), 1 / len(labels)), size=RESAMPLES
+    )
     resampled = metric_of(predictions, labels, n_classes, metric, weights.astype(float)).mean(axis=1)
     low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Score(float(by_seed.mean()), float(low), float(high), tuple(map(float, by_seed)))

@@ -14,18 +14,33 @@ from orchestration.errors import ClusterError, DamagedArtifact, StoreError
 from workflows.errors import ConfigError
 
 app = typer.Typer(
-    help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is answered from the cache.",
+    help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is "
+    "answered from the cache.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
 )
 
 WorkflowFile = Annotated[Path, typer.Argument(metavar="FILE", help="Workflow file (YAML).")]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of the artifacts [default: $VOCABSEM_STORE, the file's `store`, ./.vocabsem/store].")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.")]
-TrackingUri = Annotated[str | None, typer.Option("--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store].")]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="Folder of the artifacts [default: $VOCABSEM_STORE, the file's `store`, ./.vocabsem/store]."
+    ),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.")
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store]."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Executor = Annotated[str | None, typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger.")]
+Executor = Annotated[
+    str | None, typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger.")
+]
 
 
 @app.command()
@@ -59,7 +74,11 @@ def plan(file: WorkflowFile, store: StorePath = None, data_dir: DataDir = None, 
     """Show what a run would do, and why: each step cached, to run because of something, or blocked. Runs nothing."""
     planned = _session(file, store, data_dir, None).plan()
     if as_json:
-        print(json.dumps({"steps": [{"name": p.step.label, "key": p.step.key, "state": p.state, "why": p.why} for p in planned]}))
+        print(
+            json.dumps(
+                {"steps": [{"name": p.step.label, "key": p.step.key, "state": p.state, "why": p.why} for p in planned]}
+            )
+        )
         return
     for entry in planned:
         print(f"{entry.state:8} {entry.step.label}" + (f"   because {entry.why}" if entry.why else ""))
@@ -109,7 +128,9 @@ def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
 def ui(
     store: StorePath = None,
     mlflow: TrackingUri = None,
-    host: Annotated[str, typer.Option(help="Address to bind to. The server has no login: keep it on localhost.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to bind to. The server has no login: keep it on localhost.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.")] = 5000,
 ) -> None:
     """Browse results in MLflow: starts its server on localhost and prints the address."""
@@ -122,11 +143,9 @@ def ui(
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     artifacts = str(root.parent / "mlartifacts")
-    os.execv(
-        sys.executable,
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--artifacts-destination", artifacts]
-        + ["--host", host, "--port", str(port), "--workers", "1"],
-    )
+    server = ["--backend-store-uri", uri, "--artifacts-destination", artifacts, "--workers", "1"]
+    address = ["--host", host, "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *server, *address])
 
 
 def main() -> None:
@@ -169,7 +188,10 @@ def _show(done: Any, store: Path) -> None:
     for note in done.notes:
         print(note)
     counts = done.counts
-    print(f"run {done.run_id}: {counts['ran']} steps ran, {counts['cached']} cached, {counts['failed']} failed, {done.seconds:.1f} s")
+    print(
+        f"run {done.run_id}: {counts['ran']} steps ran, {counts['cached']} cached, {counts['failed']} failed, "
+        f"{done.seconds:.1f} s"
+    )
     print(f"store {store}; browse with `vocabsem ui`")
 
 

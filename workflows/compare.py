@@ -10,7 +10,7 @@ from orchestration.facts import Facts
 from orchestration.graph import Step
 from workflows.catalog import Task, find_model, find_task
 from workflows.config import CompareConfig, MethodConfig
-from workflows.data import column_digests, split_file
+from workflows.data import Split, column_digests, split_file
 from workflows.models import Model, describe
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
@@ -38,7 +38,7 @@ class Cell:
 def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts) -> list[Cell]:
     """The graph of a workflow file, by its final steps. Reads what is needed to know what the keys are made from.
 
-    `base` is the folder that relative paths start from. Raises ConfigError for anything in the file that cannot be found.
+    `base` is the folder that relative paths start from. Raises ConfigError for what cannot be found.
     """
     for method in config.methods:
         fixed_settings(method)
@@ -55,7 +55,8 @@ def _cells(config: CompareConfig, model: Model, task: Task, facts: Facts) -> lis
 def _materials(config: CompareConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
     """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
     steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
-    for split, limit in (("train", config.limit.train), ("test", config.limit.test)):
+    splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
+    for split, limit in splits:
         file = split_file(task, split)
         digests = column_digests(file, facts)
         texts = texts_step(task, split, file, digests, limit)

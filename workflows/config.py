@@ -20,7 +20,9 @@ class Strict(BaseModel):
 class Source(Strict):
     """Where a task's rows are: local files, or files of a Hugging Face data set."""
 
-    train: str = Field(description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`")
+    train: str = Field(
+        description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`"
+    )
     test: str = Field(description="file of the test rows")
     hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
     revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
@@ -28,7 +30,9 @@ class Source(Strict):
         default_factory=lambda: {"text": "text"}, description="prompt field -> column of the file"
     )
     label: str = Field("label", description="column of the label")
-    values: dict[str, str] | None = Field(None, description="value in the label column -> label name; none: the values are the names")
+    values: dict[str, str] | None = Field(
+        None, description="value in the label column -> label name; none: the values are the names"
+    )
 
 
 class TaskConfig(Strict):
@@ -54,7 +58,8 @@ class TaskConfig(Strict):
         fields = set(self.source.columns)
         if not named or not named <= fields:
             raise ValueError(
-                f"template {self.template!r} names the fields {sorted(named)}; expected one or more of {sorted(fields)} in braces"
+                f"template {self.template!r} names the fields {sorted(named)}; expected one or more of "
+                f"{sorted(fields)} in braces"
             )
         return self
 
@@ -78,7 +83,9 @@ class ModelConfig(Strict):
 class Search(Strict):
     """The budget every tunable method gets, on validation rows."""
 
-    trials: int = Field(8, ge=0, description="settings tried for each method and task; the first is the defaults; 0: defaults only")
+    trials: int = Field(
+        8, ge=0, description="settings tried for each method and task; the first is the defaults; 0: defaults only"
+    )
 
 
 class Limit(Strict):
@@ -91,7 +98,9 @@ class Limit(Strict):
 class Encoding(Strict):
     """How prompts become states. All fields are part of the states' identity."""
 
-    layers: tuple[str, ...] = Field(("head",), min_length=1, description="stored layers: head, layer_00 (input of block 1), layer_01, ...")
+    layers: tuple[str, ...] = Field(
+        ("head",), min_length=1, description="stored layers: head, layer_00 (input of block 1), layer_01, ..."
+    )
     max_tokens: int | None = Field(None, ge=8, description="prompt length limit in tokens; none: the model's window")
     store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
 
@@ -99,10 +108,16 @@ class Encoding(Strict):
 class Execution(Strict):
     """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
 
-    executor: Literal["ray", "inline"] = Field("ray", description="ray, or inline: everything in this process, for a debugger")
-    address: str | None = Field(None, description="host:port of a running Ray cluster; none: one of its own on this machine")
+    executor: Literal["ray", "inline"] = Field(
+        "ray", description="ray, or inline: everything in this process, for a debugger"
+    )
+    address: str | None = Field(
+        None, description="host:port of a running Ray cluster; none: one of its own on this machine"
+    )
     encoders: int | None = Field(None, ge=1, description="processes that hold the model; none: one a GPU, or one")
-    gpus_per_encoder: float | None = Field(None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any")
+    gpus_per_encoder: float | None = Field(
+        None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
+    )
     batch_tokens: int = Field(2048, ge=1, description="tokens a batch, padding included")
 
 
@@ -110,9 +125,13 @@ class MethodConfig(Strict):
     """A method with settings of your own."""
 
     method: str = Field(description="name of the method")
-    name: str | None = Field(None, description="its name in results; needed when a method stands twice; none: the method's")
+    name: str | None = Field(
+        None, description="its name in results; needed when a method stands twice; none: the method's"
+    )
     layer: str = Field("head", description="the stored layer it reads")
-    settings: dict[str, Any] = Field(default_factory=dict, description="settings that differ from the method's defaults; these are not searched")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
+    )
 
     @property
     def label(self) -> str:
@@ -123,10 +142,14 @@ class CompareConfig(Strict):
     """Compare methods on tasks: `workflow: compare`."""
 
     workflow: Literal["compare"]
-    models: tuple[str, ...] = Field(min_length=1, description="catalog names, folders, model YAML files, or Hugging Face ids (id@revision)")
+    models: tuple[str, ...] = Field(
+        min_length=1, description="catalog names, folders, model YAML files, or Hugging Face ids (id@revision)"
+    )
     tasks: tuple[str, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order"
+    )
     train_size: Literal["full"] | Annotated[int, Field(ge=2)] = Field(
         "full", description="training rows a class, validation included, or full"
     )
@@ -134,13 +157,19 @@ class CompareConfig(Strict):
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
     execution: Execution = Execution()
-    store: Path | None = Field(None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store")
+    store: Path | None = Field(
+        None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store"
+    )
     experiment: str = Field("vocabsem", description="MLflow experiment")
 
     @field_validator("methods", mode="before")
     @classmethod
     def _names_are_methods(cls, value: Any) -> Any:
-        return [{"method": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        return (
+            [{"method": item} if isinstance(item, str) else item for item in value]
+            if isinstance(value, list)
+            else value
+        )
 
     @field_validator("models", "tasks", "seeds")
     @classmethod
@@ -157,6 +186,7 @@ class CompareConfig(Strict):
         for method in self.methods:
             if method.layer not in self.encoding.layers:
                 raise ValueError(
-                    f"method {method.label!r} reads layer {method.layer!r}, which is not stored; add it to encoding.layers {list(self.encoding.layers)}"
+                    f"method {method.label!r} reads layer {method.layer!r}, which is not stored; add it to "
+                    f"encoding.layers {list(self.encoding.layers)}"
                 )
         return self

@@ -36,13 +36,17 @@ def split_file(task: Task, split: Split) -> SplitFile:
         path = task.local_data / f"{split}.jsonl"
         found = SplitFile(path, {field: field for field in source.columns}, "label", None)
     elif source.hub is not None:
-        found = SplitFile(hub_file(source.hub, source.revision, getattr(source, split)), source.columns, source.label, source.values)
+        found = SplitFile(
+            hub_file(source.hub, source.revision, getattr(source, split)), source.columns, source.label, source.values
+        )
     else:
         found = SplitFile((task.base / getattr(source, split)).resolve(), source.columns, source.label, source.values)
     if not found.path.is_file():
         raise ConfigError(f"task {task.config.name!r}: no file {found.path} for its {split} rows")
     if found.path.suffix not in _READERS:
-        raise ConfigError(f"{found.path}: cannot read {found.path.suffix!r} files; expected one of {', '.join(_READERS)}")
+        raise ConfigError(
+            f"{found.path}: cannot read {found.path.suffix!r} files; expected one of {', '.join(_READERS)}"
+        )
     return found
 
 
@@ -55,7 +59,10 @@ def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
 
     def compute() -> dict[str, str]:
         columns = read_columns(file.path, wanted)
-        return {name: hashlib.sha256(json.dumps(values, default=_refuse).encode()).hexdigest() for name, values in columns.items()}
+        return {
+            name: hashlib.sha256(json.dumps(values, default=_refuse).encode()).hexdigest()
+            for name, values in columns.items()
+        }
 
     return facts.get(f"columns {wanted}", [file.path], compute)
 
@@ -73,26 +80,30 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list]:
             missing = [name for name in names if name not in loaded.column_names]
             if missing:
                 raise ConfigError(
-                    f"{path}: no column {missing[0]!r}; {nearest(missing[0], loaded.column_names)}. Name the columns in "
-                    "the task's `source`."
+                    f"{path}: no column {missing[0]!r}; {nearest(missing[0], loaded.column_names)}. Name the "
+                    "columns in the task's `source`."
                 )
             return {name: list(loaded[name]) for name in names}
     except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError, ValueError) as error:
         cause = error.__cause__ or error
-        raise ConfigError(f"{path}: cannot be read as {_READERS[path.suffix]}: {cause}. Expected UTF-8 text, one row a line.") from error
+        raise ConfigError(
+            f"{path}: cannot be read as {_READERS[path.suffix]}: {cause}. Expected UTF-8 text, one row a line."
+        ) from error
 
 
 def text_rows(file: SplitFile, fields: Sequence[str]) -> list[dict[str, str]]:
     """The prompt fields of every row. Raises ConfigError for one that is empty or not text."""
     columns = read_columns(file.path, [file.columns[field] for field in fields])
     rows = [
-        dict(zip(fields, values, strict=True)) for values in zip(*(columns[file.columns[field]] for field in fields), strict=True)
+        dict(zip(fields, values, strict=True))
+        for values in zip(*(columns[file.columns[field]] for field in fields), strict=True)
     ]
     for number, row in enumerate(rows):
         for field, value in row.items():
             if not isinstance(value, str) or not value.strip():
                 raise ConfigError(
-                    f"{file.path}: row {number + 1}: column {file.columns[field]!r} is {value!r}; expected text that is not empty"
+                    f"{file.path}: row {number + 1}: column {file.columns[field]!r} is {value!r}; expected text that "
+                    "is not empty"
                 )
     return rows
 
@@ -106,7 +117,8 @@ def label_numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
         name = file.values.get(text, text) if file.values is not None else text
         if name not in numbers:
             raise ConfigError(
-                f"{file.path}: row {row + 1}: label {text!r} has no word in the task's `words`; {nearest(name, list(names))}"
+                f"{file.path}: row {row + 1}: label {text!r} has no word in the task's `words`; "
+                f"{nearest(name, list(names))}"
             )
         found.append(numbers[name])
     return found

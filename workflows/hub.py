@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from workflows.errors import ConfigError
 
@@ -14,7 +15,7 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    place = {"repo_id": repository, "filename": file, "repo_type": "dataset", "revision": revision}
+    place: dict[str, Any] = {"repo_id": repository, "filename": file, "repo_type": "dataset", "revision": revision}
     try:
         return Path(hf_hub_download(**place, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -30,7 +31,7 @@ def hub_model(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    place = {"repo_id": repository, "revision": revision}
+    place: dict[str, Any] = {"repo_id": repository, "revision": revision}
     try:
         folder = Path(snapshot_download(**place, local_files_only=True))
         if any(folder.glob("*.safetensors")):
@@ -50,5 +51,5 @@ def _unreachable(what: str, error: Exception) -> str:
     elif status == 404:
         advice = "the hub has no such repository, revision or file; check the spelling"
     else:
-        advice = "the hub cannot be reached; fetch it once on a machine that can, with the same HF_HOME, or name a local folder"
+        advice = "the hub cannot be reached; fetch it where it can be, with the same HF_HOME, or name a local folder"
     return f"{what} is not in the local cache, and {advice} ({type(error).__name__})"

@@ -25,7 +25,7 @@ class Materials:
     """One task's stored states and label words under one model.
 
     Attributes:
-        inputs: role -> artifact: "train", "train_labels", "test", "verbalizer", "head", "basis"; those the method needs.
+        inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis.
         layer: the stored layer to read.
         labels: label names in class order.
         train_size: rows a class (validation included) or "full".
@@ -56,7 +56,8 @@ class Materials:
         for number, name in enumerate(self.labels):
             if (count := int((labels == number).sum())) < 2:
                 raise ConfigError(
-                    f"label {name!r} has {count} training rows; at least two are needed, one of them for validation. Add rows, or take the label out of the task's `words`."
+                    f"label {name!r} has {count} training rows; at least two are needed, one of them for validation. "
+                    "Add rows, or take the label out of the task's `words`."
                 )
         classes = torch.from_numpy(labels.astype(np.int64))
         return Labelled(states[kept], classes[kept]), Labelled(states[held], classes[held])
@@ -64,7 +65,9 @@ class Materials:
     @cached_property
     def _train_labels(self) -> np.ndarray:
         """Class numbers of the encoded rows: a part of the data set may be encoded, its labels are all stored."""
-        by_row = dict(zip(*(read_column(self.inputs["train_labels"], name).tolist() for name in (ROW_ID, "label")), strict=True))
+        by_row = dict(
+            zip(*(read_column(self.inputs["train_labels"], name).tolist() for name in (ROW_ID, "label")), strict=True)
+        )
         return np.array([by_row[row] for row in read_column(self.inputs["train"], ROW_ID).tolist()])
 
     @cached_property
@@ -130,6 +133,7 @@ def split_rows(
 
 
 def read_tables(artifact: Artifact) -> list[Any]:
+    """The tables of all shards, mapped."""
     return [read_table(path) for path in artifact.shards()]
 
 

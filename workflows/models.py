@@ -52,7 +52,9 @@ def find_files(entry: ModelEntry) -> Path:
 def describe(entry: ModelEntry, facts: Facts) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry)
-    sources = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".bin"))
+    sources = sorted(
+        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".bin")
+    )
     found = facts.get("model 1", sources, lambda: _facts(folder))
     return Model(entry.config.name, folder, entry.config.dtype, **found)
 
@@ -75,13 +77,15 @@ def _facts(folder: Path) -> dict[str, Any]:
     kept_rows = min(place.rows(), 1 + max(tokenizer.get_vocab().values()))
     head = xxhash.xxh3_128()
     for block in place.blocks(place.rows()):
-        head.update(block.contiguous().view(torch.uint8).numpy())
+        head.update(block.contiguous().view(torch.uint8).numpy().data)
     bias = place.read_bias(place.rows())
     shape = [str(block.dtype) for block in place.blocks(1)], scale_and_softcap(config)
     return {
         "weights": _digest(weights),
         "tokenizer": _digest(tokenizer_files(folder)),
-        "head": key_of({"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}),
+        "head": key_of(
+            {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
+        ),
         "kept_rows": kept_rows,
         "window": config.max_position_embeddings,
         "layers": layers,

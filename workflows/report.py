@@ -53,7 +53,9 @@ def read_result(cell: Cell, store: Store) -> tuple[Result, Detail] | None:
     record = artifact.json("score.json")
     score = record["scores"][cell.metric]
     numbers = {name: score[name] for name in ("mean", "low", "high", "sd_seeds")}
-    result = Result(cell.model, cell.task, cell.method, cell.metric, **numbers, seeds=list(cell.seeds), n_test=record["n_test"])
+    result = Result(
+        cell.model, cell.task, cell.method, cell.metric, **numbers, seeds=list(cell.seeds), n_test=record["n_test"]
+    )
     fits = {seed: fit for seed, step in cell.fits.items() if (fit := store.find(step)) is not None}
     records = {seed: fit.json("fit.json") for seed, fit in fits.items()}
     seconds = [fit.json("provenance.json")["seconds"] for fit in fits.values()]
@@ -74,7 +76,13 @@ def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
     from orchestration.shards import column_array, read_table
 
     lines = []
-    encodes = {step.key: step for cell in cells for fit in cell.fits.values() for step in fit.inputs.values() if step.name == "encode"}
+    encodes = {
+        step.key: step
+        for cell in cells
+        for fit in cell.fits.values()
+        for step in fit.inputs.values()
+        if step.name == "encode"
+    }
     for step in encodes.values():
         if (artifact := store.find(step)) is not None:
             cuts = [column_array(read_table(path), "cut") for path in artifact.shards()]
@@ -98,16 +106,20 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
         lines.append(f"  {'method':{width}}   score   95 % interval     sd over seeds   trained weights   fit seconds")
         for result, detail in block:
             spread = f"{result.sd_seeds:.3f}" if result.sd_seeds is not None else "same for all"
-            flag = "   one class predicted throughout: not trained, rather than beaten" if detail.constant_prediction else ""
+            flag = "   (one class predicted throughout)" if detail.constant_prediction else ""
             lines.append(
-                f"  {result.method:{width}}   {result.mean:.3f}   {result.low:.3f} to {result.high:.3f}   {spread:>13}   "
-                f"{detail.trained_weights:>15,}   {detail.fit_seconds:>11.1f}{flag}"
+                f"  {result.method:{width}}   {result.mean:.3f}   {result.low:.3f} to {result.high:.3f}   "
+                f"{spread:>13}   {detail.trained_weights:>15,}   {detail.fit_seconds:>11.1f}{flag}"
             )
     return "\n".join(lines[1:])
 
 
 def document(
-    run_id: str, outcomes: Mapping[str, int], results: Sequence[tuple[Result, Detail]], mlflow_run_id: str | None, seconds: float
+    run_id: str,
+    outcomes: Mapping[str, int],
+    results: Sequence[tuple[Result, Detail]],
+    mlflow_run_id: str | None,
+    seconds: float,
 ) -> dict[str, Any]:
     """What `run --json` prints."""
     return {
@@ -130,7 +142,9 @@ def tracked(
         if (cell.model, cell.task, cell.method) in details
         for seed in cell.fits
     ]
-    metrics = {f"{r.task}/{r.method}" if _one_model(cells) else f"{r.model}/{r.task}/{r.method}": r.mean for r, _ in results}
+    metrics = {
+        f"{r.task}/{r.method}" if _one_model(cells) else f"{r.model}/{r.task}/{r.method}": r.mean for r, _ in results
+    }
     rows = [
         {**asdict(result), "seeds": " ".join(map(str, result.seeds)), "trained_weights": detail.trained_weights}
         for result, detail in results
@@ -139,7 +153,11 @@ def tracked(
         key=record.run_id,
         name=f"compare {record.run_id[:8]}",
         status=status,
-        params={"models": _names(c.model for c in cells), "tasks": _names(c.task for c in cells), "methods": _names(c.method for c in cells)},
+        params={
+            "models": _names(c.model for c in cells),
+            "tasks": _names(c.task for c in cells),
+            "methods": _names(c.method for c in cells),
+        },
         metrics=metrics,
         tags={"vocabsem.workflow": "compare", "vocabsem.run_id": record.run_id, "vocabsem.record": str(record.folder)},
         tables={"results.json": rows} if rows and status == "FINISHED" else {},
@@ -159,7 +177,12 @@ def _child(record: RunRecord, cell: Cell, seed: int, detail: Detail) -> TrackedR
         status="FINISHED",
         params={"model": cell.model, "task": cell.task, "method": cell.method, **seeds, **settings},
         metrics={**metrics, "trained_weights": float(detail.trained_weights), "fit_seconds": detail.fit_seconds},
-        tags={"vocabsem.run_id": record.run_id, "vocabsem.method": cell.method, "vocabsem.task": cell.task, "vocabsem.model": cell.model},
+        tags={
+            "vocabsem.run_id": record.run_id,
+            "vocabsem.method": cell.method,
+            "vocabsem.task": cell.task,
+            "vocabsem.model": cell.model,
+        },
     )
 
 

@@ -54,14 +54,16 @@ class Report:
     seconds: float
 
 
-def open_session(config: CompareConfig, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None) -> Session:
+def open_session(
+    config: CompareConfig, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None
+) -> Session:
     """Resolve a workflow file against a store; raises ConfigError for what cannot be found."""
     cells = comparison(config, path.parent.resolve(), data_dir, Facts(store.root / "facts.json"))
     return Session(config, path.read_text(encoding="utf-8"), store, cells, tracking_uri or default_uri(store.root))
 
 
 def run(session: Session, execution: Execution, say: Say) -> Report:
-    """Run what is not cached, and say how it goes. Files first: MLflow is told last, and a dead server costs nothing."""
+    """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing."""
     started = time.monotonic()
     plan = session.plan()
     record = open_run(session.store, session.targets, session.text)
@@ -104,14 +106,18 @@ def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
     return {"ran": states["ran"], "cached": states["cached"], "failed": states["failed"] + states["skipped"]}
 
 
-def _track(session: Session, record: RunRecord, results: Sequence[tuple[Result, Detail]], status: Any, say: Say) -> str | None:
-    """Project the run to MLflow unless its record says that this was done; the parent's MLflow id, None where it failed."""
+def _track(
+    session: Session, record: RunRecord, results: Sequence[tuple[Result, Detail]], status: Any, say: Say
+) -> str | None:
+    """Project the run to MLflow unless that was done; the parent's MLflow id, None where it failed."""
     place = {"uri": without_credentials(session.tracking_uri), "experiment": session.config.experiment}
     told = record.read("mlflow.json")
     if told and told["status"] == status == "FINISHED" and all(told[name] == value for name, value in place.items()):
         return told["run_id"]
     try:
-        run_id = project(session.tracking_uri, session.config.experiment, *tracked(record, session.cells, results, status))
+        run_id = project(
+            session.tracking_uri, session.config.experiment, *tracked(record, session.cells, results, status)
+        )
     except TrackingError as error:
         say(f"warning: {error}. The results are safe in {record.folder}; run the same command again to fill MLflow in.")
         return told["run_id"] if told else None

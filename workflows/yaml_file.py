@@ -16,7 +16,10 @@ _Place = tuple[str | int, ...]
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
-    """The document of a file as a checked model. Raises ConfigError with file, line, field, value and what was expected."""
+    """The document of a file as a checked model.
+
+    Raises ConfigError with file, line, field, value and what was expected.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -46,7 +49,10 @@ def _lines(node: yaml.Node, path: Path, place: _Place = ()) -> dict[_Place, int]
         for key, value in node.value:
             inner = (*place, key.value)
             if inner in lines:
-                raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value!r} stands twice (first in line {lines[inner]}); keep one")
+                raise ConfigError(
+                    f"{path}:{key.start_mark.line + 1}: {key.value!r} stands twice (first in "
+                    f"line {lines[inner]}); keep one"
+                )
             lines |= {**_lines(value, path, inner), inner: key.start_mark.line + 1}
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
@@ -71,7 +77,11 @@ def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     for name in place:
         if isinstance(name, str) and name in model.model_fields:
             annotation = model.model_fields[name].annotation
-            inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            inner = [
+                kind
+                for kind in (annotation, *get_args(annotation))
+                if isinstance(kind, type) and issubclass(kind, BaseModel)
+            ]
             if inner:
                 model = inner[0]
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -32,10 +32,12 @@ class ModelEntry:
 
 
 def task_names() -> list[str]:
+    """Names of the catalog's tasks."""
     return sorted(path.stem for path in (_HERE / "tasks").glob("*.yaml"))
 
 
 def model_names() -> list[str]:
+    """Names of the catalog's models."""
     return sorted(path.stem for path in (_HERE / "models").glob("*.yaml"))
 
 
@@ -49,7 +51,9 @@ def find_task(reference: str, base: Path, data_dir: Path | None) -> Task:
         path = (base / reference).resolve()
         return Task(read_yaml(path, TaskConfig), path.parent)
     if reference not in task_names():
-        raise ConfigError(f"unknown task {reference!r}; {nearest(reference, task_names())}, or name a task's .yaml file")
+        raise ConfigError(
+            f"unknown task {reference!r}; {nearest(reference, task_names())}, or name a task's .yaml file"
+        )
     path = _HERE / "tasks" / f"{reference}.yaml"
     local = data_dir / reference if data_dir is not None else None
     return Task(read_yaml(path, TaskConfig), path.parent, local if local is not None and local.is_dir() else None)
@@ -73,8 +77,8 @@ def find_model(reference: str, base: Path) -> ModelEntry:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):
         return ModelEntry(ModelConfig(name=_path_name(hub.split("/")[1]), hub=hub, revision=revision or "main"), base)
     raise ConfigError(
-        f"unknown model {reference!r}; {nearest(reference, model_names())}, or name a folder, a model's .yaml file, or a "
-        "Hugging Face id such as openai-community/gpt2"
+        f"unknown model {reference!r}; {nearest(reference, model_names())}, or name a folder, a model's .yaml file, "
+        "or a Hugging Face id such as openai-community/gpt2"
     )
 
 

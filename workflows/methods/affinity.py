@@ -1,8 +1,8 @@
-"""Vocabulary affinity inference, uncalibrated: similarity of states to the label words' basis rows (paper, section 3.2)."""
+"""Vocabulary affinity inference, uncalibrated: similarity of states to label words' basis rows (paper, section 3.2)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class AffinitySettings(Strict):
+    """Settings of `affinity`."""
+
     similarity: Literal["cosine", "euclidean", "dot"] = Field("cosine", description="of states to basis rows")
 
 
 class Affinity(Method):
+    """Similarity to the label words' basis rows; nothing is trained."""
+
     name = "affinity"
     needs: ClassVar = frozenset({"basis"})
     Settings = AffinitySettings
@@ -28,7 +32,9 @@ class Affinity(Method):
     def fit(self, settings: AffinitySettings, materials: Materials, seed: int) -> dict[str, Tensor]:
         return {}
 
-    def predict(self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+    def predict(
+        self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
+    ) -> Tensor:
         from vocabsem_core.affinity import semantic_logits
 
         return semantic_logits(states, materials.class_basis, settings.similarity)

@@ -23,11 +23,13 @@ _Similarity = Literal["cosine", "euclidean", "dot"]
 
 
 class ResidualSettings(Strict):
+    """Settings of `calibration`."""
+
     rank: int = Field(64, ge=1, description="hidden width")
     similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
-    dropout: float = Field(0.1, ge=0, lt=1, description="on hidden units")
-    learning_rate: float = Field(3e-3, gt=0, description="of AdamW")
+    dropout: float = Field(0.3, ge=0, lt=1, description="on hidden units")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="of AdamW")
     batch_size: int = Field(128, ge=1, description="rows a step")
     epochs: int = Field(100, ge=1, description="at most")
@@ -35,8 +37,11 @@ class ResidualSettings(Strict):
 
 
 class PaperSettings(Strict):
+    """Settings of `calibration-paper`; what the paper does not state is marked ours."""
+
     loss: Literal["vocabulary", "labels", "sm-gt"] = Field(
-        "vocabulary", description="cross-entropy over all bases, over the task's labels, or 1 - cosine to the true basis"
+        "vocabulary",
+        description="cross-entropy over all bases, over the task's labels, or 1 - cosine to the true basis",
     )
     similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
     temperature: float = Field(1.0, gt=0, description="divisor of the similarities; the paper states none")
@@ -47,12 +52,14 @@ class PaperSettings(Strict):
 
 
 class Calibration(Method):
+    """Residual low-rank module, cross-entropy over the task's labels, early stopping (ours)."""
+
     name = "calibration"
     needs: ClassVar = frozenset({"train", "basis"})
     seeded = True
     Settings: ClassVar[type[Strict]] = ResidualSettings
     space: ClassVar = {
-        "learning_rate": LogUniform(3e-4, 1e-2),
+        "learning_rate": LogUniform(3e-4, 3e-3),
         "weight_decay": LogUniform(1e-2, 1.0),
         "rank": Choice((16, 32, 64, 128)),
         "dropout": Choice((0.0, 0.1, 0.3, 0.5)),
@@ -64,7 +71,9 @@ class Calibration(Method):
 
         core = self.core_settings(settings)
         vocabulary = materials.other_basis if core.loss == "vocabulary" else None
-        return fit_calibration(materials.train, materials.validation, materials.class_basis, core, seed, vocabulary).weights
+        return fit_calibration(
+            materials.train, materials.validation, materials.class_basis, core, seed, vocabulary
+        ).weights
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         from vocabsem_core.calibration import calibrated_logits
@@ -82,6 +91,8 @@ class Calibration(Method):
 
 
 class PaperCalibration(Calibration):
+    """The paper's module and training."""
+
     name = "calibration-paper"
     Settings = PaperSettings
     space: ClassVar = {"learning_rate": LogUniform(1e-4, 1e-2), "weight_decay": LogUniform(1e-4, 1e-1)}
@@ -93,4 +104,6 @@ class PaperCalibration(Calibration):
     def core_settings(self, settings: Any) -> CalibrationSettings:
         from vocabsem_core.calibration import CalibrationSettings
 
-        return CalibrationSettings(module="paper", learn_temperature=False, patience=None, dropout=0.0, **settings.model_dump())
+        return CalibrationSettings(
+            module="paper", learn_temperature=False, patience=None, dropout=0.0, **settings.model_dump()
+        )

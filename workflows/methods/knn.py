@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 class KnnSettings(Strict):
+    """Settings of `knn`."""
+
     k: int = Field(16, ge=1, description="neighbours that vote")
     distance: Literal["cosine", "euclidean"] = Field("cosine", description="between states")
 
 
 class Knn(Method):
+    """Votes of the nearest training states."""
+
     name = "knn"
     needs: ClassVar = frozenset({"train"})
     Settings = KnnSettings

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class LinearProbeSettings(Strict):
+    """Settings of `linear-probe`."""
+
     inverse_penalty: float = Field(0.01, gt=0, description="scikit-learn's C: smaller is stronger L2")
 
 
 class LinearProbe(Method):
+    """Logistic regression on standardised states."""
+
     name = "linear-probe"
     needs: ClassVar = frozenset({"train"})
     Settings = LinearProbeSettings

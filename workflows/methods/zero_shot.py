@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 class ZeroShot(Method):
+    """Classic logits of the label words; nothing is trained."""
+
     name = "zero-shot"
     needs: ClassVar = frozenset({"head"})
     sources = ("vocabsem_core.heads",)

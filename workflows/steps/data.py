@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
@@ -44,7 +45,10 @@ def fill_texts(work: Work) -> None:
     kept = sorted(sorted(range(len(rows)), key=lambda i: (hashes[i], i))[: work.identity["limit"]])
     for shard, start in enumerate(range(0, len(kept), size)):
         part = kept[start : start + size]
-        columns = {"row_hash": [hashes[i] for i in part], **{field: [rows[i][field] for i in part] for field in fields}}
+        columns: dict[str, Any] = {
+            "row_hash": [hashes[i] for i in part],
+            **{field: [rows[i][field] for i in part] for field in fields},
+        }
         work.out.write_shard(shard, table_of(part, columns))
 
 
@@ -63,6 +67,7 @@ def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, st
 
 
 def fill_labels(work: Work) -> None:
+    """One shard of row_id and label (int32), for all rows: a limit acts on texts alone."""
     import numpy as np
 
     from orchestration.shards import table_of
@@ -81,7 +86,9 @@ def verbalizer_step(model: Model, task: Task) -> Step:
         identity={
             "tokenizer": model.tokenizer,
             "template": task.config.template,
-            "words": [[label, word] for label, word in task.config.words.items()],  # a list: the order of classes counts
+            "words": [
+                [label, word] for label, word in task.config.words.items()
+            ],  # a list: the order of classes counts
             "label_tokens": task.config.label_tokens,
         },
         local={"folder": str(model.folder)},
@@ -91,6 +98,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
 
 
 def fill_verbalizer(work: Work) -> None:
+    """verbalizer.json: labels, their tokens, the rule, and each token as text."""
     from vocabsem_core.checkpoints import load_tokenizer
     from vocabsem_core.prompts import verbalize
 
@@ -101,7 +109,7 @@ def fill_verbalizer(work: Work) -> None:
     work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
 
 
-def _place(file: SplitFile) -> dict[str, object]:
+def _place(file: SplitFile) -> dict[str, Any]:
     return {"path": str(file.path), "columns": file.columns, "label": file.label, "values": file.values}
 
 

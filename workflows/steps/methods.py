@@ -32,11 +32,15 @@ def fixed_settings(config: MethodConfig) -> dict[str, Any]:
             known = list(method.Settings.model_fields)
             hint = nearest(name, known) if known else "it has no settings"
             raise ConfigError(f"method {method.name!r} has no setting {name!r}; {hint}") from error
-        raise ConfigError(f"method {method.name!r}, setting {name!r}: found {problem['input']!r}; {problem['msg']}") from error
+        raise ConfigError(
+            f"method {method.name!r}, setting {name!r}: found {problem['input']!r}; {problem['msg']}"
+        ) from error
     return dict(config.settings)
 
 
-def search_step(config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], trials: int, seed: int) -> Step | None:
+def search_step(
+    config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], trials: int, seed: int
+) -> Step | None:
     """The search on validation rows, or None where the method has nothing to tune or one trial is the budget."""
     method, fixed = method_named(config.method), fixed_settings(config)
     if trials < 2 or not set(method.space) - set(fixed):
@@ -56,7 +60,7 @@ def search_step(config: MethodConfig, where: str, materials: Inputs, task: Mappi
 
 
 def fill_search(work: Work) -> None:
-    """trials.json: each trial's settings and validation score, and the best; the earliest of equals, so the defaults first."""
+    """trials.json: each trial's settings and validation score, and the best (of equals the earliest)."""
     method, materials = _method_of(work), _materials_of(work)
     trials = [_trial(method, materials, settings, work) for settings in work.identity["settings"]]
     best = max(range(len(trials)), key=lambda i: (trials[i]["validation"], -i))
@@ -66,10 +70,13 @@ def fill_search(work: Work) -> None:
 def _trial(method: Method, materials: Any, given: Mapping[str, Any], work: Work) -> dict[str, Any]:
     settings = method.Settings.model_validate(given)
     fitted = method.fit(settings, materials, work.identity["seed"])
-    return {"settings": dict(given), "validation": _validation_score(method, settings, fitted, materials, work.identity["metric"])}
+    return {
+        "settings": dict(given),
+        "validation": _validation_score(method, settings, fitted, materials, work.identity["metric"]),
+    }
 
 
-def _validation_score(method: Method, settings: Any, fitted: Any, materials: Any, metric: str) -> float:
+def _validation_score(method: Method, settings: Any, fitted: Any, materials: Any, metric: Any) -> float:
     import numpy as np
 
     from vocabsem_core.scoring import metric_of
@@ -111,7 +118,10 @@ def fill_fit(work: Work) -> None:
     scores = method.predict(settings, fitted, materials.test_states, materials)
     expected = (len(materials.test_states), len(materials.labels))
     if tuple(scores.shape) != expected:
-        raise ConfigError(f"method {method.name!r} predicted scores of shape {tuple(scores.shape)}; expected {expected}: [test rows, labels]")
+        raise ConfigError(
+            f"method {method.name!r} predicted scores of shape {tuple(scores.shape)}; expected [test rows, labels] "
+            f"= {expected}"
+        )
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
     work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))

@@ -13,7 +13,6 @@ from workflows.catalog import Task
 from workflows.config import Encoding, Execution
 from workflows.errors import ConfigError
 from workflows.models import Model
-from workflows.steps import ROWS_PER_SHARD
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
@@ -34,7 +33,7 @@ def head_step(model: Model) -> Step:
 
 
 def fill_head(work: Work) -> None:
-    """Shards of row_id (the token id), weight [d] and, where there is one, bias; head.json says what follows the product."""
+    """Shards of row_id (the token id), weight [d], bias where there is one; head.json says what follows the product."""
     import torch
     from transformers import AutoConfig
 
@@ -106,7 +105,10 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
     """The hidden states of a split's prompts. Raises ConfigError for a layer the model does not have."""
     for layer in encoding.layers:
         if layer not in model.layers:
-            raise ConfigError(f"encoding.layers: {model.name} has no layer {layer!r}; it has {model.layers[0]} to {model.layers[-2]}, and head")
+            raise ConfigError(
+                f"encoding.layers: {model.name} has no layer {layer!r}; it has {model.layers[0]} to "
+                f"{model.layers[-2]}, and head"
+            )
     return Step(
         name="encode",
         label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
@@ -184,5 +186,7 @@ def stored_states(layer: str, states: Any, dtype: str) -> Any:
     stored = states.to(getattr(torch, dtype))
     if not torch.isfinite(stored).all():
         largest = float(states.abs().max())
-        raise ConfigError(f"layer {layer}: states up to {largest:.3g} do not fit {dtype}; set encoding.store_dtype: float32")
+        raise ConfigError(
+            f"layer {layer}: states up to {largest:.3g} do not fit {dtype}; set encoding.store_dtype: float32"
+        )
     return stored.numpy()
