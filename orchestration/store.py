@@ -42,9 +42,9 @@ class Artifact:
         """Raises DamagedArtifact where the manifest does not match the marker."""
         marker, path = self.folder / _MARKER, self.folder / "manifest.json"
         found = files.checksum(path) if path.is_file() else "no file"
-        expected = marker.read_text(errors="replace").strip()
-        if found != expected:
-            raise DamagedArtifact(Damage(str(path), found, expected))
+        expected = marker.read_bytes()
+        if f"{found}\n".encode() != expected:
+            raise DamagedArtifact(Damage(str(path), found, f"{expected.decode(errors='replace').strip()!r} ({_MARKER})"))
         return json.loads(path.read_text())
 
     @cached_property

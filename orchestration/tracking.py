@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,30 @@ class TrackingError(Exception):
 def default_uri(store: Path) -> str:
     """A SQLite database beside the store."""
     return f"sqlite:///{store.parent / 'mlflow.db'}"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite URI, None for a server's."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def artifact_folder(database: Path) -> Path:
+    """Where the artifacts of a SQLite database lie: beside it."""
+    return database.parent / "mlartifacts"
+
+
+def server_command(uri: str, host: str, port: int) -> list[str]:
+    """The command that serves a SQLite database; one worker, since several slow each other on SQLite."""
+    database = database_file(uri)
+    assert database is not None, "a server needs no second server"
+    options = {
+        "--backend-store-uri": uri,
+        "--artifacts-destination": str(artifact_folder(database)),
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",
+    }
+    return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
 
 
 def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> str:
@@ -91,10 +116,8 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    database = Path(uri.removeprefix("sqlite:///"))
-    # A database of our own keeps its artifacts beside it; a server knows its own place.
-    place = (database.parent / "mlartifacts").as_uri() if uri.startswith("sqlite:///") else None
-    return client.create_experiment(name, artifact_location=place)
+    database = database_file(uri)  # a server knows a place for artifacts itself
+    return client.create_experiment(name, artifact_location=artifact_folder(database).as_uri() if database else None)
 
 
 def _write(

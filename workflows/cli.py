@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration.errors import ClusterError, DamagedArtifact, StoreError
 from workflows.errors import ConfigError
 
 app = typer.Typer(
@@ -134,25 +133,27 @@ def ui(
     port: Annotated[int, typer.Option(help="Port.")] = 5000,
 ) -> None:
     """Browse results in MLflow: starts its server on localhost and prints the address."""
-    from orchestration.tracking import default_uri
+    from orchestration.tracking import database_file, default_uri, server_command
 
-    root = _store(store).root
-    uri = _tracking_uri(mlflow) or default_uri(root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise ConfigError(f"no MLflow database at {uri}; run a workflow first, or name the store it used with --store")
+    uri = _tracking_uri(mlflow) or default_uri(_store(store).root)
+    database = database_file(uri)
+    if database is None:
+        raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
+    if not database.is_file():
+        raise ConfigError(f"no MLflow database {database}; run a workflow first, or name the store it used with --store")
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    artifacts = str(root.parent / "mlartifacts")
-    server = ["--backend-store-uri", uri, "--artifacts-destination", artifacts, "--workers", "1"]
-    address = ["--host", host, "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *server, *address])
+    command = server_command(uri, host, port)
+    os.execv(command[0], command)
 
 
 def main() -> None:
     """Entry point: a user's mistake ends in its message and exit status 2, never in a traceback."""
     try:
         app()
-    except (ConfigError, StoreError, ClusterError, DamagedArtifact) as error:
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # no mistake of the user's, but one of ours: show where
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 

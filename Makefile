@@ -1,0 +1,22 @@
+# Two commands: `make demo` runs the main job, `make test` the checks. Both make .venv when it is not there.
+PYTHON ?= python3
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test lint
+
+demo: .venv/installed
+	.venv/bin/vocabsem run quickstart.yaml
+
+test: lint
+	.venv/bin/python -m pytest -q
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,40 @@
+"""Settings of all tests: quiet, offline, one thread."""
+
+import os
+import warnings
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    RAY_USAGE_STATS_ENABLED="0",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("machines differ in speed", deadline=None)
+settings.load_profile("machines differ in speed")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """Two cores of its own; never one that runs on the machine already."""
+    from orchestration.ray_engine import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own deprecations at start
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=80 << 20,
+            runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}},
+        )
+    yield
+    ray.shutdown()

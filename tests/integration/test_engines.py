@@ -1,0 +1,126 @@
+"""Both engines run a graph alike: order, sharing, failures, resume by shard."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestration.executor import InlineEngine, run_plan
+from orchestration.plan import make_plan
+from orchestration.ray_engine import RayEngine
+from orchestration.shards import column_array, read_table
+from orchestration.store import open_store
+from tests.orchestration.steps import broken, number, squares, total
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(params=[InlineEngine, RayEngine])
+def run(request, tmp_path):
+    """Run targets on a store; outcomes by label, and the events."""
+    store = open_store(tmp_path / "store")
+
+    def call(*targets):
+        events = []
+        plan = make_plan(targets, store)
+        outcomes = run_plan(
+            plan,
+            lambda: request.param(store, lambda *event: events.append(event)),
+            lambda *event: events.append(event),
+        )
+        call.events = [(kind, step.label) for kind, step, _ in events]
+        return {entry.step.label: outcomes[entry.step.key] for entry in plan}
+
+    call.store = store
+    return call
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def states(outcomes):
+    return {label: outcome.state for label, outcome in outcomes.items()}
+
+
+def test_results_are_right_and_made_once(run, tmp_path):
+    log = tmp_path / "log"
+    shared = number(4, log=str(log))
+    target = total(shared, number(3, log=str(log)), log=str(log))
+    run(target, total(shared, factor=2.0))
+    assert run.store.find(target).json("total.json") == (0 + 1 + 2 + 3) + (0 + 1 + 2)
+    assert run.store.find(total(shared, factor=2.0)).json("total.json") == 2 * (0 + 1 + 2 + 3)
+    assert sorted(lines(log)) == ["number", "number", "total"]
+
+
+def test_a_second_run_is_all_cached_and_opens_no_engine(run):
+    run(total(number(2)))
+
+    def no_engine():
+        raise AssertionError("an engine was opened")
+
+    outcomes = run_plan(make_plan([total(number(2))], run.store), no_engine, lambda *_: None)
+    assert {outcome.state for outcome in outcomes.values()} == {"cached"}
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(run):
+    outcomes = run(total(broken("bad row 7"), number(2)), total(number(3), factor=2.0))
+    assert states(outcomes) == {
+        "broken bad row 7": "failed",
+        "number 2": "ran",
+        "total": "skipped",
+        "number 3": "ran",
+        "total x 2.0": "ran",
+    }
+    failure = outcomes["broken bad row 7"]
+    assert (failure.error, failure.exit_code) == ("bad row 7", 2)
+    assert "Traceback" in failure.detail or "UsersMistake" in failure.detail
+    assert run.store.find(total(broken("bad row 7"), number(2))) is None
+
+
+def test_sharded_work_loads_once_for_all_steps_of_one_setup(run, tmp_path):
+    log = tmp_path / "log"
+    run(squares(3, log, workers=1), squares(5, log, workers=1))
+    assert lines(log).count("start") == 1
+    assert sorted(lines(log)) == sorted(
+        ["start"] + [f"shard {i}" for i in (0, 1, 2)] + [f"shard {i}" for i in range(5)]
+    )
+    tables = [read_table(path) for path in run.store.find(squares(5)).shards()]
+    assert [column_array(table, "x").tolist() for table in tables] == [[0.0], [1.0], [4.0], [9.0], [16.0]]
+
+
+def test_after_a_failed_shard_only_missing_shards_are_filled(run, tmp_path):
+    log = tmp_path / "log"
+    outcomes = run(squares(4, log, workers=1, fail_at=2))
+    assert outcomes["squares 4"].error == "shard 2 cannot be filled"
+    first = [line for line in lines(log) if line.startswith("shard")]
+    log.unlink()
+    assert run(squares(4, log, workers=1))["squares 4"].state == "ran"
+    second = [line for line in lines(log) if line.startswith("shard")]
+    assert sorted(first + second) == [f"shard {i}" for i in range(4)]
+
+
+def test_a_failed_sharded_step_does_not_hold_up_another(run, tmp_path):
+    outcomes = run(squares(4, workers=1, fail_at=0), squares(6, workers=1))
+    assert states(outcomes) == {"squares 4": "failed", "squares 6": "ran"}
+
+
+def test_events_tell_every_shard_and_step(run):
+    run(squares(2, workers=1))
+    assert [event for event in run.events if event[0] != "started"] == [
+        ("shard", "squares 2"),
+        ("shard", "squares 2"),
+        ("ran", "squares 2"),
+    ]
+
+
+def test_data_files_are_the_same_bytes_whichever_engine_made_them(tmp_path, ray_cluster):
+    contents = []
+    for name, engine in (("a", InlineEngine), ("b", RayEngine)):
+        store = open_store(tmp_path / name)
+        quiet = lambda *_: None  # noqa: E731
+        run_plan(make_plan([squares(3)], store), lambda e=engine, s=store: e(s, quiet), quiet)
+        folder = store.root / squares(3).folder
+        contents.append({p.name: p.read_bytes() for p in [*folder.glob("*.arrow"), folder / "identity.json"]})
+    assert contents[0] == contents[1]
+    assert json.loads(contents[0]["identity.json"])["step"] == "squares"

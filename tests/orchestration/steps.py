@@ -1,0 +1,105 @@
+"""Steps for tests of the orchestration: numbers in, numbers out; no model, no task."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestration.graph import Resources, Step
+from orchestration.shards import column_array, read_table, table_of
+from orchestration.work import Work
+
+HERE = "tests.orchestration.steps"
+LIGHT = Resources(cpus=0)
+
+
+def number(value: int, **local: Any) -> Step:
+    """A shard of `value` rows, 0 ... value - 1."""
+    return Step("number", f"number {value}", 1, f"{HERE}:fill_number", {"value": value}, local=local, resources=LIGHT)
+
+
+def fill_number(work: Work) -> None:
+    _told(work)
+    work.out.write_shard(0, table_of(range(work.identity["value"]), {"x": np.arange(work.identity["value"]) * 1.0}))
+
+
+def total(*sources: Step, factor: float = 1.0, **local: Any) -> Step:
+    """The sum of all rows of its inputs, times the factor."""
+    inputs = {f"n{i}": source for i, source in enumerate(sources)}
+    label = "total" if factor == 1.0 else f"total x {factor}"
+    return Step("total", label, 1, f"{HERE}:fill_total", {"factor": factor}, inputs, local=local, resources=LIGHT)
+
+
+def fill_total(work: Work) -> None:
+    _told(work)
+    sums = [column_array(read_table(path), "x").sum() for source in work.inputs.values() for path in source.shards()]
+    work.out.write("total.json", json.dumps(sum(sums) * work.identity["factor"]).encode())
+
+
+def broken(message: str, *sources: Step) -> Step:
+    """A step whose function raises."""
+    inputs = {f"n{i}": source for i, source in enumerate(sources)}
+    return Step("broken", f"broken {message}", 1, f"{HERE}:fill_broken", {"message": message}, inputs, resources=LIGHT)
+
+
+def fill_broken(work: Work) -> None:
+    raise UsersMistake(work.identity["message"])
+
+
+class UsersMistake(Exception):
+    """An error as the packages raise it for a user's mistake."""
+
+    exit_code = 2
+
+
+def squares(shards: int, log: Path | None = None, workers: int | None = None, **local: Any) -> Step:
+    """Sharded work: shard i holds i * i, made by workers that each tell `log` when they start and what they fill."""
+    return Step(
+        "squares",
+        f"squares {shards}",
+        1,
+        f"{HERE}:Squares",
+        {"shards": shards},
+        local={**local, "log": str(log) if log else None},
+        setup={"log": str(log) if log else None},
+        resources=Resources(cpus=0, gpus=0, workers=workers),
+    )
+
+
+class Squares:
+    """The worker of `squares`. `kill_at` in `local`: {"shard": i, "once": file} kills the process within that shard."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        _append(setup["log"], "start")
+
+    @staticmethod
+    def shard_count(work: Work) -> int:
+        return int(work.identity["shards"])
+
+    def fill(self, work: Work, shard: int) -> None:
+        kill = work.local.get("kill_at")
+        if kill and kill["shard"] == shard and not Path(kill["once"]).exists():
+            Path(kill["once"]).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(work.local.get("seconds", 0))
+        if shard == work.local.get("fail_at"):
+            raise UsersMistake(f"shard {shard} cannot be filled")
+        _append(work.local["log"], f"shard {shard}")
+        work.out.write_shard(shard, table_of([shard], {"x": np.array([float(shard * shard)])}), {"device": "cpu"})
+
+
+def _told(work: Work) -> None:
+    _append(work.local.get("log"), work.out.payload["step"])
+
+
+def _append(log: str | None, line: str) -> None:
+    if log:
+        with open(log, "a") as file:
+            file.write(line + "\n")

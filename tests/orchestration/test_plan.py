@@ -1,0 +1,90 @@
+"""A plan says of each step what will happen and because of which field."""
+
+import dataclasses
+
+import pytest
+
+from orchestration.executor import InlineEngine, run_plan
+from orchestration.plan import make_plan
+from orchestration.store import open_store
+from tests.orchestration.steps import number, total
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path)
+
+
+def run(store, *targets):
+    quiet = lambda *_: None  # noqa: E731
+    run_plan(make_plan(targets, store), lambda: InlineEngine(store, quiet), quiet)
+
+
+def plan(store, *targets):
+    return {entry.step.label: (entry.state, entry.why) for entry in make_plan(targets, store)}
+
+
+def test_on_an_empty_store_everything_will_run(store):
+    assert plan(store, total(number(2))) == {"number 2": ("run", "never made"), "total": ("run", "never made")}
+
+
+def test_after_the_run_everything_is_cached(store):
+    run(store, total(number(2)))
+    assert plan(store, total(number(2))) == {"number 2": ("cached", ""), "total": ("cached", "")}
+
+
+def test_a_changed_field_is_named_with_old_and_new_value_and_nothing_else_reruns(store):
+    run(store, total(number(2), number(3)))
+    changed = plan(store, total(number(2), number(3), factor=2.5))
+    assert changed == {
+        "number 2": ("cached", ""),
+        "number 3": ("cached", ""),
+        "total x 2.5": ("run", "factor 1.0 -> 2.5"),
+    }
+
+
+def test_what_depends_on_a_changed_step_reruns_because_of_it(store):
+    run(store, total(number(2), number(3)))
+    changed = plan(store, total(number(2), number(4)))
+    assert changed["number 2"] == ("cached", "")
+    assert changed["number 4"][0] == "run"
+    assert "value" in changed["number 4"][1]
+    assert changed["total"] == ("run", "input number 4 will run")
+
+
+def test_a_raised_code_version_is_a_reason(store):
+    run(store, number(2))
+    assert plan(store, dataclasses.replace(number(2), version=2)) == {"number 2": ("run", "version 1 -> 2")}
+
+
+def test_a_damaged_artifact_blocks_itself_and_names_the_file(store):
+    run(store, total(number(2)))
+    (store.root / number(2).folder / "part-00000.arrow").write_bytes(b"short")
+    state, why = plan(store, total(number(2)))["number 2"]
+    assert state == "blocked"
+    assert "part-00000.arrow: found 5 bytes, expected" in why
+
+
+def test_what_needs_a_blocked_step_is_blocked_unless_it_is_cached(store):
+    run(store, total(number(2)))
+    (store.root / number(2).folder / "part-00000.arrow").write_bytes(b"short")
+    states = plan(store, total(number(2)), total(number(2), factor=3.0))
+    assert states["number 2"][0] == "blocked"
+    assert states["total"] == ("cached", "")
+    assert states["total x 3.0"] == ("blocked", "needs number 2, which is blocked")
+
+
+def test_code_that_changed_under_the_same_version_is_a_warning_not_a_rerun(store):
+    step = dataclasses.replace(number(2), sources=("tests.orchestration.steps",))
+    run(store, step)
+    assert plan(store, step) == {"number 2": ("cached", "")}
+    artifact = store.find(step)
+    manifest = artifact.folder / "manifest.json"
+    digest = artifact.manifest["sources"]["tests.orchestration.steps"]
+    manifest.write_text(manifest.read_text().replace(digest, "0" * len(digest)))
+    from orchestration import files
+
+    (artifact.folder / "COMMITTED").write_text(files.checksum(manifest) + "\n")
+    state, why = plan(store, step)["number 2"]
+    assert state == "cached"
+    assert why == "code changed since, version 1 kept: tests.orchestration.steps"
