@@ -29,7 +29,9 @@ class Facts:
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
         name = key_of({"kind": kind, "files": [list(stat) for stat in stats]})
         if name not in self._known:
-            self._known[name] = compute()
-            if all(time.time() - stat[2] / 1e9 > _SETTLED_SECONDS for stat in stats):
-                files.replace_json(self._path, self._known)
+            found = compute()
+            if not all(time.time() - stat[2] / 1e9 > _SETTLED_SECONDS for stat in stats):
+                return found
+            self._known[name] = found
+            files.replace_json(self._path, self._known)
         return self._known[name]

@@ -149,6 +149,7 @@ class RayEngine:
 
 def _connect(address: str | None) -> None:
     """Always by a named address: a bare `ray.init()` attaches to whatever cluster runs on the machine."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns before ray.init reads its own logging level
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if address is None or address == "local":
         ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)

@@ -44,7 +44,9 @@ class Artifact:
         found = files.checksum(path) if path.is_file() else "no file"
         expected = marker.read_bytes()
         if f"{found}\n".encode() != expected:
-            raise DamagedArtifact(Damage(str(path), found, f"{expected.decode(errors='replace').strip()!r} ({_MARKER})"))
+            raise DamagedArtifact(
+                Damage(str(path), found, f"{expected.decode(errors='replace').strip()!r} ({_MARKER})")
+            )
         return json.loads(path.read_text())
 
     @cached_property

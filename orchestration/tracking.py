@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,9 +90,8 @@ def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[Track
 
 
 def without_credentials(uri: str) -> str:
-    """A URI that may be stored and shown."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """A URI, or a message with URIs in it, that may be stored and shown."""
+    return re.sub(r"//[^/\s]*@", "//", uri)
 
 
 @contextlib.contextmanager
@@ -109,7 +108,7 @@ def _mlflow(uri: str) -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"MLflow at {without_credentials(uri)}: {str(error).splitlines()[0]}") from error
+        raise TrackingError(without_credentials(f"MLflow at {uri}: {str(error).splitlines()[0]}")) from error
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:

@@ -140,7 +140,7 @@ def ui(
     if database is None:
         raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
     if not database.is_file():
-        raise ConfigError(f"no MLflow database {database}; run a workflow first, or name the store it used with --store")
+        raise ConfigError(f"no MLflow database {database}; run a workflow first, or name its store with --store")
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     command = server_command(uri, host, port)

@@ -11,6 +11,7 @@ from orchestration.graph import Step
 from workflows.catalog import Task, find_model, find_task
 from workflows.config import CompareConfig, MethodConfig
 from workflows.data import Split, column_digests, split_file
+from workflows.errors import ConfigError
 from workflows.models import Model, describe
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
@@ -44,7 +45,16 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         fixed_settings(method)
     tasks = [find_task(reference, base, data_dir) for reference in config.tasks]
     models = [describe(find_model(reference, base), facts) for reference in config.models]
+    _differ("model", [model.name for model in models])
+    _differ("task", [task.config.name for task in tasks])
     return [cell for model in models for task in tasks for cell in _cells(config, model, task, facts)]
+
+
+def _differ(kind: str, names: list[str]) -> None:
+    """Results are told apart by names."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two {kind}s are named {name!r}; give one a `name` of its own in a {kind} YAML file")
 
 
 def _cells(config: CompareConfig, model: Model, task: Task, facts: Facts) -> list[Cell]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Strict(BaseModel):
     """Frozen; an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Source(Strict):
@@ -138,6 +138,12 @@ class MethodConfig(Strict):
         return self.name or self.method
 
 
+def _checked_train_size(value: int | str) -> int | str:
+    if value != "full" and (isinstance(value, str) or value < 2):
+        raise ValueError("expected `full`, or rows a class: a whole number of 2 or more")
+    return value
+
+
 class CompareConfig(Strict):
     """Compare methods on tasks: `workflow: compare`."""
 
@@ -150,7 +156,7 @@ class CompareConfig(Strict):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order"
     )
-    train_size: Literal["full"] | Annotated[int, Field(ge=2)] = Field(
+    train_size: Annotated[int | str, AfterValidator(_checked_train_size)] = Field(
         "full", description="training rows a class, validation included, or full"
     )
     search: Search = Search()

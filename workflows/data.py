@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import glob
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from orchestration.facts import Facts
 from workflows.catalog import Task
@@ -73,22 +75,35 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list]:
 
     datasets.disable_progress_bars()
     try:
+        options = _as_text(path, names) if path.suffix == ".csv" else {}
         with TemporaryDirectory() as cache:  # its own cache would grow in the home folder with copies of what is here
-            loaded = datasets.load_dataset(
-                _READERS[path.suffix], data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
-            )
-            missing = [name for name in names if name not in loaded.column_names]
-            if missing:
-                raise ConfigError(
-                    f"{path}: no column {missing[0]!r}; {nearest(missing[0], loaded.column_names)}. Name the "
-                    "columns in the task's `source`."
-                )
+            place = {"data_files": glob.escape(str(path)), "split": "train", "cache_dir": cache}
+            loaded = datasets.load_dataset(_READERS[path.suffix], **place, keep_in_memory=True, **options)
+            _must_have(path, names, loaded.column_names)
             return {name: list(loaded[name]) for name in names}
+    except StopIteration:
+        raise ConfigError(f"{path}: holds no rows; expected one row a line") from None
     except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError, ValueError) as error:
         cause = error.__cause__ or error
         raise ConfigError(
             f"{path}: cannot be read as {_READERS[path.suffix]}: {cause}. Expected UTF-8 text, one row a line."
         ) from error
+
+
+def _as_text(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Options that keep every CSV value as it is written: no guess makes NA a missing value or 01 a one."""
+    import datasets
+
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        _must_have(path, names, next(csv.reader(file)))
+    features = datasets.Features({name: datasets.Value("string") for name in names})
+    return {"features": features, "keep_default_na": False}
+
+
+def _must_have(path: Path, names: Sequence[str], columns: list[str]) -> None:
+    for name in names:
+        if name not in columns:
+            raise ConfigError(f"{path}: no column {name!r}; {nearest(name, columns)}. Name it in the task's `source`.")
 
 
 def text_rows(file: SplitFile, fields: Sequence[str]) -> list[dict[str, str]]:
@@ -113,6 +128,8 @@ def label_numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
     numbers = {name: number for number, name in enumerate(names)}
     found = []
     for row, value in enumerate(read_columns(file.path, [file.label])[file.label]):
+        if value is None:
+            raise ConfigError(f"{file.path}: row {row + 1}: column {file.label!r} is empty; expected a label")
         text = str(value)
         name = file.values.get(text, text) if file.values is not None else text
         if name not in numbers:

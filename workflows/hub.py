@@ -20,34 +20,45 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
         return Path(hf_hub_download(**place, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
+    except ValueError as error:
+        raise ConfigError(f"{file} of data set {repository!r}: not an id or file of the hub ({error})") from error
     try:
         return Path(hf_hub_download(**place))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, OSError) as error:
         raise ConfigError(_unreachable(f"{file} of data set {repository}@{revision}", error)) from error
 
 
 def hub_model(repository: str, revision: str) -> Path:
     """The folder of a model's snapshot. Raises ConfigError where it is neither cached nor to be had."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    place: dict[str, Any] = {"repo_id": repository, "revision": revision}
+    place: dict[str, Any] = {"repo_id": repository, "revision": revision, "allow_patterns": _MODEL_FILES}
     try:
         folder = Path(snapshot_download(**place, local_files_only=True))
         if any(folder.glob("*.safetensors")):
             return folder
     except LocalEntryNotFoundError:
         pass
+    except ValueError as error:
+        raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
     try:
-        return Path(snapshot_download(**place, allow_patterns=_MODEL_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        folder = Path(snapshot_download(**place))
+        if not any(folder.glob("*.safetensors")) and constants.HF_HUB_OFFLINE:
+            raise LocalEntryNotFoundError("the local cache holds a part of the model without its weights")
+        return folder
+    except (HfHubHTTPError, OSError) as error:
         raise ConfigError(_unreachable(f"model {repository}@{revision}", error)) from error
 
 
 def _unreachable(what: str, error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    causes = [cause for cause in (error, error.__cause__) if getattr(cause, "response", None) is not None]
+    status = causes[0].response.status_code if causes else None  # type: ignore[union-attr]
     if status in (401, 403):
-        advice = "it is gated or private: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN"
+        advice = (
+            "it is gated or private, or misspelt: check the spelling, ask for access on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        )
     elif status == 404:
         advice = "the hub has no such repository, revision or file; check the spelling"
     else:

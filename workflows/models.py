@@ -24,7 +24,7 @@ class Model:
         dtype: of the forward pass.
         weights, tokenizer, head: digests of content.
         kept_rows: rows of the output matrix with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
-        window: longest prompt in tokens.
+        window: longest prompt in tokens; None where the configuration states none.
         layers: names of the layers that can be stored.
     """
 
@@ -35,7 +35,7 @@ class Model:
     tokenizer: str
     head: str
     kept_rows: int
-    window: int
+    window: int | None
     layers: list[str]
 
 
@@ -87,7 +87,7 @@ def _facts(folder: Path) -> dict[str, Any]:
             {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
         ),
         "kept_rows": kept_rows,
-        "window": config.max_position_embeddings,
+        "window": getattr(config.get_text_config(), "max_position_embeddings", None),
         "layers": layers,
     }
 

@@ -103,7 +103,7 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
         first = block[0][0]
         lines += ["", f"{task}   ({first.metric}, {first.n_test} test rows, model {model})"]
         width = max(len(result.method) for result, _ in block)
-        lines.append(f"  {'method':{width}}   score   95 % interval     sd over seeds   trained weights   fit seconds")
+        lines.append(f"  {'method':{width}}   score   95 % interval    sd over seeds   trained weights   fit seconds")
         for result, detail in block:
             spread = f"{result.sd_seeds:.3f}" if result.sd_seeds is not None else "same for all"
             flag = "   (one class predicted throughout)" if detail.constant_prediction else ""

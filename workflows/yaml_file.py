@@ -24,6 +24,8 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     try:
@@ -34,12 +36,25 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: an alias contains itself; write the value out") from None
+    except ValueError as error:  # a date that is none
+        raise ConfigError(f"{path}: a value cannot be read: {error}; put quotes around it") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: holds {type(document).__name__}, expected fields such as `workflow: compare`")
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(_phrase(path, lines, model, problem) for problem in error.errors())) from error
+        problems = [problem for problem in error.errors() if not _follows(problem, error.errors())]
+        raise ConfigError("\n".join(_phrase(path, lines, model, problem) for problem in problems)) from error
+
+
+def _follows(problem: Any, problems: Sequence[Any]) -> bool:
+    """A list is `too_short` also when its only entry is wrong: then the entry's own problem is enough."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in problems
+    )
 
 
 def _lines(node: yaml.Node, path: Path, place: _Place = ()) -> dict[_Place, int]:
@@ -47,6 +62,11 @@ def _lines(node: yaml.Node, path: Path, place: _Place = ()) -> dict[_Place, int]
     lines = {place: node.start_mark.line + 1}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise ConfigError(
+                    f"{path}:{line}: a field's name is not a word; put quotes around text that holds {{ or ["
+                )
             inner = (*place, key.value)
             if inner in lines:
                 raise ConfigError(

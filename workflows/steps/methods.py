@@ -24,7 +24,7 @@ def fixed_settings(config: MethodConfig) -> dict[str, Any]:
 
     method = method_named(config.method)
     try:
-        method.Settings.model_validate(config.settings)
+        checked = method.Settings.model_validate(config.settings)
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
@@ -35,7 +35,7 @@ def fixed_settings(config: MethodConfig) -> dict[str, Any]:
         raise ConfigError(
             f"method {method.name!r}, setting {name!r}: found {problem['input']!r}; {problem['msg']}"
         ) from error
-    return dict(config.settings)
+    return checked.model_dump(include=set(config.settings))
 
 
 def search_step(

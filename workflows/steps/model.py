@@ -102,13 +102,16 @@ def fill_basis(work: Work) -> None:
 
 
 def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
-    """The hidden states of a split's prompts. Raises ConfigError for a layer the model does not have."""
+    """A split's hidden states. Raises ConfigError for a layer the model does not have, or no length limit."""
     for layer in encoding.layers:
         if layer not in model.layers:
             raise ConfigError(
                 f"encoding.layers: {model.name} has no layer {layer!r}; it has {model.layers[0]} to "
                 f"{model.layers[-2]}, and head"
             )
+    limits = [limit for limit in (model.window, encoding.max_tokens) if limit is not None]
+    if not limits:
+        raise ConfigError(f"{model.folder}: the configuration states no window; set encoding.max_tokens")
     return Step(
         name="encode",
         label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
@@ -118,7 +121,7 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
             "model": model.weights,
             "tokenizer": model.tokenizer,
             "template": task.config.template,
-            "max_tokens": min(model.window, encoding.max_tokens or model.window),
+            "max_tokens": min(limits),
             "dtype": model.dtype,
             "store_dtype": encoding.store_dtype,
             "layers": list(encoding.layers),

@@ -1,0 +1,238 @@
+"""The compare workflow from YAML file to results, by the command line as a user calls it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestration.store import open_store
+from workflows.config import CompareConfig
+from workflows.session import open_session, run
+from workflows.yaml_file import read_yaml
+
+REPOSITORY = Path(__file__).parents[2]
+STARTER = REPOSITORY / "workflows" / "catalog" / "starter" / "sentiment"
+METHODS = ["zero-shot", "affinity", "calibration", "linear-probe", "knn"]
+TASK = {
+    "name": "small",
+    "source": {"train": "train.jsonl", "test": "test.jsonl"},
+    "template": "Review: {text}\nSentiment:",
+    "words": {"negative": "negative", "positive": "positive"},
+}
+WORKFLOW = {
+    "workflow": "compare",
+    "models": ["reference"],
+    "tasks": ["small.yaml"],
+    "methods": METHODS,
+    "seeds": [0, 1],
+    "search": {"trials": 2},
+}
+
+
+def write(folder: Path, name: str, document: dict) -> str:
+    (folder / name).write_text(yaml.safe_dump(document), encoding="utf-8")
+    return name
+
+
+def cli(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "workflows", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a task of 60 + 30 starter rows, run inline; and the JSON document of that run. Only to be read."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for split, rows in (("train", 60), ("test", 30)):
+        lines = (STARTER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:rows]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.utime(folder / f"{split}.jsonl", (1e9, 1e9))  # old enough for its digest to be remembered
+    write(folder, "small.yaml", TASK)
+    write(folder, "workflow.yaml", WORKFLOW)
+    return folder, json.loads(cli(folder, "run", "workflow.yaml", "--executor", "inline", "--json").stdout)
+
+
+@pytest.fixture
+def own_store(finished, tmp_path):
+    """A copy of the finished store that a test may change; its facts are copied too."""
+    shutil.copytree(finished[0] / ".vocabsem", tmp_path / "copy")
+    return tmp_path / "copy" / "store"
+
+
+def plan(folder: Path, file: str) -> dict[str, dict]:
+    steps = json.loads(cli(folder, "plan", file, "--json").stdout)["steps"]
+    return {step["name"]: step for step in steps}
+
+
+def names(steps: dict[str, dict], state: str) -> set[str]:
+    return {name for name, step in steps.items() if step["state"] == state}
+
+
+def test_the_document_has_a_line_for_every_method_and_says_what_ran(finished):
+    _, document = finished
+    assert set(document) == {"run_id", "steps", "results", "mlflow_run_id", "seconds"}
+    assert document["steps"]["cached"] == document["steps"]["failed"] == 0
+    assert [line["method"] for line in document["results"]] == METHODS
+    for line in document["results"]:
+        assert (line["model"], line["task"], line["n_test"], line["seeds"]) == ("reference", "small", 30, [0, 1])
+        assert line["low"] <= line["mean"] <= line["high"]
+        assert (line["sd_seeds"] is None) == (line["method"] != "calibration")
+
+
+def test_the_second_run_is_cached_and_imports_nothing_heavy(finished):
+    folder, first = finished
+    program = (
+        "import sys; sys.argv = ['vocabsem', 'run', 'workflow.yaml', '--json']\n"
+        "from workflows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'ray', 'mlflow', 'transformers', 'datasets') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, env=environment)
+    document, imported = done.stdout.splitlines()
+    again = json.loads(document)
+    assert again["steps"] == {"ran": 0, "cached": first["steps"]["ran"], "failed": 0}
+    for name in ("run_id", "results", "mlflow_run_id"):
+        assert again[name] == first[name]
+    assert imported == "[]"
+
+
+def test_ray_gives_the_results_inline_gave(finished, tmp_path, ray_cluster):
+    folder, first = finished
+    config = read_yaml(folder / "workflow.yaml", CompareConfig)
+    session = open_session(config, folder / "workflow.yaml", open_store(tmp_path / "store"), None, None)
+    report = run(session, config.execution, lambda _: None)
+    assert (report.run_id, report.counts) == (first["run_id"], first["steps"])
+    # Threads and batches differ, so a state may differ in its last bits and one row in thirty change sides.
+    means = [line["mean"] for line in first["results"]]
+    assert [result.mean for result, _ in report.results] == pytest.approx(means, abs=0.07)
+
+
+def test_a_changed_template_reruns_encoding_and_what_reads_it_and_is_named(finished):
+    folder, _ = finished
+    write(folder, "opinion.yaml", {**TASK, "template": "Opinion: {text}\nSentiment:"})
+    steps = plan(folder, write(folder, "changed-template.yaml", {**WORKFLOW, "tasks": ["opinion.yaml"]}))
+    why = steps["encode reference small test"]["why"]
+    assert why == 'template "Review: {text}\\nSentiment:" -> "Opinion: {text}\\nSentiment:"'
+    assert {name.split()[0] for name in names(steps, "cached")} == {"texts", "labels", "head", "basis"}
+    assert steps["fit reference small linear-probe seed 0"]["state"] == "run"
+
+
+def test_a_changed_label_reruns_no_encoding(finished):
+    folder, _ = finished
+    first, *rest = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    row = json.loads(first)
+    row["label"] = "positive" if row["label"] == "negative" else "negative"
+    (folder / "relabelled.jsonl").write_text("\n".join([json.dumps(row), *rest]) + "\n", encoding="utf-8")
+    write(folder, "relabelled-task.yaml", {**TASK, "source": {"train": "relabelled.jsonl", "test": "test.jsonl"}})
+    steps = plan(folder, write(folder, "changed-label.yaml", {**WORKFLOW, "tasks": ["relabelled-task.yaml"]}))
+    assert {name.split()[0] for name in names(steps, "run")} == {"labels", "search", "fit", "score"}
+    assert steps["labels small train"]["state"] == "run"
+    assert steps["labels small test"]["state"] == "cached"
+    assert steps["fit reference small affinity seed 0"]["state"] == "cached"
+
+
+def test_another_seed_or_method_runs_only_itself(finished):
+    folder, _ = finished
+    one_neighbour = {"method": "knn", "name": "knn-1", "settings": {"k": 1}}
+    changed = {**WORKFLOW, "seeds": [0, 1, 2], "methods": [*METHODS, one_neighbour]}
+    assert names(plan(folder, write(folder, "wider.yaml", changed)), "run") == {
+        "fit reference small calibration seed 2",
+        "score reference small calibration",
+        "search reference small knn-1",
+        "fit reference small knn-1 seed 0",
+        "score reference small knn-1",
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"execution": {"batch_tokens": 64, "encoders": 2, "executor": "inline"}}, {"experiment": "another"}],
+)
+def test_how_it_is_executed_and_tracked_changes_no_key(finished, change):
+    folder, _ = finished
+    assert names(plan(folder, write(folder, "elsewhere.yaml", {**WORKFLOW, **change})), "cached") == set(
+        plan(folder, "workflow.yaml")
+    )
+
+
+def test_a_flipped_bit_is_found_by_verify_and_refused_by_the_step_that_reads_it(finished, own_store):
+    folder, _ = finished
+    store = ["--store", str(own_store)]
+    clean = json.loads(cli(folder, "verify", "--json", *store).stdout)
+    assert clean["checked"] > 20
+    assert clean["damaged"] == []
+    shard = max(own_store.glob("encode/*/part-00000.arrow"), key=lambda path: path.stat().st_size)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    done = cli(folder, "verify", "--json", *store, check=False)
+    assert done.returncode == 1
+    assert [damage["file"] for damage in json.loads(done.stdout)["damaged"]] == [str(shard)]
+    more = write(folder, "more-seeds.yaml", {**WORKFLOW, "seeds": [0, 1, 2]})
+    done = cli(folder, "run", more, "--executor", "inline", *store, check=False)
+    assert done.returncode == 1
+    assert f"{shard}: found checksum" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_truncated_file_blocks_its_step_and_the_run_says_which_file(finished, own_store):
+    folder, _ = finished
+    shard = next(own_store.glob("basis/*/part-00000.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    done = cli(folder, "run", "workflow.yaml", "--executor", "inline", "--store", str(own_store), check=False)
+    assert done.returncode == 1
+    assert f"{shard}: found" in done.stderr
+    assert "Remove the folder" in done.stderr
+
+
+def test_a_removed_artifact_is_made_again_with_the_same_bytes(finished, own_store):
+    folder, _ = finished
+    shard = next(own_store.glob("encode/*/part-00000.arrow"))
+    before = shard.read_bytes()
+    shutil.rmtree(shard.parent)
+    done = cli(folder, "run", "workflow.yaml", "--executor", "inline", "--json", "--store", str(own_store))
+    assert json.loads(done.stdout)["steps"]["ran"] == 1
+    assert shard.read_bytes() == before
+
+
+def test_ls_lists_what_the_store_holds(finished):
+    folder, document = finished
+    rows = json.loads(cli(folder, "ls", "--json").stdout)["artifacts"]
+    assert len(rows) == document["steps"]["ran"]
+    states = [row["rows"] for row in rows if row["step"] == "encode"]
+    assert sorted(states) == [30, 60]
+
+
+def test_a_users_mistake_ends_in_its_message_and_status_2(finished):
+    folder, _ = finished
+    file = write(folder, "mistake.yaml", {**WORKFLOW, "methods": ["knm"]})
+    done = cli(folder, "run", file, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown method 'knm'; did you mean 'knn'?\n"
+
+
+def test_a_mistake_found_while_running_names_the_way_to_go_on(finished, tmp_path):
+    folder, _ = finished
+    words = {"negative": "bad", "positive": "bad"}
+    write(folder, "same-words.yaml", {**TASK, "words": words})
+    file = write(folder, "failing.yaml", {**WORKFLOW, "tasks": ["same-words.yaml"]})
+    done = cli(folder, "run", file, "--executor", "inline", "--store", str(tmp_path / "store"), check=False)
+    assert done.returncode == 2
+    assert "labels 'negative' and 'positive' have the same tokens" in done.stderr
+    assert "go on with:  vocabsem run failing.yaml" in done.stderr
+    assert "linear-probe" in done.stdout  # what does not need label words is done all the same

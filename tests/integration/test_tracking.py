@@ -1,0 +1,89 @@
+"""MLflow holds what a run's files hold: once, and again after it was away."""
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestration.tracking import (
+    KEY_TAG,
+    TrackedRun,
+    TrackingError,
+    default_uri,
+    project,
+    server_command,
+    without_credentials,
+)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return default_uri(tmp_path_factory.mktemp("tracking") / "store")
+
+
+def parent(key, status="FINISHED", **changes):
+    wanted = {
+        "params": {"tasks": "a, b"},
+        "metrics": {"a/knn": 0.5},
+        "tags": {"vocabsem.workflow": "compare"},
+        "tables": {"results.json": [{"task": "a", "mean": 0.5}, {"task": "b", "mean": 0.75}]},
+        **changes,
+    }
+    return TrackedRun(key, f"compare {key}", status, **wanted)
+
+
+def child(key, value):
+    return TrackedRun(key, f"fit {key}", "FINISHED", params={"k": "3"}, metrics={"accuracy": value})
+
+
+def runs(uri, experiment):
+    client = MlflowClient(tracking_uri=uri)
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return client, {run.data.tags[KEY_TAG]: run for run in found}, len(found)
+
+
+def test_a_run_and_its_children_are_written_once_however_often_they_are_projected(uri):
+    wanted = parent("p1"), (child("c1", 0.25), child("c2", 0.5))
+    first = project(uri, "once", *wanted)
+    assert project(uri, "once", *wanted) == first
+    client, found, count = runs(uri, "once")
+    assert count == len(found) == 3
+    assert found["p1"].info.run_id == first
+    assert {key: run.info.status for key, run in found.items()} == dict.fromkeys(("p1", "c1", "c2"), "FINISHED")
+    assert found["c1"].data.tags["mlflow.parentRunId"] == first
+    assert found["c2"].data.metrics == {"accuracy": 0.5}
+    assert len(client.get_metric_history(found["c2"].info.run_id, "accuracy")) == 1
+    assert client.load_table("%s" % found["p1"].info.experiment_id, "results.json", [first])["mean"].tolist() == [
+        0.5,
+        0.75,
+    ]
+
+
+def test_a_run_that_was_begun_is_filled_in_by_the_end(uri):
+    begun = project(uri, "begun", parent("p1", "RUNNING", metrics={}, tables={}))
+    assert runs(uri, "begun")[1]["p1"].info.status == "RUNNING"
+    assert project(uri, "begun", parent("p1"), (child("c1", 1.0),)) == begun
+    _, found, count = runs(uri, "begun")
+    assert (count, found["p1"].info.status, found["p1"].data.metrics) == (2, "FINISHED", {"a/knn": 0.5})
+
+
+def test_what_was_written_in_part_is_completed_and_not_doubled(uri):
+    project(uri, "part", parent("p1"), (child("c1", 0.25),))
+    project(uri, "part", parent("p1"), (child("c1", 0.25), child("c2", 0.5)))
+    assert runs(uri, "part")[2] == 3
+
+
+def test_a_server_that_does_not_answer_is_one_error_without_its_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9: ") as told:
+        project("http://user:secret@127.0.0.1:9", "x", parent("p"))
+    assert "secret" not in str(told.value)
+
+
+def test_credentials_are_stripped_and_nothing_else():
+    assert without_credentials("http://user:secret@host:5000/a?b=c") == "http://host:5000/a?b=c"
+    assert without_credentials("sqlite:////folder/mlflow.db") == "sqlite:////folder/mlflow.db"
+
+
+def test_the_server_binds_to_the_address_it_is_given(tmp_path):
+    command = server_command(default_uri(tmp_path / "store"), "127.0.0.1", 5001)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--artifacts-destination") + 1] == str(tmp_path / "mlartifacts")

@@ -1,0 +1,132 @@
+"""Tiny random causal language models, one for each shape of output head, and a tiny tokenizer, made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+VOCABULARY = 320
+WIDTH = 32
+DEPTH = 2
+_LLAMA_LIKE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+_CORPUS = [
+    "review: a fine film, warm and funny from the first scene to the last\n sentiment: positive",
+    "review: a dull film, cold and long, nothing in it works\n sentiment: negative",
+    "premise: the market fell\nhypothesis: shares lost value\nprediction: equivalent",
+    "premise: the team won\nhypothesis: it rained\nprediction: not equivalent",
+    "input: the text of the world, sports, business and technology\ntype: world",
+]
+
+
+def gpt2(**changes: Any) -> Any:
+    """Tied head, learned positions."""
+    settings = {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": DEPTH, "n_head": 2, "n_positions": 128}
+    return _build("GPT2", {**settings, "bos_token_id": 0, "eos_token_id": 0, **changes})
+
+
+def gpt_neox(**changes: Any) -> Any:
+    """Untied head; in files it is named `embed_out`."""
+    return _build("GPTNeoX", {**_LLAMA_LIKE, **changes})
+
+
+def llama(**changes: Any) -> Any:
+    """Untied head."""
+    return _build("Llama", {**_LLAMA_LIKE, "tie_word_embeddings": False, **changes})
+
+
+def qwen2(**changes: Any) -> Any:
+    """Tied head."""
+    return _build("Qwen2", {**_LLAMA_LIKE, "tie_word_embeddings": True, **changes})
+
+
+def gemma2(**changes: Any) -> Any:
+    """Tied head, soft-capped logits; the cap is low enough to bend the logits of random weights."""
+    settings = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "final_logit_softcapping": 2.0}
+    return _build("Gemma2", {**_LLAMA_LIKE, **settings, **changes})
+
+
+def phi(**changes: Any) -> Any:
+    """A head with a bias."""
+    return _build("Phi", {**_LLAMA_LIKE, **changes})
+
+
+def cohere(**changes: Any) -> Any:
+    """Logits are multiplied by `logit_scale`."""
+    return _build("Cohere", {**_LLAMA_LIKE, "logit_scale": 0.25, **changes})
+
+
+def granite(**changes: Any) -> Any:
+    """Logits are divided by `logits_scaling`."""
+    return _build("Granite", {**_LLAMA_LIKE, "logits_scaling": 3.0, **changes})
+
+
+def opt(**changes: Any) -> Any:
+    """The head is narrower than the blocks: a projection lies between the two."""
+    settings = {"ffn_dim": 48, "word_embed_proj_dim": WIDTH // 2}
+    return _build("OPT", {**_LLAMA_LIKE, **settings, **changes})
+
+
+ALL: dict[str, Callable[..., Any]] = {
+    builder.__name__: builder for builder in (gpt2, gpt_neox, llama, qwen2, gemma2, phi, cohere, granite, opt)
+}
+
+
+def _build(architecture: str, settings: dict[str, Any]) -> Any:
+    """A model in evaluation mode with the same weights at each call; every bias and norm weight is random too."""
+    config = getattr(transformers, f"{architecture}Config")(**settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def tokenizer(bos: bool = False, trim_offsets: bool = False) -> Any:
+    """Byte-level BPE, trained in memory; `trim_offsets` as GPT-NeoX has it (spaces are left out of tokens' places)."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(_CORPUS, trainer)
+    bpe.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
+    if bos:
+        template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        bpe.post_processor = processors.Sequence([bpe.post_processor, template])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="<s>", pad_token="<s>")
+
+
+def save(folder: Path, model: Any, **saving: Any) -> Path:
+    """A model folder as transformers lays it out: weights, configuration, tokenizer."""
+    model.save_pretrained(folder, **saving)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def prompts(*lengths: int) -> list[list[int]]:
+    """Prompts of these lengths, of seeded random tokens."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]

@@ -1,0 +1,157 @@
+"""Model folders: where the head lies, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from vocabsem_core import checkpoints
+from vocabsem_core.checkpoints import HeadPlace, head_place, load_model, load_tokenizer, tokenizer_files
+from vocabsem_core.errors import InputError
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """Change the tensors of an unsharded model folder."""
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def whole(place: HeadPlace) -> torch.Tensor:
+    return torch.cat(list(place.blocks(place.rows())))
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_the_head_is_found_in_the_files_of_every_architecture(name: str, tmp_path: Path) -> None:
+    model = tiny.ALL[name]()
+    place = head_place(tiny.save(tmp_path, model))
+    linear = model.get_output_embeddings()
+    assert torch.equal(whole(place), linear.weight)
+    bias = place.read_bias(tiny.VOCABULARY)
+    assert torch.equal(bias, linear.bias) if linear.bias is not None else bias is None
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
+def test_a_tied_head_is_the_stored_embedding(name: str, tmp_path: Path) -> None:
+    place = head_place(tiny.save(tmp_path, tiny.ALL[name]()))
+    assert "lm_head" not in place.weight.name
+
+
+def test_a_file_without_the_base_models_prefix_is_understood(tmp_path: Path) -> None:
+    model = tiny.gpt2()
+    tiny.save(tmp_path, model)
+    rewrite(tmp_path, lambda tensors: {name.removeprefix("transformer."): t for name, t in tensors.items()})
+    place = head_place(tmp_path)
+    assert place.weight.name == "wte.weight"
+    assert torch.equal(whole(place), model.lm_head.weight)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi"])
+def test_a_sharded_folder_is_read_through_its_index(name: str, tmp_path: Path) -> None:
+    model = tiny.ALL[name]()
+    tiny.save(tmp_path, model, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    save_file({"lm_head.weight": torch.zeros(1, 1)}, tmp_path / "another.safetensors")  # in no index: not the model's
+    assert torch.equal(whole(head_place(tmp_path)), model.get_output_embeddings().weight)
+
+
+def test_blocks_stop_at_the_rows_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "HEAD_BLOCK", 50)
+    model = tiny.phi()
+    place = head_place(tiny.save(tmp_path, model))
+    blocks = list(place.blocks(120))
+    assert [len(block) for block in blocks] == [50, 50, 20]
+    assert torch.equal(torch.cat(blocks), model.lm_head.weight[:120])
+    assert torch.equal(place.read_bias(120), model.lm_head.bias[:120])
+
+
+def test_blocks_keep_the_files_dtype(tmp_path: Path) -> None:
+    place = head_place(tiny.save(tmp_path, tiny.llama().to(torch.bfloat16)))
+    assert {block.dtype for block in place.blocks(10)} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loaded_model_is_the_saved_one_ready_for_evaluation(dtype: str, tmp_path: Path) -> None:
+    model = tiny.llama()
+    loaded = load_model(tiny.save(tmp_path, model), dtype, "cpu")
+    assert not loaded.training
+    assert loaded.dtype == getattr(torch, dtype)
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.to(loaded.dtype))
+
+
+def test_a_loaded_tokenizer_is_the_saved_one(tmp_path: Path) -> None:
+    loaded = load_tokenizer(tiny.save(tmp_path, tiny.gpt2()))
+    assert loaded("a fine film")["input_ids"] == tiny.tokenizer()("a fine film")["input_ids"]
+    assert {path.name for path in tokenizer_files(tmp_path)} >= {"tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.mark.parametrize("read", [head_place, lambda folder: load_model(folder, "float32", "cpu")])
+class TestRefused:
+    """Each folder is refused by whoever reads it, whether for its head alone or for the model."""
+
+    def test_pickled_weights(self, read: Any, tmp_path: Path) -> None:
+        tiny.save(tmp_path, tiny.gpt2())
+        (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+        with pytest.raises(InputError, match=r"pickled weights \(pytorch_model.bin\).*convert"):
+            read(tmp_path)
+
+    def test_no_weights(self, read: Any, tmp_path: Path) -> None:
+        (tiny.save(tmp_path, tiny.gpt2()) / "model.safetensors").unlink()
+        with pytest.raises(InputError, match=r"no \*.safetensors file"):
+            read(tmp_path)
+
+    def test_no_configuration(self, read: Any, tmp_path: Path) -> None:
+        (tiny.save(tmp_path, tiny.gpt2()) / "config.json").unlink()
+        with pytest.raises(InputError, match=r"config.json"):
+            read(tmp_path)
+
+    @pytest.mark.parametrize("text", ["{", json.dumps({"model_type": "nonsense"}), json.dumps({"model_type": "t5"})])
+    def test_a_configuration_of_no_causal_language_model(self, read: Any, text: str, tmp_path: Path) -> None:
+        (tiny.save(tmp_path, tiny.gpt2()) / "config.json").write_text(text)
+        with pytest.raises(InputError, match="causal language model"):
+            read(tmp_path)
+
+    def test_no_head_in_the_files(self, read: Any, tmp_path: Path) -> None:
+        tiny.save(tmp_path, tiny.llama())
+        rewrite(tmp_path, lambda tensors: {name: t for name, t in tensors.items() if name != "lm_head.weight"})
+        with pytest.raises(InputError):
+            read(tmp_path)
+
+    @pytest.mark.parametrize("keep", [b"version https://git-lfs.github.com/spec/v1\n", None])
+    def test_a_weights_file_cut_short_or_never_downloaded(self, read: Any, keep: bytes | None, tmp_path: Path) -> None:
+        file = tiny.save(tmp_path, tiny.gpt2()) / "model.safetensors"
+        file.write_bytes(keep or file.read_bytes()[:-1000])
+        with pytest.raises(InputError, match=r"model.safetensors"):
+            read(tmp_path)
+
+
+def test_a_model_with_missing_weights_is_not_filled_with_random_ones(tmp_path: Path) -> None:
+    tiny.save(tmp_path, tiny.llama())
+    lost = "model.layers.1.mlp.up_proj.weight"
+    rewrite(tmp_path, lambda tensors: {name: t for name, t in tensors.items() if name != lost})
+    with pytest.raises(InputError, match=lost):
+        load_model(tmp_path, "float32", "cpu")
+
+
+def test_a_sharded_folder_that_lacks_the_heads_file_is_refused(tmp_path: Path) -> None:
+    tiny.save(tmp_path, tiny.llama(), max_shard_size="20KB")
+    head_place(tmp_path).weight.file.unlink()
+    with pytest.raises(InputError, match=r"model-.*safetensors"):
+        head_place(tmp_path).rows()
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    tiny.gpt2().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no tokenizer file"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
+    (tiny.save(tmp_path, tiny.gpt2()) / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="tokenizer"):
+        load_tokenizer(tmp_path)

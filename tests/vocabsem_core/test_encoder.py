@@ -1,0 +1,141 @@
+"""States against a plain transformers forward of one prompt at a time, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from tests import tiny
+from vocabsem_core.calibration import CalibrationSettings, Labelled, fit_calibration
+from vocabsem_core.encoder import Encoder, batches, layer_names
+from vocabsem_core.errors import InputError
+from vocabsem_core.heads import head_of
+
+LENGTHS = (3, 11, 1, 7, 20, 7, 2)
+LAYERS = ["layer_00", "layer_01", "layer_02", "head"]
+# From the last block's output to the input of the output matrix.
+TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "gpt2": lambda model, states: model.transformer.ln_f(states),
+    "gpt_neox": lambda model, states: model.gpt_neox.final_layer_norm(states),
+    "phi": lambda model, states: model.model.final_layernorm(states),
+    "opt": lambda model, states: model.model.decoder.project_out(model.model.decoder.final_layer_norm(states)),
+}
+
+
+@torch.no_grad()
+def plain_forward(model: Any, prompts: list[list[int]]) -> tuple[list[Tensor], Tensor]:
+    """Hidden states (embedding first; the last is the head's input) and logits at the last token of each prompt."""
+    outputs = [model(input_ids=torch.tensor([prompt]), output_hidden_states=True) for prompt in prompts]
+    depth = len(outputs[0].hidden_states)
+    hidden = [torch.stack([output.hidden_states[k][0, -1] for output in outputs]) for k in range(depth)]
+    return hidden, torch.stack([output.logits[0, -1] for output in outputs])
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_states_of_every_layer_equal_a_plain_forward(name: str) -> None:
+    model, prompts = tiny.ALL[name](), tiny.prompts(*LENGTHS)
+    states = Encoder(model, LAYERS).encode(prompts, batch_tokens=24)
+    hidden, logits = plain_forward(model, prompts)
+    assert list(states) == LAYERS
+    for layer, expected in zip(["layer_00", "layer_01", "head"], hidden, strict=True):
+        torch.testing.assert_close(states[layer], expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        tail = TAILS.get(name, lambda model, states: model.model.norm(states))(model, states["layer_02"])
+    torch.testing.assert_close(tail, hidden[-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head_of(model).logits(states["head"]), logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 7, 22, 64, 2048])
+def test_states_do_not_depend_on_the_batch_size(batch_tokens: int) -> None:
+    model, prompts = tiny.gpt2(), tiny.prompts(*LENGTHS)
+    states = Encoder(model).encode(prompts, batch_tokens)
+    torch.testing.assert_close(states["head"], plain_forward(model, prompts)[0][-1], rtol=1e-4, atol=1e-5)
+
+
+def test_states_of_a_half_precision_model_keep_its_dtype() -> None:
+    model, prompts = tiny.llama().to(torch.bfloat16), tiny.prompts(*LENGTHS)
+    states = Encoder(model).encode(prompts)["head"]
+    assert states.dtype == torch.bfloat16
+    torch.testing.assert_close(states, plain_forward(model, prompts)[0][-1], rtol=0.1, atol=0.1)
+
+
+def test_only_the_layers_asked_for_come_back() -> None:
+    assert list(Encoder(tiny.llama(), ["layer_01"]).encode(tiny.prompts(4))) == ["layer_01"]
+
+
+def test_a_model_is_left_without_hooks() -> None:
+    model, prompt = tiny.gpt2(), torch.tensor(tiny.prompts(5))
+    before = model(input_ids=prompt).logits
+    Encoder(model, LAYERS).encode(tiny.prompts(5))
+    assert torch.equal(model(input_ids=prompt).logits, before)
+
+
+def test_layer_names_count_the_blocks_of_every_architecture() -> None:
+    assert {name: layer_names(build()) for name, build in tiny.ALL.items()} == dict.fromkeys(tiny.ALL, LAYERS)
+
+
+def test_an_unknown_layer_is_refused_with_the_layers_there_are() -> None:
+    with pytest.raises(InputError, match=r"LlamaForCausalLM has no layer 'layer_03'; it has layer_00 to layer_02"):
+        Encoder(tiny.llama(), ["head", "layer_03"])
+
+
+class ScaledLlama(LlamaForCausalLM):
+    """Logits that do not follow from the output matrix."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        output.logits = 1.5 * output.logits
+        return output
+
+
+class ShiftedLlama(LlamaForCausalLM):
+    """A norm's worth of difference, only in the logits."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits + torch.linspace(0, 1, output.logits.shape[-1])
+        return output
+
+
+@pytest.mark.parametrize("architecture", [ScaledLlama, ShiftedLlama])
+def test_a_model_whose_logits_cannot_be_rebuilt_is_refused(architecture: type) -> None:
+    model = architecture(tiny.llama().config).eval()
+    with pytest.raises(InputError, match=rf"{architecture.__name__}: logits rebuilt .* differ"):
+        Encoder(model).encode(tiny.prompts(4, 6))
+
+
+def test_a_model_without_a_list_of_blocks_gives_its_head_states() -> None:
+    model = tiny.llama()
+    model.config.num_hidden_layers = 9  # no list of modules has this length
+    with pytest.raises(InputError, match=r"use layers: \[head\]"):
+        Encoder(model, ["layer_00"])
+    prompts = tiny.prompts(4)
+    torch.testing.assert_close(Encoder(model, ["head"]).encode(prompts)["head"], plain_forward(model, prompts)[0][-1])
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InputError, match="prompt"):
+        Encoder(tiny.llama()).encode([*tiny.prompts(5, 4), []])
+
+
+@pytest.mark.parametrize("module", ["residual", "paper"])
+def test_a_calibrator_can_be_trained_on_the_states_as_they_come(module: Any) -> None:
+    states = Encoder(tiny.llama()).encode(tiny.prompts(*LENGTHS))["head"]
+    rows = Labelled(states, torch.tensor([0, 1, 0, 1, 0, 1, 0]))
+    settings = CalibrationSettings(module=module, rank=2, epochs=1, patience=None)
+    assert fit_calibration(rows, rows, states[:2], settings, seed=0).epoch == 1
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 200))
+def test_batches_partition_the_prompts_within_the_budget(lengths: list[int], budget: int) -> None:
+    found = list(batches(lengths, budget))
+    assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget

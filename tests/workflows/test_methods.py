@@ -1,0 +1,145 @@
+"""The methods' settings, search spaces, trials, and what the user fixes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from workflows.config import MethodConfig
+from workflows.errors import ConfigError
+from workflows.methods import METHODS, method_named
+from workflows.methods.base import Choice, LogUniform, trial_settings
+from workflows.steps.methods import depends_on_seed, fixed_settings
+
+TUNABLE = sorted(name for name, method in METHODS.items() if method.space)
+PINNED = ("k", "learning_rate", "inverse_penalty")  # of each tunable method, one is pinned below
+
+
+def pinned(name: str) -> dict[str, Any]:
+    field = next(field for field in PINNED if field in METHODS[name].space)
+    return {field: METHODS[name].Settings.model_validate({}).model_dump()[field]}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_defaults_are_valid_and_described(name: str) -> None:
+    settings = METHODS[name].Settings
+    assert settings.model_validate(settings().model_dump()) == settings()
+    assert all(field.description for field in settings.model_fields.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_found_by_its_name_and_needs_only_known_things(name: str) -> None:
+    method = method_named(name)
+    assert method.name == name
+    assert method.needs <= {"train", "head", "basis"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_search_space_names_settings_only(name: str) -> None:
+    assert set(METHODS[name].space) <= set(METHODS[name].Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_every_trial_is_a_valid_setting_and_json(name: str) -> None:
+    for settings in trial_settings(METHODS[name], {}, 40, seed=0):
+        METHODS[name].Settings.model_validate(settings)
+        assert json.loads(json.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+@pytest.mark.parametrize("trials", [1, 2, 8])
+def test_the_defaults_are_tried_first_and_the_count_is_exact(name: str, trials: int) -> None:
+    tried = trial_settings(METHODS[name], {}, trials, seed=0)
+    assert len(tried) == trials
+    assert tried[0] == {}
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_trials_follow_the_seed(name: str) -> None:
+    tried = trial_settings(METHODS[name], {}, 8, seed=1)
+    assert tried == trial_settings(METHODS[name], {}, 8, seed=1)
+    assert tried != trial_settings(METHODS[name], {}, 8, seed=2)
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_a_larger_budget_tries_the_smaller_ones_settings_first(name: str) -> None:
+    assert trial_settings(METHODS[name], {}, 8, seed=0)[:4] == trial_settings(METHODS[name], {}, 4, seed=0)
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_what_the_user_fixed_is_never_varied(name: str) -> None:
+    fixed = pinned(name)
+    tried = trial_settings(METHODS[name], fixed, 8, seed=0)
+    assert tried[0] == fixed
+    assert all(settings.items() >= fixed.items() for settings in tried)
+    assert all(set(settings) == set(METHODS[name].space) | set(fixed) for settings in tried[1:])
+
+
+def test_a_choice_gives_its_values_only_and_all_of_them() -> None:
+    generator = random.Random(0)
+    assert {Choice((1, 2, 4)).sample(generator) for _ in range(50)} == {1, 2, 4}
+
+
+def test_a_log_uniform_number_stays_in_bounds_and_halves_them_by_logarithm() -> None:
+    generator = random.Random(0)
+    drawn = [LogUniform(1e-4, 1e-2).sample(generator) for _ in range(400)]
+    assert 1e-4 <= min(drawn) <= max(drawn) <= 1e-2
+    assert 150 < sum(number < 1e-3 for number in drawn) < 250
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_settings_of_the_user_fix_nothing(name: str) -> None:
+    assert fixed_settings(MethodConfig(method=name)) == {}
+
+
+def test_the_users_settings_are_taken_as_given() -> None:
+    assert fixed_settings(MethodConfig(method="knn", settings={"k": 3})) == {"k": 3}
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"unknown method 'afinity'; did you mean 'affinity'\?"):
+        fixed_settings(MethodConfig(method="afinity"))
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"method 'knn' has no setting 'distanse'; did you mean 'distance'\?"):
+        fixed_settings(MethodConfig(method="knn", settings={"distanse": "cosine"}))
+
+
+def test_a_setting_of_a_method_without_any_is_refused() -> None:
+    with pytest.raises(ConfigError, match="method 'zero-shot' has no setting 'k'; it has no settings"):
+        fixed_settings(MethodConfig(method="zero-shot", settings={"k": 1}))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("k", 0), ("k", "few"), ("distance", "dot")])
+def test_a_bad_value_is_refused_with_method_setting_and_value(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"method 'knn', setting '{setting}': found {value!r}; Input should be"):
+        fixed_settings(MethodConfig(method="knn", settings={setting: value}))
+
+
+def test_a_number_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ConfigError, match="learning_rate"):
+        fixed_settings(MethodConfig(method="calibration", settings={"learning_rate": float("inf")}))
+
+
+def test_one_number_written_in_two_ways_is_one_setting() -> None:
+    """YAML reads `1e-3` as text and `0.001` as a number; the key of a fit is made from what comes out here."""
+    text, number = ({"learning_rate": value} for value in ("1e-3", 0.001))
+    assert fixed_settings(MethodConfig(method="calibration", settings=text)) == number
+
+
+def test_a_fit_depends_on_the_seed_by_its_method_or_by_a_subsample() -> None:
+    assert depends_on_seed(MethodConfig(method="calibration"), "full")
+    assert not depends_on_seed(MethodConfig(method="knn"), "full")
+    assert depends_on_seed(MethodConfig(method="knn"), 8)
+    assert not depends_on_seed(MethodConfig(method="affinity"), 8)
+
+
+def test_methods_are_imported_without_torch() -> None:
+    code = "import sys, workflows.methods, workflows.steps.methods; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,5 @@
+"""`python -m workflows` is `vocabsem`."""
+
+from workflows.cli import main
+
+main()
