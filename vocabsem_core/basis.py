@@ -37,7 +37,7 @@ class SemanticBasis:
         return (head_rows.double() @ self.inverse).float()
 
 
-def semantic_basis(blocks: Iterable[Float[Tensor, "rows d"]], rcond: float = RCOND) -> SemanticBasis:
+def semantic_basis(blocks: Iterable[Float[Tensor, "_ d"]], rcond: float = RCOND) -> SemanticBasis:
     """The basis of a head given as blocks of its rows, each block used once (memory: one block in float64 and d x d).
 
     Raises InputError where there are no rows, or a value is not finite.
@@ -60,7 +60,7 @@ def semantic_basis(blocks: Iterable[Float[Tensor, "rows d"]], rcond: float = RCO
 
 
 def round_trip(
-    basis_rows: Float[Tensor, "n d"], ids: Int[Tensor, " n"], blocks: Iterable[Float[Tensor, "rows d"]]
+    basis_rows: Float[Tensor, "n d"], ids: Int[Tensor, " n"], blocks: Iterable[Float[Tensor, "_ d"]]
 ) -> float:
     """The share of labels i for which argmax(W s_i) = i. Not guaranteed by the definition, so it is reported."""
     best = torch.full((len(ids),), -torch.inf)

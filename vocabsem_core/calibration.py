@@ -182,8 +182,9 @@ def calibrated_logits(
     states: Float[Tensor, "n d"], basis: Float[Tensor, "c d"], settings: CalibrationSettings, weights: dict[str, Tensor]
 ) -> Float[Tensor, "n c"]:
     """Semantic logits of calibrated states over the task's labels."""
-    module = calibrator(states.shape[1], settings)
-    module.load_state_dict({name: tensor for name, tensor in weights.items() if name != "log_temperature"})
+    with torch.device("meta"):  # the weights are given: none are drawn
+        module = calibrator(states.shape[1], settings)
+    module.load_state_dict({name: tensor for name, tensor in weights.items() if name != "log_temperature"}, assign=True)
     return semantic_logits(module.eval()(states), basis, settings.similarity, weights["log_temperature"].exp())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
@@ -37,7 +37,7 @@ class HeadPlace:
 
     def blocks(self, rows: int) -> Iterator[Float[Tensor, "block d"]]:
         """The first `rows` rows of the weight in the file's dtype, HEAD_BLOCK at a time; no other tensor is read."""
-        with safe_open(self.weight.file, framework="pt") as file:
+        with _opened(self.weight.file) as file:
             weight = file.get_slice(self.weight.name)
             for start in range(0, rows, HEAD_BLOCK):
                 yield weight[start : min(start + HEAD_BLOCK, rows)]
@@ -45,13 +45,21 @@ class HeadPlace:
     def read_bias(self, rows: int) -> Float[Tensor, " rows"] | None:
         if self.bias is None:
             return None
-        with safe_open(self.bias.file, framework="pt") as file:
+        with _opened(self.bias.file) as file:
             return file.get_tensor(self.bias.name)[:rows].float()
 
     def rows(self) -> int:
         """Rows of the weight, padding included."""
-        with safe_open(self.weight.file, framework="pt") as file:
+        with _opened(self.weight.file) as file:
             return file.get_slice(self.weight.name).get_shape()[0]
+
+
+def _opened(path: Path) -> Any:
+    """A safetensors file, its header read. Raises InputError where it is missing or not whole."""
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -85,7 +93,10 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer_files(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: transformers cannot build its tokenizer: {error}") from error
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: {type(tokenizer).__name__} has no fast form; save one with a tokenizer.json.")
     return tokenizer
@@ -99,11 +110,15 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
     logging.disable_progress_bar()
     weight_files(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: transformers cannot load it as a causal language model: {error}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        files = ", ".join(path.name for path in weight_files(folder))
+        raise InputError(f"{folder}: transformers cannot load {files} as a causal language model: {error}") from error
+    model, told = loaded
+    if told["missing_keys"]:  # transformers would fill them with random numbers
+        raise InputError(f"{folder}: its files lack {', '.join(sorted(told['missing_keys']))}; fetch the model again")
     return model.eval().to(torch.device(device))
 
 
@@ -143,17 +158,28 @@ def _stored_tensors(folder: Path) -> dict[str, Path]:
         return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
     names: dict[str, Path] = {}
     for path in weight_files(folder):
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             names.update(dict.fromkeys(file.keys(), path))
     return names
 
 
 def _find(model: Any, parameters: list[Any], stored: dict[str, Path]) -> TensorPlace | None:
-    """The stored tensor of one of the parameters; a file may leave out the base model's prefix."""
+    """The stored tensor of one of the parameters. Raises InputError where its file is not there.
+
+    A file may leave out the base model's prefix, or use an older name that transformers changes on loading.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    older = [rule.reverse_transform() for rule in get_model_conversion_mapping(model) or ()]
     for wanted in parameters:
         for name, parameter in model.named_parameters(remove_duplicate=False):
             if parameter is wanted:
-                for candidate in (name, name.removeprefix(f"{model.base_model_prefix}.")):
+                renamed = [rule.rename_source_key(name)[0] for rule in older]
+                for candidate in (name, name.removeprefix(f"{model.base_model_prefix}."), *renamed):
                     if candidate in stored:
+                        if not stored[candidate].is_file():
+                            raise InputError(
+                                f"{stored[candidate]}: no such file, though the index names it; fetch it again"
+                            )
                         return TensorPlace(stored[candidate], candidate)
     return None

@@ -42,12 +42,11 @@ class Encoder:
         self._model = model
         self._layers = tuple(layers)
         self._checked = False
-        unknown = [layer for layer in layers if layer not in layer_names(model)]
-        if unknown:
-            names = layer_names(model)
-            raise InputError(
-                f"{type(model).__name__} has no layer {unknown[0]!r}; it has {names[0]} to {names[-2]}, and head"
-            )
+        for layer in layers:
+            if layer != "head" and layer not in (names := layer_names(model)):
+                raise InputError(
+                    f"{type(model).__name__} has no layer {layer!r}; it has {names[0]} to {names[-2]}, and head"
+                )
 
     @torch.inference_mode()
     def encode(
@@ -58,6 +57,8 @@ class Encoder:
         Batches hold prompts of like length, padded on the right and without a mask: in a causal model, padding cannot
         reach the last real token.
         """
+        if not all(prompts) or not prompts:
+            raise InputError("a prompt has no tokens, or there is none; give the template words of its own")
         if not self._checked:
             self._check(prompts[:_CHECKED_PROMPTS])
             self._checked = True

@@ -11,14 +11,15 @@ from vocabsem_core.errors import InputError
 MAX_ITERATIONS = 2000
 
 
-def fit_probe(states: Float[Tensor, "n d"], labels: Int[Tensor, " n"], inverse_penalty: float) -> dict[str, Tensor]:
+def fit_probe(
+    states: Float[Tensor, "n d"], labels: Int[Tensor, " n"], n_classes: int, inverse_penalty: float
+) -> dict[str, Tensor]:
     """Weights [c, d] and bias [c] of the classes, in the space of the states as given (the standardisation folded in).
 
     `inverse_penalty` is scikit-learn's C: smaller is stronger L2. Raises InputError for fewer than two classes.
     """
     from sklearn.linear_model import LogisticRegression
 
-    n_classes = int(labels.max()) + 1
     if len(labels.unique()) != n_classes or n_classes < 2:
         raise InputError(
             f"the training rows hold classes {labels.unique().tolist()}; a probe needs every class, and two at least"

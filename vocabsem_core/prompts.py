@@ -28,12 +28,14 @@ class Prompt:
 def template_fields(template: str) -> list[str]:
     """The names in braces. Raises InputError where there is none, or the braces do not match."""
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        parsed = [(field, spec, how) for _, field, spec, how in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise InputError(f"template {template!r}: {error}; write a field as {{text}}") from error
-    if not fields or not all(fields):
+    if not parsed or not all(field for field, _, _ in parsed):
         raise InputError(f"template {template!r} has no named field; expected at least one, such as {{text}}")
-    return fields
+    if any(spec or how for _, spec, how in parsed):
+        raise InputError(f"template {template!r} formats a field; expected plain names, such as {{text}}")
+    return [field for field, _, _ in parsed]
 
 
 def render(template: str, row: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
@@ -67,8 +69,12 @@ def _fit(
     excess = len(ids) - limit
     if excess <= 0:
         return Prompt(ids, 0)
-    # A token belongs to a field when it lies inside it; one that straddles the border is kept with the template.
-    fields = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
+    # A token belongs to a field when it lies inside it; one that straddles the border is kept with the template. Some
+    # tokenizers trim spaces from offsets, so that a token of spaces has an empty place.
+    fields = [
+        [i for i, (a, b) in enumerate(offsets) if start <= a < b <= end or start < a == b <= end]
+        for start, end in spans
+    ]
     dropped: set[int] = set()
     for _ in range(excess):
         longest = max(fields, key=len)
@@ -105,7 +111,7 @@ def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: Lab
     prompt, _ = render(template, dict.fromkeys(template_fields(template), "text"))
     all_tokens = {label: _tokens_after(tokenizer, prompt, word) for label, word in words.items()}
     for label, tokens in all_tokens.items():
-        if not tokens:
+        if not tokens or not words[label].strip():
             raise InputError(
                 f"label {label!r}: the word {words[label]!r} has no tokens after the prompt; choose another word"
             )

@@ -22,9 +22,14 @@ def nearest(
         queries, train = functional.normalize(queries, dim=-1), functional.normalize(train, dim=-1)
     found = []
     for chunk in queries.split(_CHUNK):
-        gaps = 1 - chunk @ train.T if distance == "cosine" else torch.cdist(chunk, train)
+        gaps = 1 - chunk @ train.T if distance == "cosine" else _euclidean(chunk, train)
         found.append(gaps.topk(k, dim=1, largest=False))
     return torch.cat([gaps for gaps, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def _euclidean(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Without the matrix-product shortcut, which loses neighbours where one dimension is large, as in many models."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def knn_votes(

@@ -69,11 +69,30 @@ def test_a_constant_dimension_keeps_the_residual_module_finite() -> None:
     states = TRAIN.states.clone()
     states[:, 3] = 1000.0
     rows = Labelled(states, TRAIN.labels)
-    assert torch.isfinite(calibrated_logits(states, BASIS, RESIDUAL, fit_weights(rows))).all()
+    weights = fit_calibration(rows, rows, BASIS, RESIDUAL, 0).weights
+    assert torch.isfinite(calibrated_logits(states, BASIS, RESIDUAL, weights)).all()
 
 
-def fit_weights(rows: Labelled) -> dict[str, Tensor]:
-    return fit_calibration(rows, rows, BASIS, RESIDUAL, 0).weights
+def test_a_trained_residual_module_is_its_formula() -> None:
+    w = fit(replace(RESIDUAL, epochs=3)).weights
+    torch.testing.assert_close(w["mean"], TRAIN.states.mean(dim=0))
+    torch.testing.assert_close(w["deviation"], TRAIN.states.std(dim=0, correction=0))
+    hidden = functional.gelu((TRAIN.states - w["mean"]) / w["deviation"] @ w["down.weight"].T + w["down.bias"])
+    moved = TRAIN.states + w["deviation"] * (hidden @ w["up.weight"].T + w["up.bias"])
+    expected = semantic_logits(moved, BASIS, temperature=w["log_temperature"].exp())
+    torch.testing.assert_close(calibrated_logits(TRAIN.states, BASIS, RESIDUAL, w), expected)
+
+
+def test_the_paper_module_is_its_formula() -> None:
+    module = PaperCalibrator(WIDTH, PAPER)
+    squeeze, _, expand, first, _, second = [*module.attention, *module.mlp]
+    attended = TRAIN.states * 2 * (torch.relu(TRAIN.states @ squeeze.weight.T) @ expand.weight.T)
+    expected = functional.layer_norm(torch.relu(attended @ first.weight.T) @ second.weight.T, [WIDTH])
+    torch.testing.assert_close(module(TRAIN.states), expected)
+
+
+def test_dropout_is_at_work_in_training() -> None:
+    assert not same(fit(RESIDUAL).weights, fit(replace(RESIDUAL, dropout=0.0)).weights)
 
 
 @pytest.mark.parametrize("width", [16, 64, 768])

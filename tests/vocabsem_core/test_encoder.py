@@ -111,6 +111,13 @@ def test_a_model_whose_logits_cannot_be_rebuilt_is_refused(architecture: type) -
         Encoder(model).encode(tiny.prompts(4, 6))
 
 
+def test_a_model_whose_logits_are_not_finite_is_refused() -> None:
+    model = tiny.llama()
+    torch.nn.init.constant_(model.model.norm.weight, torch.nan)
+    with pytest.raises(InputError, match="logits rebuilt"):
+        Encoder(model).encode(tiny.prompts(4))
+
+
 def test_a_model_without_a_list_of_blocks_gives_its_head_states() -> None:
     model = tiny.llama()
     model.config.num_hidden_layers = 9  # no list of modules has this length

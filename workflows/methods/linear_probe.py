@@ -33,7 +33,9 @@ class LinearProbe(Method):
     def fit(self, settings: LinearProbeSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.probe import fit_probe
 
-        return fit_probe(materials.train.states, materials.train.labels, settings.inverse_penalty)
+        return fit_probe(
+            materials.train.states, materials.train.labels, len(materials.labels), settings.inverse_penalty
+        )
 
     def predict(
         self, settings: LinearProbeSettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
