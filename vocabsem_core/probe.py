@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
@@ -18,8 +19,6 @@ def fit_probe(
 
     `inverse_penalty` is scikit-learn's C: smaller is stronger L2. Raises InputError for fewer than two classes.
     """
-    from sklearn.linear_model import LogisticRegression
-
     if len(labels.unique()) != n_classes or n_classes < 2:
         raise InputError(
             f"the training rows hold classes {labels.unique().tolist()}; a probe needs every class, and two at least"

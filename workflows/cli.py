@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,15 +53,17 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
+    started = time.monotonic()
     from workflows import report, session
 
     opened = _session(file, store, data_dir, mlflow)
     execution = opened.config.execution.model_copy(update={"executor": executor} if executor else {})
     done = session.run(opened, execution, _say)
+    seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps(report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, done.seconds)))
+        print(json.dumps(report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)))
     else:
-        _show(done, opened.store.root)
+        _show(done, opened.store.root, seconds)
     if done.failures:
         for label, outcome in done.failures:
             _say(f"{label} failed: {outcome.error}")
@@ -180,7 +183,7 @@ def _tracking_uri(given: str | None) -> str | None:
     return given or os.environ.get("MLFLOW_TRACKING_URI")
 
 
-def _show(done: Any, store: Path) -> None:
+def _show(done: Any, store: Path, seconds: float) -> None:
     from workflows.report import table
 
     if done.results:
@@ -191,9 +194,9 @@ def _show(done: Any, store: Path) -> None:
     counts = done.counts
     print(
         f"run {done.run_id}: {counts['ran']} steps ran, {counts['cached']} cached, {counts['failed']} failed, "
-        f"{done.seconds:.1f} s"
+        f"{seconds:.1f} s"
     )
-    print(f"store {store}; browse with `vocabsem ui`")
+    print(f"store {os.path.relpath(store) if store.is_relative_to(Path.cwd()) else store}; browse with `vocabsem ui`")
 
 
 def _command() -> str:

@@ -70,9 +70,10 @@ class Materials:
         )
         return np.array([by_row[row] for row in read_column(self.inputs["train"], ROW_ID).tolist()])
 
-    @cached_property
-    def test_states(self) -> Tensor:
-        """[n, d], float32."""
+    def load(self) -> Tensor:
+        """The test states, [n, d], float32; loads the training rows too, where the method reads them."""
+        if "train" in self.inputs:
+            _ = self._labelled
         return read_states(self.inputs["test"], self.layer)
 
     @cached_property

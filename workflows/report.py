@@ -58,7 +58,7 @@ def read_result(cell: Cell, store: Store) -> tuple[Result, Detail] | None:
     )
     fits = {seed: fit for seed, step in cell.fits.items() if (fit := store.find(step)) is not None}
     records = {seed: fit.json("fit.json") for seed, fit in fits.items()}
-    seconds = [fit.json("provenance.json")["seconds"] for fit in fits.values()]
+    seconds = [fit.json("provenance.json")["fit_seconds"] for fit in fits.values()]
     weights = max(entry["trained_weights"] for entry in records.values())
     detail = Detail(
         weights,
@@ -145,10 +145,6 @@ def tracked(
     metrics = {
         f"{r.task}/{r.method}" if _one_model(cells) else f"{r.model}/{r.task}/{r.method}": r.mean for r, _ in results
     }
-    rows = [
-        {**asdict(result), "seeds": " ".join(map(str, result.seeds)), "trained_weights": detail.trained_weights}
-        for result, detail in results
-    ]
     parent = TrackedRun(
         key=record.run_id,
         name=f"compare {record.run_id[:8]}",
@@ -159,11 +155,28 @@ def tracked(
             "methods": _names(c.method for c in cells),
         },
         metrics=metrics,
-        tags={"vocabsem.workflow": "compare", "vocabsem.run_id": record.run_id, "vocabsem.record": str(record.folder)},
-        tables={"results.json": rows} if rows and status == "FINISHED" else {},
+        tags={
+            "vocabsem.workflow": "compare",
+            "vocabsem.run_id": record.run_id,
+            "vocabsem.record": str(record.folder),
+            **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),  # shown on the run's page
+        },
+        tables={"results.json": [_row(*found) for found in results]} if results and status == "FINISHED" else {},
         files=tuple(path for name in ("workflow.yaml",) if (path := Path(record.folder / name)).is_file()),
     )
     return parent, tuple(children)
+
+
+def _row(result: Result, detail: Detail) -> dict[str, Any]:
+    """A line of the table in MLflow, whose comparison of runs groups by the first column and shows the second."""
+    return {
+        "result": f"{result.model} / {result.task} / {result.method}",
+        "score": f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f})",
+        **{name: value for name, value in asdict(result).items() if name != "seeds"},
+        "seeds": " ".join(map(str, result.seeds)),
+        "trained_weights": detail.trained_weights,
+        "fit_seconds": detail.fit_seconds,
+    }
 
 
 def _child(record: RunRecord, cell: Cell, seed: int, detail: Detail) -> TrackedRun:

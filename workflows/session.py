@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ class Report:
     results: list[tuple[Result, Detail]]
     notes: list[str]
     mlflow_run_id: str | None
-    seconds: float
 
 
 def open_session(
@@ -64,7 +62,6 @@ def open_session(
 
 def run(session: Session, execution: Execution, say: Say) -> Report:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing."""
-    started = time.monotonic()
     plan = session.plan()
     record = open_run(session.store, session.targets, session.text)
     if any(planned.state == "run" for planned in plan):
@@ -86,10 +83,20 @@ def run(session: Session, execution: Execution, say: Say) -> Report:
         _counts(outcomes),
         [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
         results,
-        truncations(session.cells, session.store) if _counts(outcomes)["ran"] else [],
+        _notes(session, plan, outcomes),
         mlflow_run_id,
-        time.monotonic() - started,
     )
+
+
+def _notes(session: Session, plan: Sequence[Planned], outcomes: dict[str, Outcome]) -> list[str]:
+    """What a reader of the results should know: prompts that were cut, results of code that has changed since."""
+    drifted = [planned.step.label for planned in plan if planned.state == "cached" and planned.why]
+    notes = (
+        [f"{len(drifted)} cached steps were made by code that has changed since; see `vocabsem plan`"]
+        if drifted
+        else []
+    )
+    return notes + (truncations(session.cells, session.store) if _counts(outcomes)["ran"] else [])
 
 
 def _engine(store: Store, execution: Execution, emit: Any) -> Engine:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from orchestration.files import json_bytes
@@ -103,8 +105,11 @@ def fit_step(
     )
 
 
-def fill_fit(work: Work) -> None:
-    """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json."""
+def fill_fit(work: Work) -> dict[str, float]:
+    """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json.
+
+    Returns the seconds of fit and prediction, without imports and loading: a worker's start is no method's cost.
+    """
     import numpy as np
     from safetensors.torch import save
 
@@ -114,9 +119,14 @@ def fill_fit(work: Work) -> None:
     method, materials = _method_of(work), _materials_of(work)
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
+    states = materials.load()
+    for module in method.sources:
+        import_module(module)
+    started = time.perf_counter()
     fitted = method.fit(settings, materials, work.identity["seed"])
-    scores = method.predict(settings, fitted, materials.test_states, materials)
-    expected = (len(materials.test_states), len(materials.labels))
+    scores = method.predict(settings, fitted, states, materials)
+    seconds = time.perf_counter() - started
+    expected = (len(states), len(materials.labels))
     if tuple(scores.shape) != expected:
         raise ConfigError(
             f"method {method.name!r} predicted scores of shape {tuple(scores.shape)}; expected [test rows, labels] "
@@ -130,6 +140,7 @@ def fill_fit(work: Work) -> None:
         "trained_weights": method.trained_weights(fitted),
     }
     work.out.write("fit.json", json_bytes(record))
+    return {"fit_seconds": round(seconds, 4)}
 
 
 def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: int, metric: str) -> Step:
