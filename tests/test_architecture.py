@@ -52,7 +52,7 @@ def test_the_core_runs_where_the_other_packages_are_not():
     modules = [f"vocabsem_core.{path.stem}" for path in sorted((REPOSITORY / "vocabsem_core").glob("[!_]*.py"))]
     program = (
         "import importlib, sys\n"
-        "sys.modules.update(dict.fromkeys(['ray', 'mlflow', 'datasets', 'orchestration', 'workflows']))  # not to be had\n"
+        "sys.modules.update(dict.fromkeys(['ray', 'mlflow', 'datasets', 'orchestration', 'workflows']))\n"
         f"[importlib.import_module(name) for name in {modules!r}]"
     )
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
