@@ -14,8 +14,9 @@ ever read.
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,9 +109,9 @@ class Writer:
         """Make the folder and write the identity. Raises StoreError where that is not possible."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("identity.json", files.json_bytes(self.payload))
         except OSError as error:
             raise _unwritable(self.folder, error) from error
+        self._write("identity.json", files.json_bytes(self.payload))
         known = json.loads((self.folder / "identity.json").read_text())
         if known != json.loads(files.json_bytes(self.payload)):
             raise StoreError(
@@ -132,7 +133,7 @@ class Writer:
         from orchestration import shards
 
         name = f"{_part(index)}.arrow"
-        self._publish(files.stage(self.folder, name, lambda path: shards.write_table(path, table)), name)
+        self._publish(name, lambda path: shards.write_table(path, table))
         entry = {**_entry(self.folder / name), "rows": table.num_rows, "numerics": dict(numerics or {})}
         self._write(f"{_part(index)}.json", files.json_bytes(entry))
 
@@ -142,13 +143,9 @@ class Writer:
 
     def commit(self, provenance: Mapping[str, Any]) -> None:
         """List every file in the manifest and write the marker. Losing the race to another writer is not an error."""
-        try:
-            self._write("provenance.json", files.json_bytes(dict(provenance)))
-            self._write("manifest.json", files.json_bytes(self._manifest()))
-            self._write(_MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
-        except FileNotFoundError:
-            if not self.committed:  # another writer's clean-up takes staged files only after the marker is there
-                raise
+        self._write("provenance.json", files.json_bytes(dict(provenance)))
+        self._write("manifest.json", files.json_bytes(self._manifest()))
+        self._write(_MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
         for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
 
@@ -169,13 +166,21 @@ class Writer:
         }
 
     def _write(self, name: str, data: bytes) -> None:
-        self._publish(files.stage(self.folder, name, lambda path: path.write_bytes(data)), name)
+        self._publish(name, lambda path: path.write_bytes(data))
 
-    def _publish(self, temporary: Path, name: str) -> None:
-        if self.committed:
-            temporary.unlink(missing_ok=True)
-        else:
-            files.publish(temporary, self.folder / name)
+    def _publish(self, name: str, fill: Callable[[Path], object]) -> None:
+        """Raises StoreError where the disk is full or cannot be written; nothing half-written is left."""
+        try:
+            temporary = files.stage(self.folder, name, fill)
+            if self.committed:
+                temporary.unlink(missing_ok=True)
+            else:
+                files.publish(temporary, self.folder / name)
+        except FileNotFoundError:
+            if not self.committed:  # else another writer committed, and its sweep took what was staged here
+                raise
+        except OSError as error:
+            raise _unwritable(self.folder / name, error) from error
 
 
 @dataclass(frozen=True)
@@ -267,6 +272,11 @@ def _distinct(values: Iterator[Any]) -> list[Any]:
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"{path}: cannot be written ({error.strerror}). What is committed is safe: make room and run again, or "
+            "name a store on another disk with --store."
+        )
     return StoreError(
         f"{path}: cannot be written ({error.strerror or error}). Name a folder you can write to with --store or "
         "$VOCABSEM_STORE."

@@ -1,4 +1,4 @@
-"""Tiny random causal language models, one for each shape of output head, and a tiny tokenizer, made on the spot."""
+"""Tiny random language models, one for each shape of output head, and a tiny tokenizer, made on the spot."""
 
 from __future__ import annotations
 
@@ -83,17 +83,65 @@ def opt(**changes: Any) -> Any:
     return _build("OPT", {**_LLAMA_LIKE, **settings, **changes})
 
 
+def mistral(**changes: Any) -> Any:
+    """Untied head, attention in a sliding window shorter than the prompts."""
+    return _build("Mistral", {**_LLAMA_LIKE, "sliding_window": 6, **changes})
+
+
+def bert(**changes: Any) -> Any:
+    """Masked: a transform between the blocks and the tied, biased head."""
+    return _build("Bert", {**_LLAMA_LIKE, "architectures": ["BertForMaskedLM"], **changes}, "MaskedLM")
+
+
+def roberta(**changes: Any) -> Any:
+    """Masked: positions start after the padding id."""
+    return _build("Roberta", {**_LLAMA_LIKE, "architectures": ["RobertaForMaskedLM"], **changes}, "MaskedLM")
+
+
+def albert(**changes: Any) -> Any:
+    """Masked: one block shared by all layers, a head narrower than the blocks."""
+    settings = {"embedding_size": WIDTH // 2, "architectures": ["AlbertForMaskedLM"]}
+    return _build("Albert", {**_LLAMA_LIKE, **settings, **changes}, "MaskedLM")
+
+
+def t5(**changes: Any) -> Any:
+    """Encoder-decoder: tied head, states scaled before it."""
+    settings = {"d_model": WIDTH, "d_kv": 16, "d_ff": 48, "num_layers": DEPTH, "num_decoder_layers": DEPTH + 1}
+    heads = {"num_heads": 2, "decoder_start_token_id": 0, "vocab_size": VOCABULARY, "pad_token_id": 0}
+    return _build("T5", {**settings, **heads, **changes}, "Seq2SeqLM")
+
+
+def t5_untied(**changes: Any) -> Any:
+    """Encoder-decoder with a head of its own, as T5 1.1 and FLAN-T5."""
+    return t5(tie_word_embeddings=False, feed_forward_proj="gated-gelu", **changes)
+
+
+def bart(**changes: Any) -> Any:
+    """Encoder-decoder with a bias that is added after the head."""
+    widths = {"d_model": WIDTH, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    depths = {
+        "encoder_layers": DEPTH,
+        "decoder_layers": DEPTH,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
+    rest = {"vocab_size": VOCABULARY, "max_position_embeddings": 128, "decoder_start_token_id": 0, "pad_token_id": 0}
+    return _build("Bart", {**widths, **depths, **rest, **changes}, "Seq2SeqLM")
+
+
 ALL: dict[str, Callable[..., Any]] = {
-    builder.__name__: builder for builder in (gpt2, gpt_neox, llama, qwen2, gemma2, phi, cohere, granite, opt)
+    builder.__name__: builder for builder in (gpt2, gpt_neox, llama, mistral, qwen2, gemma2, phi, cohere, granite, opt)
 }
+MASKED: dict[str, Callable[..., Any]] = {builder.__name__: builder for builder in (bert, roberta, albert)}
+SEQ2SEQ: dict[str, Callable[..., Any]] = {builder.__name__: builder for builder in (t5, t5_untied, bart)}
 
 
-def _build(architecture: str, settings: dict[str, Any]) -> Any:
+def _build(architecture: str, settings: dict[str, Any], head: str = "CausalLM") -> Any:
     """A model in evaluation mode with the same weights at each call; every bias and norm weight is random too."""
     config = getattr(transformers, f"{architecture}Config")(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = getattr(transformers, f"AutoModelFor{head}").from_config(config)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
@@ -117,6 +165,13 @@ def tokenizer(bos: bool = False, trim_offsets: bool = False) -> Any:
         template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
         bpe.post_processor = processors.Sequence([bpe.post_processor, template])
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="<s>", pad_token="<s>")
+
+
+def masked_tokenizer() -> Any:
+    """The tokenizer with a mask token, and special tokens around each prompt, as BERT has."""
+    made = tokenizer(bos=True)
+    made.add_special_tokens({"mask_token": "<mask>"})
+    return made
 
 
 def save(folder: Path, model: Any, **saving: Any) -> Path:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vocabsem_core.architectures import Kind, auto_class, kind_of
 from vocabsem_core.errors import InputError
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -102,46 +103,87 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str, device: str) -> Any:
-    """A causal language model in evaluation mode. Raises InputError where transformers knows no such model."""
-    from transformers import AutoModelForCausalLM
+def load_config(folder: Path) -> Any:
+    """A model's configuration. Raises InputError where it is missing or of no model that transformers knows."""
+    from transformers import AutoConfig
+
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError(f"{folder}: no config.json; expected a folder that `save_pretrained` wrote.")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{file}: not the configuration of a model that transformers knows: {error}") from error
+
+
+def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) -> Any:
+    """A language model with its head, in evaluation mode.
+
+    `four_bit` quantises the blocks on loading, by bitsandbytes; the output matrix stays as it is. Raises InputError
+    where files are missing or broken, transformers knows no such model, or bitsandbytes is not installed.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    weight_files(folder)
+    files = ", ".join(path.name for path in weight_files(folder))
+    kind = kind_of(load_config(folder))
+    options = _four_bit(dtype, device) if four_bit else {}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
+        loaded: Any = auto_class(kind).from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        files = ", ".join(path.name for path in weight_files(folder))
-        raise InputError(f"{folder}: transformers cannot load {files} as a causal language model: {error}") from error
+        raise InputError(f"{folder}: transformers cannot load {files} as a {kind} language model: {error}") from error
     model, told = loaded
     if told["missing_keys"]:  # transformers would fill them with random numbers
         raise InputError(f"{folder}: its files lack {', '.join(sorted(told['missing_keys']))}; fetch the model again")
-    return model.eval().to(torch.device(device))
+    return model.eval() if four_bit else model.eval().to(torch.device(device))
+
+
+def _four_bit(dtype: str, device: str) -> dict[str, Any]:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise InputError(
+            "quantization: 4bit needs bitsandbytes; `pip install bitsandbytes`, or leave `quantization` out"
+        )
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def model_without_memory(folder: Path) -> tuple[Kind, Any]:
+    """A model's kind, and the model built from its configuration on the meta device.
+
+    Raises InputError where the configuration is of no language model.
+    """
+    config = load_config(folder)
+    kind = kind_of(config)
+    try:
+        with torch.device("meta"):
+            return kind, auto_class(kind).from_config(config)
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder / 'config.json'}: not a {kind} language model that transformers knows: {error}"
+        ) from error
 
 
 def head_place(folder: Path) -> HeadPlace:
     """Find the output head in the files without loading the model, through a model built without memory.
 
-    Raises InputError where the configuration is of no causal language model or the head's tensor is in no file.
+    Raises InputError where the configuration is of no language model or the head's tensor is in no file.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise InputError(f"{folder}: no config.json; expected a folder that `save_pretrained` wrote.")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{config_file}: not a causal language model that transformers knows: {error}") from error
+    _, model = model_without_memory(folder)
     linear = model.get_output_embeddings()
     if linear is None:
-        raise InputError(f"{config_file}: {type(model).__name__} has no output matrix over the vocabulary.")
-    tied = getattr(config, "tie_word_embeddings", False)
+        raise InputError(f"{folder / 'config.json'}: {type(model).__name__} has no output matrix over the vocabulary.")
+    tied = getattr(model.config, "tie_word_embeddings", False)
     weights = [linear.weight] + ([model.get_input_embeddings().weight] if tied else [])
     stored = _stored_tensors(folder)
     weight = _find(model, weights, stored)

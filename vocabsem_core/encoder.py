@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vocabsem_core.architectures import blocks, kind_of, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
 
@@ -28,10 +29,10 @@ _TOLERANCE = {
 
 
 class Encoder:
-    """A causal language model that gives the states of each prompt's last token.
+    """A language model that gives one state a prompt: where it would predict the label.
 
     Args:
-        model: a transformers causal language model in evaluation mode.
+        model: a transformers language model with its head, in evaluation mode.
         layers: layer names; `head` alone costs least.
 
     Raises InputError for an unknown layer, and on the first prompts where the logits rebuilt from the captured states
@@ -41,52 +42,67 @@ class Encoder:
     def __init__(self, model: Any, layers: Sequence[str] = ("head",)) -> None:
         self._model = model
         self._layers = tuple(layers)
+        self._kind = kind_of(model.config)
         self._checked = False
         for layer in layers:
             if layer != "head" and layer not in (names := layer_names(model)):
-                raise InputError(
-                    f"{type(model).__name__} has no layer {layer!r}; it has {names[0]} to {names[-2]}, and head"
-                )
+                there = f"{names[0]} to {names[-2]}, and head" if len(names) > 1 else "head alone"
+                raise InputError(f"{type(model).__name__} has no layer {layer!r}; it has {there}")
 
     @torch.inference_mode()
     def encode(
-        self, prompts: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS
+        self,
+        prompts: Sequence[Sequence[int]],
+        batch_tokens: int = BATCH_TOKENS,
+        positions: Sequence[int] | None = None,
     ) -> dict[str, Float[Tensor, "n d"]]:
-        """States of the prompts' last tokens in prompt order: [n, d] a layer, in the model's dtype, on the CPU.
+        """States of the prompts in their order: [n, d] a layer, in the model's dtype, on the CPU.
 
-        Batches hold prompts of like length, padded on the right and without a mask: in a causal model, padding cannot
-        reach the last real token.
+        Args:
+            positions: the token of each prompt whose state is kept; None: the last. An encoder-decoder's state is that
+                of the decoder's first position, whatever is given.
+
+        Batches hold prompts of like length, padded on the right. A causal model needs no mask: padding cannot reach
+        the tokens before it.
         """
         if not all(prompts) or not prompts:
             raise InputError("a prompt has no tokens, or there is none; give the template words of its own")
+        places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
         if not self._checked:
-            self._check(prompts[:_CHECKED_PROMPTS])
+            self._check(prompts[:_CHECKED_PROMPTS], places)
             self._checked = True
         found: dict[str, list[Tensor]] = {layer: [] for layer in self._layers}
         order: list[int] = []
         for batch in batches([len(prompt) for prompt in prompts], batch_tokens):
-            for layer, states in self._states([prompts[i] for i in batch]).items():
+            for layer, states in self._states([prompts[i] for i in batch], [places[i] for i in batch]).items():
                 found[layer].append(states.cpu())
             order.extend(batch)
         back = torch.tensor(order).argsort()
         return {layer: torch.cat(states)[back] for layer, states in found.items()}
 
-    def _states(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        ids, last = padded(prompts, self._model.device)
-        with _captured(self._model, self._layers, last) as states:
-            self._model(input_ids=ids, use_cache=False)
+    def _states(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> dict[str, Tensor]:
+        kept = torch.tensor([0] * len(prompts) if self._kind == "seq2seq" else places, device=self._model.device)
+        with _captured(self._model, self._layers, kept) as states:
+            self._model(**self._arguments(prompts), use_cache=False)
         return states
 
-    def _check(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Rebuild the classic logits from captured states and compare with an unhooked forward."""
-        ids, last = padded(prompts, self._model.device)
-        with _captured(self._model, ("head",), last) as states:
-            self._model(input_ids=ids, use_cache=False)
-        rebuilt = head_of(self._model).logits(states["head"]).double()
-        plain = [
-            self._model(input_ids=torch.tensor([list(p)], device=self._model.device)).logits[0, -1] for p in prompts
-        ]
-        expected = torch.stack(plain).double()
+    def _arguments(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        ids, mask = padded(prompts, self._model.device)
+        if self._kind == "causal":
+            return {"input_ids": ids}
+        if self._kind == "masked":
+            return {"input_ids": ids, "attention_mask": mask}
+        start = torch.full((len(prompts), 1), self._model.config.decoder_start_token_id, device=ids.device)
+        return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": start}
+
+    def _check(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> None:
+        """Rebuild the classic logits from captured states and compare with unhooked forwards of one prompt each."""
+        layers, self._layers = self._layers, ("head",)
+        rebuilt = head_of(self._model).logits(self._states(prompts, places[: len(prompts)])["head"]).double()
+        self._layers = layers
+        plain = [self._model(**self._arguments([prompt])).logits[0] for prompt in prompts]
+        at = [0 if self._kind == "seq2seq" else place for place in places]
+        expected = torch.stack([logits[place] for logits, place in zip(plain, at, strict=False)]).double()
         gap = float((rebuilt - expected).abs().max() / expected.abs().max())
         if not gap <= _TOLERANCE[self._model.dtype]:  # also catches NaN
             raise InputError(
@@ -104,27 +120,14 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         order = order[size:]
 
 
-def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "n t"], Int[Tensor, " n"]]:
-    """Right-padded ids and the place of each prompt's last token. The padding id is of no consequence."""
-    lengths = [len(prompt) for prompt in prompts]
-    ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
+def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
+    """Right-padded ids, and the mask of real tokens. The padding id is of no consequence."""
+    ids = torch.zeros(len(prompts), max(len(prompt) for prompt in prompts), dtype=torch.long)
+    mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    return ids.to(device), torch.tensor(lengths, device=device) - 1
-
-
-def layer_names(model: Any) -> list[str]:
-    """All layer names of a model, first to last: layer_00, ..., head."""
-    return [f"layer_{k:02d}" for k in range(len(_blocks(model)) + 1)] + ["head"]
-
-
-def _blocks(model: Any) -> torch.nn.ModuleList:
-    """The list of transformer blocks: the first module list as long as the configuration says the model is deep."""
-    depth = model.config.num_hidden_layers
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
-            return module
-    raise InputError(f"{type(model).__name__}: found no list of {depth} blocks; use layers: [head]")
+        mask[row, : len(prompt)] = 1
+    return ids.to(device), mask.to(device)
 
 
 @contextmanager
@@ -146,13 +149,13 @@ def _captured(model: Any, layers: Sequence[str], last: Int[Tensor, " n"]) -> Ite
     handles = [model.get_output_embeddings().register_forward_pre_hook(at_head)]
     for layer in layers:
         if layer == "layer_00":
-            handles.append(_blocks(model)[0].register_forward_pre_hook(at_first_block, with_kwargs=True))
+            handles.append(blocks(model)[0].register_forward_pre_hook(at_first_block, with_kwargs=True))
         elif layer != "head":
 
             def after_block(_: Any, args: Any, output: Any, layer: str = layer) -> None:
                 keep(layer, output[0] if isinstance(output, tuple) else output)
 
-            handles.append(_blocks(model)[int(layer.removeprefix("layer_")) - 1].register_forward_hook(after_block))
+            handles.append(blocks(model)[int(layer.removeprefix("layer_")) - 1].register_forward_hook(after_block))
     try:
         yield states
     finally:

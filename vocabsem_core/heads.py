@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vocabsem_core.architectures import scale_and_softcap
 from vocabsem_core.errors import InputError
 
 
@@ -42,21 +43,13 @@ class OutputHead:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
-def scale_and_softcap(config: Any) -> tuple[float, float | None]:
-    """What a model's configuration does to its logits after the matrix product."""
-    scale = getattr(config, "logit_scale", None)  # Cohere
-    if scale is None:
-        scale = 1.0 / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
-    return float(scale), getattr(config, "final_logit_softcapping", None)  # Gemma
-
-
 def head_of(model: Any) -> OutputHead:
     """The head of a loaded transformers model, its tensors shared, not copied. Raises InputError where it has none."""
     linear = model.get_output_embeddings()
     if linear is None or getattr(linear, "weight", None) is None:
         raise InputError(
             f"{type(model).__name__} has no output matrix over the vocabulary (get_output_embeddings() is empty); "
-            "expected a language model with its head, such as AutoModelForCausalLM loads."
+            "expected a language model with its head: causal, masked or encoder-decoder."
         )
     scale, softcap = scale_and_softcap(model.config)
     bias = getattr(linear, "bias", None)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vocabsem_core.errors import InputError
 
+MASK = "mask"  # the field of a template that stands for the mask token
 LabelTokens = Literal["auto", "first", "last", "mean"]
 
 
@@ -19,10 +20,12 @@ class Prompt:
     Attributes:
         ids: token ids, special tokens included.
         cut: text tokens removed so that the prompt fits the window.
+        position: the token whose state stands for the prompt: the last one, or of a masked model the mask.
     """
 
     ids: list[int]
     cut: int
+    position: int
 
 
 def template_fields(template: str) -> list[str]:
@@ -44,7 +47,8 @@ def render(template: str, row: Mapping[str, str]) -> tuple[str, list[tuple[int, 
     for literal, field, _, _ in string.Formatter().parse(template):
         text += literal
         if field is not None:
-            spans.append((len(text), len(text) + len(row[field])))
+            if field != MASK:
+                spans.append((len(text), len(text) + len(row[field])))
             text += row[field]
     return text, spans
 
@@ -55,20 +59,23 @@ def tokenize(tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], l
     A prompt that is too long loses text tokens from the left of its longest field; the template and the special tokens
     stay. Raises InputError where the template alone does not fit.
     """
-    rendered = [render(template, row) for row in rows]
+    if MASK in template_fields(template) and tokenizer.mask_token is None:
+        raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
+    mask = {MASK: tokenizer.mask_token} if MASK in template_fields(template) else {}
+    rendered = [render(template, {**row, **mask}) for row in rows]
     encoded = tokenizer([text for text, _ in rendered], return_offsets_mapping=True, add_special_tokens=True)
     return [
-        _fit(ids, offsets, spans, limit, template)
-        for ids, offsets, (_, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
+        _placed(*_fit(ids, offsets, spans, limit, template), tokenizer.mask_token_id if mask else None, text)
+        for ids, offsets, (text, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
     ]
 
 
 def _fit(
     ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, template: str
-) -> Prompt:
+) -> tuple[list[int], int]:
     excess = len(ids) - limit
     if excess <= 0:
-        return Prompt(ids, 0)
+        return ids, 0
     # A token belongs to a field when it lies inside it; one that straddles the border is kept with the template. Some
     # tokenizers trim spaces from offsets, so that a token of spaces has an empty place.
     fields = [
@@ -84,7 +91,17 @@ def _fit(
                 "shorten the template or raise max_tokens"
             )
         dropped.add(longest.pop(0))
-    return Prompt([token for i, token in enumerate(ids) if i not in dropped], excess)
+    return [token for i, token in enumerate(ids) if i not in dropped], excess
+
+
+def _placed(ids: list[int], cut: int, mask_id: int | None, text: str) -> Prompt:
+    if mask_id is None:
+        return Prompt(ids, cut, len(ids) - 1)
+    if ids.count(mask_id) != 1:
+        raise InputError(
+            f"a prompt holds {ids.count(mask_id)} mask tokens, expected one; take them out of the text: {text!r}"
+        )
+    return Prompt(ids, cut, ids.index(mask_id))
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,8 @@ def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: Lab
     `auto` takes first tokens where all differ, else the mean over each word's tokens. Raises InputError for a word
     without tokens and for labels whose tokens are the same.
     """
-    prompt, _ = render(template, dict.fromkeys(template_fields(template), "text"))
+    before_mask = template.split(f"{{{MASK}}}")[0].rstrip()
+    prompt, _ = render(before_mask, dict.fromkeys(template_fields(template), "text"))
     all_tokens = {label: _tokens_after(tokenizer, prompt, word) for label, word in words.items()}
     for label, tokens in all_tokens.items():
         if not tokens or not words[label].strip():

@@ -41,6 +41,10 @@ class TaskConfig(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name; lower case letters, digits, . _ -")
     source: Source
     template: str = Field(description="the prompt, up to where the label word would follow; fields in braces")
+    masked_template: str | None = Field(
+        None,
+        description="the prompt for masked models, with {mask} where the label word would stand; none: template {mask}",
+    )
     words: dict[str, str] = Field(min_length=2, description="label name -> word that stands for it, in class order")
     metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="the score that is compared")
     label_tokens: Literal["auto", "first", "last", "mean"] = Field(
@@ -56,12 +60,27 @@ class TaskConfig(Strict):
         except ValueError as error:
             raise ValueError(f"template {self.template!r}: {error}; write a field as {{text}}") from error
         fields = set(self.source.columns)
+        masked = self.masked_template
+        if masked is not None and (
+            masked.count("{mask}") != 1 or not any(f"{{{field}}}" in masked for field in fields)
+        ):
+            raise ValueError(
+                f"masked_template {masked!r}: expected {{mask}} once, where the label word stands, and one or more of "
+                f"{sorted(fields)} in braces"
+            )
         if not named or not named <= fields:
             raise ValueError(
                 f"template {self.template!r} names the fields {sorted(named)}; expected one or more of "
                 f"{sorted(fields)} in braces"
             )
         return self
+
+
+def prompt_template(task: TaskConfig, kind: str) -> str:
+    """The template for a kind of model: a masked one needs a place for its mask."""
+    if kind != "masked":
+        return task.template
+    return task.masked_template or f"{task.template} {{mask}}"
 
 
 class ModelConfig(Strict):
@@ -72,6 +91,9 @@ class ModelConfig(Strict):
     hub: str | None = Field(None, description="Hugging Face model id")
     revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
+    quantization: Literal["none", "4bit"] = Field(
+        "none", description="4bit: quantise the blocks on loading; needs bitsandbytes and a GPU"
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelConfig:

@@ -26,6 +26,8 @@ class Model:
         kept_rows: rows of the output matrix with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
         window: longest prompt in tokens; None where the configuration states none.
         layers: names of the layers that can be stored.
+        kind: "causal", "masked" or "seq2seq".
+        four_bit: whether the blocks are quantised on loading.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Model:
     kept_rows: int
     window: int | None
     layers: list[str]
+    kind: str
+    four_bit: bool
 
 
 def find_files(entry: ModelEntry) -> Path:
@@ -55,31 +59,33 @@ def describe(entry: ModelEntry, facts: Facts) -> Model:
     sources = sorted(
         path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".bin")
     )
-    found = facts.get("model 1", sources, lambda: _facts(folder))
-    return Model(entry.config.name, folder, entry.config.dtype, **found)
+    found = facts.get("model 2", sources, lambda: _facts(folder))
+    return Model(entry.config.name, folder, entry.config.dtype, **found, four_bit=entry.config.quantization == "4bit")
 
 
 def _facts(folder: Path) -> dict[str, Any]:
     import torch
     import xxhash
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from vocabsem_core.checkpoints import head_place, load_tokenizer, tokenizer_files, weight_files
-    from vocabsem_core.encoder import layer_names
-    from vocabsem_core.heads import scale_and_softcap
+    from vocabsem_core.architectures import layer_names, scale_and_softcap
+    from vocabsem_core.checkpoints import (
+        head_place,
+        load_tokenizer,
+        model_without_memory,
+        tokenizer_files,
+        weight_files,
+    )
 
     weights = [folder / "config.json", *weight_files(folder)]
     tokenizer = load_tokenizer(folder)
     place = head_place(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with torch.device("meta"):
-        layers = layer_names(AutoModelForCausalLM.from_config(config))
+    kind, model = model_without_memory(folder)
     kept_rows = min(place.rows(), 1 + max(tokenizer.get_vocab().values()))
     head = xxhash.xxh3_128()
     for block in place.blocks(place.rows()):
         head.update(block.contiguous().view(torch.uint8).numpy().data)
     bias = place.read_bias(place.rows())
-    shape = [str(block.dtype) for block in place.blocks(1)], scale_and_softcap(config)
+    shape = [str(block.dtype) for block in place.blocks(1)], scale_and_softcap(model.config)
     return {
         "weights": _digest(weights),
         "tokenizer": _digest(tokenizer_files(folder)),
@@ -87,8 +93,9 @@ def _facts(folder: Path) -> dict[str, Any]:
             {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
         ),
         "kept_rows": kept_rows,
-        "window": getattr(config.get_text_config(), "max_position_embeddings", None),
-        "layers": layers,
+        "window": getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        "layers": layer_names(model),
+        "kind": kind,
     }
 
 

@@ -121,7 +121,7 @@ def test_a_model_whose_logits_are_not_finite_is_refused() -> None:
 def test_a_model_without_a_list_of_blocks_gives_its_head_states() -> None:
     model = tiny.llama()
     model.config.num_hidden_layers = 9  # no list of modules has this length
-    with pytest.raises(InputError, match=r"use layers: \[head\]"):
+    with pytest.raises(InputError, match=r"it has head alone"):
         Encoder(model, ["layer_00"])
     prompts = tiny.prompts(4)
     torch.testing.assert_close(Encoder(model, ["head"]).encode(prompts)["head"], plain_forward(model, prompts)[0][-1])

@@ -10,7 +10,8 @@ from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.data import Split, SplitFile, label_numbers, row_hash, text_rows
+from workflows.config import prompt_template
+from workflows.data import Split, SplitFile, kept_rows, label_numbers, row_hash, text_rows
 from workflows.models import Model
 from workflows.steps import ROWS_PER_SHARD
 
@@ -41,12 +42,11 @@ def fill_texts(work: Work) -> None:
 
     fields, size = sorted(work.identity["fields"]), work.identity["rows_per_shard"]
     rows = text_rows(_file(work), fields)
-    hashes = [row_hash(row) for row in rows]
-    kept = sorted(sorted(range(len(rows)), key=lambda i: (hashes[i], i))[: work.identity["limit"]])
+    kept = kept_rows(rows, work.identity["limit"])
     for shard, start in enumerate(range(0, len(kept), size)):
         part = kept[start : start + size]
         columns: dict[str, Any] = {
-            "row_hash": [hashes[i] for i in part],
+            "row_hash": [row_hash(rows[i]) for i in part],
             **{field: [rows[i][field] for i in part] for field in fields},
         }
         work.out.write_shard(shard, table_of(part, columns))
@@ -85,7 +85,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
         run="workflows.steps.data:fill_verbalizer",
         identity={
             "tokenizer": model.tokenizer,
-            "template": task.config.template,
+            "template": prompt_template(task.config, model.kind),
             "words": [
                 [label, word] for label, word in task.config.words.items()
             ],  # a list: the order of classes counts

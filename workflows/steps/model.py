@@ -10,7 +10,7 @@ from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.config import Encoding, Execution
+from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
 from workflows.models import Model
 
@@ -35,11 +35,10 @@ def head_step(model: Model) -> Step:
 def fill_head(work: Work) -> None:
     """Shards of row_id (the token id), weight [d], bias where there is one; head.json says what follows the product."""
     import torch
-    from transformers import AutoConfig
 
     from orchestration.shards import table_of
-    from vocabsem_core.checkpoints import head_place
-    from vocabsem_core.heads import scale_and_softcap
+    from vocabsem_core.architectures import scale_and_softcap
+    from vocabsem_core.checkpoints import head_place, load_config
 
     folder, rows = Path(work.local["folder"]), work.identity["kept_rows"]
     place = head_place(folder)
@@ -52,7 +51,7 @@ def fill_head(work: Work) -> None:
             columns["bias"] = bias[start : start + len(block)].numpy()
         work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
         start += len(block)
-    scale, softcap = scale_and_softcap(AutoConfig.from_pretrained(folder, local_files_only=True))
+    scale, softcap = scale_and_softcap(load_config(folder))
     work.out.write("head.json", json_bytes({"scale": scale, "softcap": softcap, "bias": bias is not None}))
 
 
@@ -120,16 +119,22 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
         identity={
             "model": model.weights,
             "tokenizer": model.tokenizer,
-            "template": task.config.template,
+            "template": prompt_template(task.config, model.kind),
             "max_tokens": min(limits),
             "dtype": model.dtype,
+            "four_bit": model.four_bit,
             "store_dtype": encoding.store_dtype,
             "layers": list(encoding.layers),
-            "position": "last",
+            "position": {"causal": "last", "masked": "mask", "seq2seq": "decoder first"}[model.kind],
         },
         inputs={"texts": texts},
         local={"batch_tokens": execution.batch_tokens},
-        setup={"folder": str(model.folder), "dtype": model.dtype, "layers": list(encoding.layers)},
+        setup={
+            "folder": str(model.folder),
+            "dtype": model.dtype,
+            "four_bit": model.four_bit,
+            "layers": list(encoding.layers),
+        },
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
         sources=("vocabsem_core.encoder", "vocabsem_core.prompts"),
     )
@@ -147,7 +152,7 @@ class EncodeWorker:
         folder = Path(setup["folder"])
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
-        self._encoder = Encoder(load_model(folder, setup["dtype"], self._device), setup["layers"])
+        self._encoder = Encoder(load_model(folder, setup["dtype"], self._device, setup["four_bit"]), setup["layers"])
 
     @staticmethod
     def shard_count(work: Work) -> int:
@@ -164,7 +169,8 @@ class EncodeWorker:
         texts = read_table(work.inputs["texts"].shards()[shard])
         rows = texts.drop_columns([ROW_ID, "row_hash"]).to_pylist()
         prompts = tokenize(self._tokenizer, work.identity["template"], rows, work.identity["max_tokens"])
-        states = self._encoder.encode([prompt.ids for prompt in prompts], work.local["batch_tokens"])
+        ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
+        states = self._encoder.encode(ids, work.local["batch_tokens"], positions)
         columns = {
             "row_hash": column_array(texts, "row_hash"),
             "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),

@@ -1,0 +1,73 @@
+"""What differs between families of language models: how they are loaded, where their blocks and output heads are."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from vocabsem_core.errors import InputError
+
+Kind = Literal["causal", "masked", "seq2seq"]
+
+
+def kind_of(config: Any) -> Kind:
+    """Whether a configuration is of a causal, masked or encoder-decoder language model.
+
+    Families such as BERT exist as causal and as masked models: the architecture named in the configuration decides,
+    and without a name the masked form.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if getattr(config, "is_encoder_decoder", False):
+        return "seq2seq"
+    masked = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
+    named = config.architectures or [masked]
+    return "masked" if masked is not None and masked in named else "causal"
+
+
+def auto_class(kind: Kind) -> Any:
+    """The transformers class that loads models of a kind with their head."""
+    import transformers
+
+    return {
+        "causal": transformers.AutoModelForCausalLM,
+        "masked": transformers.AutoModelForMaskedLM,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    }[kind]
+
+
+def scale_and_softcap(config: Any) -> tuple[float, float | None]:
+    """What a model's configuration does to its logits after the matrix product.
+
+    A factor before the product (T5's) is in the states already.
+    """
+    scale = getattr(config, "logit_scale", None)  # Cohere
+    if scale is None:
+        scale = 1.0 / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    return float(scale), getattr(config, "final_logit_softcapping", None)  # Gemma
+
+
+def blocks(model: Any) -> torch.nn.ModuleList:
+    """The transformer blocks, of an encoder-decoder the decoder's.
+
+    Raises InputError where there is no list with a module for each block (ALBERT shares one among all).
+    """
+    config = model.config
+    if kind_of(config) == "seq2seq":
+        root, depth = model.get_decoder(), getattr(config, "num_decoder_layers", None) or config.decoder_layers
+    else:
+        root, depth = model, config.num_hidden_layers
+    for module in root.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
+            return module
+    raise InputError(f"{type(model).__name__}: found no list of {depth} blocks; use layers: [head]")
+
+
+def layer_names(model: Any) -> list[str]:
+    """All layers that can be read, first to last: layer_00, ..., head; head alone where the blocks are not listed."""
+    try:
+        depth = len(blocks(model))
+    except InputError:
+        return ["head"]
+    return [f"layer_{k:02d}" for k in range(depth + 1)] + ["head"]
