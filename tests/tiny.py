@@ -148,14 +148,14 @@ def _build(architecture: str, settings: dict[str, Any], head: str = "CausalLM") 
     return model.eval()
 
 
-def tokenizer(bos: bool = False, trim_offsets: bool = False) -> Any:
+def tokenizer(bos: bool = False, trim_offsets: bool = False, mask: bool = False) -> Any:
     """Byte-level BPE, trained in memory; `trim_offsets` as GPT-NeoX has it (spaces are left out of tokens' places)."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<s>"],
+        special_tokens=["<s>", "<mask>"] if mask else ["<s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -169,8 +169,8 @@ def tokenizer(bos: bool = False, trim_offsets: bool = False) -> Any:
 
 def masked_tokenizer() -> Any:
     """The tokenizer with a mask token, and special tokens around each prompt, as BERT has."""
-    made = tokenizer(bos=True)
-    made.add_special_tokens({"mask_token": "<mask>"})
+    made = tokenizer(bos=True, mask=True)
+    made.mask_token = "<mask>"
     return made
 
 

@@ -67,6 +67,11 @@ class Encoder:
         """
         if not all(prompts) or not prompts:
             raise InputError("a prompt has no tokens, or there is none; give the template words of its own")
+        known, largest = self._model.get_input_embeddings().weight.shape[0], max(map(max, prompts))
+        if largest >= known:
+            raise InputError(
+                f"token id {largest} is beyond the model's {known} embeddings; its tokenizer is another model's"
+            )
         places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
         if not self._checked:
             self._check(prompts[:_CHECKED_PROMPTS], places)

@@ -13,6 +13,8 @@ from workflows.catalog import ModelEntry
 from workflows.errors import ConfigError
 from workflows.hub import hub_model
 
+_NO_LIMIT = 10**9  # tokenizers without a limit state a huge number
+
 
 @dataclass(frozen=True)
 class Model:
@@ -24,7 +26,7 @@ class Model:
         dtype: of the forward pass.
         weights, tokenizer, head: digests of content.
         kept_rows: rows of the output matrix with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
-        window: longest prompt in tokens; None where the configuration states none.
+        window: longest prompt in tokens, the smaller of configuration and tokenizer; None where neither states it.
         layers: names of the layers that can be stored.
         kind: "causal", "masked" or "seq2seq".
         four_bit: whether the blocks are quantised on loading.
@@ -59,7 +61,7 @@ def describe(entry: ModelEntry, facts: Facts) -> Model:
     sources = sorted(
         path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".bin")
     )
-    found = facts.get("model 2", sources, lambda: _facts(folder))
+    found = facts.get("model 3", sources, lambda: _facts(folder))
     return Model(entry.config.name, folder, entry.config.dtype, **found, four_bit=entry.config.quantization == "4bit")
 
 
@@ -93,10 +95,16 @@ def _facts(folder: Path) -> dict[str, Any]:
             {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
         ),
         "kept_rows": kept_rows,
-        "window": getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        "window": _window(model.config, tokenizer),
         "layers": layer_names(model),
         "kind": kind,
     }
+
+
+def _window(config: Any, tokenizer: Any) -> int | None:
+    """RoBERTa's configuration counts two positions more than can be used, which its tokenizer knows."""
+    stated = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    return min((limit for limit in stated if limit is not None and limit < _NO_LIMIT), default=None)
 
 
 def _digest(paths: list[Path]) -> str:

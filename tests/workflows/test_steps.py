@@ -1,0 +1,181 @@
+"""Steps on tiny random models of each kind, inline: whole comparisons, truncation, and data that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from orchestration.executor import InlineEngine, Outcome, run_plan
+from orchestration.facts import Facts
+from orchestration.graph import in_order
+from orchestration.plan import make_plan
+from orchestration.store import Store, open_store
+from tests import tiny
+from vocabsem_core.basis import RCOND
+from workflows.compare import Cell, comparison
+from workflows.config import CompareConfig
+from workflows.errors import ConfigError
+from workflows.materials import read_column, read_states
+from workflows.report import read_result, truncations
+from workflows.steps.model import _RCOND, stored_states
+
+Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]
+ROWS = [
+    {"text": f"a {'fine' if i % 2 else 'dull'} film number {i}", "label": "good" if i % 2 else "bad"} for i in range(24)
+]
+TASK = {
+    "name": "films",
+    "source": {"train": "train.jsonl", "test": "test.jsonl"},
+    "template": "review: {text}\n sentiment:",
+    "words": {"bad": "negative", "good": "positive"},
+}
+METHODS = ["zero-shot", "affinity", "calibration", "linear-probe", "knn"]
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Compared:
+    """Run a comparison on a tiny model; store, cells, and outcomes by label."""
+
+    def call(
+        model: Any = None, rows: list[dict] = ROWS, task: dict = TASK, **changes: Any
+    ) -> tuple[Store, list[Cell], dict[str, Outcome]]:
+        folder = tmp_path / "model"
+        if not folder.exists():
+            tiny.save(folder, model or tiny.gpt2())
+            if model is not None and type(model).__name__.endswith("MaskedLM"):
+                tiny.masked_tokenizer().save_pretrained(folder)
+        for split, order in (("train", rows[::-1]), ("test", rows)):
+            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in order), encoding="utf-8")
+        (tmp_path / "films.yaml").write_text(json.dumps(task))  # JSON is YAML
+        document = {
+            "workflow": "compare",
+            "models": ["model"],
+            "tasks": ["films.yaml"],
+            "methods": METHODS,
+            "seeds": [0],
+        }
+        config = CompareConfig.model_validate({**document, "search": {"trials": 0}, **changes})
+        store = open_store(tmp_path / "store")
+        cells = comparison(config, tmp_path, None, Facts(tmp_path / "facts.json"))
+        plan = make_plan([cell.score for cell in cells], store)
+        outcomes = run_plan(plan, lambda: InlineEngine(store, lambda *_: None), lambda *_: None)
+        return store, cells, {entry.step.label: outcomes[entry.step.key] for entry in plan}
+
+    return call
+
+
+def failure(outcomes: dict[str, Outcome]) -> Outcome:
+    (only,) = {outcome.error: outcome for outcome in outcomes.values() if outcome.state == "failed"}.values()
+    return only
+
+
+@pytest.mark.parametrize("name", [*tiny.ALL, *tiny.MASKED, *tiny.SEQ2SEQ])
+def test_every_kind_of_model_goes_from_text_to_scores(name: str, compare: Compared) -> None:
+    model = {**tiny.ALL, **tiny.MASKED, **tiny.SEQ2SEQ}[name]()
+    store, cells, outcomes = compare(model, encoding={"max_tokens": 100})
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    results = [found[0] for cell in cells if (found := read_result(cell, store))]
+    assert [result.method for result in results] == METHODS
+    assert all(0 <= result.low <= result.mean <= result.high <= 1 and result.n_test == 24 for result in results)
+
+
+def test_zero_shot_predicts_what_a_plain_forward_predicts(compare: Compared) -> None:
+    store, cells, _ = compare(tiny.phi())
+    model, tokenizer = tiny.phi(), tiny.tokenizer()
+    words = [tokenizer(f" {word}")["input_ids"][0] for word in TASK["words"].values()]
+    expected = []
+    for row in ROWS:
+        ids = torch.tensor([tokenizer(TASK["template"].format(**row))["input_ids"]])
+        expected.append(int(model(input_ids=ids).logits[0, -1, words].argmax()))
+    fit = store.find(cells[0].fits[0])
+    assert read_column(fit, "prediction").tolist() == expected
+
+
+def test_stored_states_are_a_plain_forwards_states_in_row_order(compare: Compared) -> None:
+    store, cells, _ = compare(tiny.llama(), encoding={"layers": ["layer_01", "head"], "store_dtype": "float32"})
+    encode = cells[0].fits[0].inputs["test"]
+    model, tokenizer = tiny.llama(), tiny.tokenizer()
+    for layer, place in (("layer_01", 1), ("head", 2)):
+        states = read_states(store.find(encode), layer)
+        for row, expected in zip(ROWS, states, strict=True):
+            ids = torch.tensor([tokenizer(TASK["template"].format(**row))["input_ids"]])
+            hidden = model(input_ids=ids, output_hidden_states=True).hidden_states[place][0, -1]
+            torch.testing.assert_close(expected, hidden, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prompt_longer_than_the_window_is_cut_counted_and_reported(compare: Compared) -> None:
+    long = [{"text": "word " * 200, "label": "good"}, *ROWS]
+    store, cells, outcomes = compare(tiny.gpt2(), rows=long)
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    lines = truncations(cells, store)
+    assert len(lines) == 2
+    assert lines[0].startswith("encode model films test: 1 of 25 prompts cut to 128 tokens (")
+
+
+def test_a_limit_takes_rows_by_content_whatever_their_order(compare: Compared) -> None:
+    store, cells, _ = compare(limit={"train": 12, "test": 6})
+    texts = cells[0].fits[0].inputs["test"].inputs["texts"]
+    kept = {table["text"] for table in _texts(store, texts)}
+    store, cells, _ = compare(rows=ROWS[::-1], limit={"train": 12, "test": 6})
+    again = {table["text"] for table in _texts(store, cells[0].fits[0].inputs["test"].inputs["texts"])}
+    assert kept == again
+    assert len(kept) == 6
+
+
+def _texts(store: Store, step: Any) -> list[dict]:
+    from workflows.materials import read_tables
+
+    return [row for table in read_tables(store.find(step)) for row in table.to_pylist()]
+
+
+def test_only_the_scoring_step_reads_test_labels(compare: Compared) -> None:
+    _, cells, _ = compare()
+    for step in in_order([cell.score for cell in cells]):
+        reads = [source.label for source in step.inputs.values()]
+        assert ("labels films test" in reads) == (step.name == "score")
+
+
+def test_a_class_with_too_few_rows_is_named(compare: Compared) -> None:
+    rows = [row for row in ROWS if row["label"] == "bad"] + ROWS[1:2]
+    told = failure(compare(rows=rows, methods=["linear-probe"])[2])
+    assert told.error.startswith("label 'good' has 1 training rows; at least two are needed")
+    assert told.exit_code == 2
+
+
+def test_a_label_without_a_word_is_named_with_its_row(compare: Compared) -> None:
+    told = failure(compare(rows=[*ROWS, {"text": "so so", "label": "goood"}], methods=["zero-shot"])[2])
+    assert "row 25: label 'goood' has no word in the task's `words`; did you mean 'good'?" in told.error
+
+
+def test_labels_of_the_same_tokens_are_both_named(compare: Compared) -> None:
+    same = {**TASK, "words": {"bad": "film", "good": "film"}}
+    told = failure(compare(task=same, methods=["affinity"])[2])
+    assert "labels 'bad' and 'good' have the same tokens" in told.error
+
+
+def test_a_masked_model_without_a_mask_token_is_told_so(compare: Compared, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "model", tiny.bert())
+    assert "has no mask token" in failure(compare(methods=["zero-shot"])[2]).error
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_name_the_layer(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"layer head: .* not finite; try dtype: float32"):
+        stored_states("head", torch.tensor([[1.0, value]]), "float16")
+
+
+def test_states_too_large_for_the_stored_precision_name_the_layer_and_the_way_out() -> None:
+    large = torch.tensor([[1.0, 70000.0]])
+    with pytest.raises(ConfigError, match=r"layer layer_03: states up to 7e\+04 do not fit float16; .*float32"):
+        stored_states("layer_03", large, "float16")
+    np.testing.assert_array_equal(stored_states("layer_03", large, "float32"), large.numpy())
+
+
+def test_the_plan_uses_the_cores_rcond() -> None:
+    assert _RCOND == RCOND
