@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from orchestration.errors import ClusterError
 from orchestration.executor import Emit, Finished, worker_name
@@ -27,6 +29,7 @@ import ray
 import ray.exceptions
 
 _RETRIES = 3  # of work whose process died; an exception in a step is not retried
+_KNOCK_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
 
 
@@ -155,12 +158,20 @@ def _connect(address: str | None) -> None:
         ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         return
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, give its host:port, "
             "and set RAY_AUTH_MODE=token where it asks for a token; or leave the address out to run on this machine."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Open and close a connection: Ray itself waits 20 seconds for a cluster that is not there, or ends the process."""
+    place = urlsplit(address if "//" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=_KNOCK_SECONDS).close()
 
 
 def _actors(step: Step, setup: Mapping[str, Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from workflows.catalog import task_names
 from workflows.cli import app
 from workflows.config import CompareConfig, TaskConfig
 from workflows.methods import METHODS
+from workflows.reference import pages
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -74,3 +75,15 @@ def test_every_field_of_the_yaml_says_what_it_means():
         for name, field in model.model_fields.items():
             described = field.description or getattr(field.annotation, "__doc__", "") or name == "workflow"
             assert described, f"{model.__name__}.{name}"
+
+
+def test_reference_pages_are_what_the_code_says():
+    for name, text in pages().items():
+        stored = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+        assert stored == text, f"docs/{name} is old: python -m workflows.reference docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target

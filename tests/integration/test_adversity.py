@@ -1,0 +1,89 @@
+"""What is not the user's files' fault: a full disk, a cluster that does not answer."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestration.errors import StoreError
+from orchestration.executor import InlineEngine, run_plan
+from orchestration.files import TEMPORARY
+from orchestration.plan import make_plan
+from orchestration.store import open_store
+from tests.orchestration.steps import number, squares, total
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(store, *targets):
+    quiet = lambda *_: None  # noqa: E731
+    plan = make_plan(targets, store)
+    outcomes = run_plan(plan, lambda: InlineEngine(store, quiet), quiet)
+    return {entry.step.label: outcomes[entry.step.key] for entry in plan}
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow past 8 KiB in this process: a write fails half-way, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_a_clear_error_and_what_is_committed_stays(tmp_path, small_files):
+    store = open_store(tmp_path / "store")
+    large, small = number(5000), number(3)
+    outcomes = run(store, total(large), total(small, factor=2.0))
+    assert outcomes["number 5000"].state == "failed"
+    assert "cannot be written" in outcomes["number 5000"].error
+    assert "make room and run again" in outcomes["number 5000"].error
+    assert outcomes["total x 2.0"].state == "ran"
+    assert not list(store.root.glob(f"*/*/{TEMPORARY}*"))
+    assert all(not list(artifact.damages(every_byte=True)) for artifact in store.artifacts())
+
+
+def test_after_room_is_made_the_same_run_finishes(tmp_path):
+    store = open_store(tmp_path / "store")
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "from pathlib import Path; from tests.integration.test_adversity import run, number, total, open_store\n"
+        "print(run(open_store(Path(sys.argv[1])), total(number(5000)))['number 5000'].state)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", program, str(store.root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "failed\n"
+    assert {outcome.state for outcome in run(store, total(number(5000))).values()} == {"ran"}
+    assert store.find(total(number(5000))).json("total.json") == sum(range(5000))
+
+
+def test_a_store_that_vanishes_under_a_run_is_an_error_not_a_traceback(tmp_path):
+    store = open_store(tmp_path / "store")
+    (store.root / "squares").write_text("a file where the folder should be")
+    outcome = run(store, squares(2))["squares 2"]
+    assert (outcome.state, outcome.exit_code) == ("failed", StoreError.exit_code)
+    assert "cannot be written" in outcome.error
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "http://127.0.0.1:9"])
+def test_a_cluster_that_does_not_answer_says_what_to_do(address, tmp_path):
+    """In a process of its own, since this one may be connected to a cluster."""
+    program = (
+        "import sys; from pathlib import Path; from orchestration.store import open_store\n"
+        "from orchestration.ray_engine import RayEngine; from orchestration.errors import ClusterError\n"
+        "try: RayEngine(open_store(Path(sys.argv[1])), lambda *_: None, sys.argv[2])\n"
+        "except ClusterError as error: print(error.exit_code, error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", program, str(tmp_path / "store"), address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith(f"2 no Ray cluster answers at '{address}'"), done.stderr
+    assert "leave the address out to run on this machine" in done.stdout
