@@ -15,7 +15,7 @@ from orchestration.graph import in_order
 from orchestration.plan import make_plan
 from orchestration.store import open_store
 from tests.chaos.driver import targets
-from tests.orchestration.steps import squares
+from tests.orchestration.steps import number, squares, total
 
 REPOSITORY = Path(__file__).parents[2]
 FILES_MADE = 6 + 10 + 5  # of the steps number, squares and total; held by test_the_kill_points_above_are_all_there_are
@@ -80,18 +80,40 @@ def test_the_kill_points_above_are_all_there_are(tmp_path):
     assert drive(tmp_path / "store", "inline", tmp_path / "log", str(FILES_MADE + 1), "before").wait() == 0
 
 
-def test_a_worker_killed_within_a_shard_is_retried_and_the_run_ends_well(tmp_path, ray_cluster):
+def run_on_ray(store, *targets):
     from orchestration.ray_engine import RayEngine
 
-    store, log = open_store(tmp_path / "store"), tmp_path / "log"
-    target = squares(4, log, workers=1, kill_at={"shard": 2, "once": str(tmp_path / "killed")})
     quiet = lambda *_: None  # noqa: E731
-    outcomes = run_plan(make_plan([target], store), lambda: RayEngine(store, quiet), quiet)
-    assert outcomes[target.key].state == "ran"
-    assert (tmp_path / "killed").exists()
-    assert sorted(line for line in filled(log) if line != "start") == [f"shard {i}" for i in range(4)]
+    outcomes = run_plan(make_plan(targets, store), lambda: RayEngine(store, quiet), quiet)
+    return {outcome.state for outcome in outcomes.values()}
+
+
+def run_inline(store, *targets):
+    quiet = lambda *_: None  # noqa: E731
+    run_plan(make_plan(targets, store), lambda: InlineEngine(store, quiet), quiet)
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+def test_a_worker_killed_around_a_shard_is_replaced_and_the_run_ends_well(moment, tmp_path, ray_cluster):
+    store, log, killed = open_store(tmp_path / "store"), tmp_path / "log", tmp_path / "killed"
+    target = squares(4, log, workers=1, kill_at={"shard": 2, "moment": moment, "once": str(killed)})
+    assert run_on_ray(store, target) == {"ran"}
+    assert killed.exists()
+    assert {line for line in filled(log) if line != "start"} == {f"shard {i}" for i in range(4)}
     other = open_store(tmp_path / "other")
-    run_plan(make_plan([squares(4)], other), lambda: InlineEngine(other, quiet), quiet)
+    run_inline(other, squares(4))
+    assert data_files(other.root) == data_files(store.root)
+    assert not list(store.root.glob(f"*/*/{TEMPORARY}*"))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_task_killed_around_its_work_is_run_again_and_ends_in_the_same_bytes(moment, tmp_path, ray_cluster):
+    store, killed = open_store(tmp_path / "store"), tmp_path / "killed"
+    kill_at = {"shard": 0, "moment": moment, "once": str(killed)}
+    assert run_on_ray(store, total(number(5, kill_at=kill_at))) == {"ran"}
+    assert killed.exists()
+    other = open_store(tmp_path / "other")
+    run_inline(other, total(number(5)))
     assert data_files(other.root) == data_files(store.root)
 
 

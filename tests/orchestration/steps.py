@@ -26,8 +26,10 @@ def number(value: int, **local: Any) -> Step:
 
 
 def fill_number(work: Work) -> None:
+    _die(work, 0, "before")
     _told(work)
     work.out.write_shard(0, table_of(range(work.identity["value"]), {"x": np.arange(work.identity["value"]) * 1.0}))
+    _die(work, 0, "after")
 
 
 def total(*sources: Step, factor: float = 1.0, **local: Any) -> Step:
@@ -74,7 +76,7 @@ def squares(shards: int, log: Path | None = None, workers: int | None = None, **
 
 
 class Squares:
-    """The worker of `squares`. `kill_at` in `local`: {"shard": i, "once": file} kills the process within that shard."""
+    """The worker of `squares`. With `kill_at` in `local` it ends its process once, at a shard and a moment."""
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         _append(setup["log"], "start")
@@ -84,15 +86,27 @@ class Squares:
         return int(work.identity["shards"])
 
     def fill(self, work: Work, shard: int) -> None:
-        kill = work.local.get("kill_at")
-        if kill and kill["shard"] == shard and not Path(kill["once"]).exists():
-            Path(kill["once"]).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        _die(work, shard, "before")
         time.sleep(work.local.get("seconds", 0))
         if shard == work.local.get("fail_at"):
             raise UsersMistake(f"shard {shard} cannot be filled")
         _append(work.local["log"], f"shard {shard}")
+        if _dies_here(work, shard, "within"):  # half a file is staged, as by a writer killed while it writes
+            (work.out.folder / ".tmp-0-part-00000.arrow").write_bytes(b"ARROW1 half of a sha")
+            _die(work, shard, "within")
         work.out.write_shard(shard, table_of([shard], {"x": np.array([float(shard * shard)])}), {"device": "cpu"})
+        _die(work, shard, "after")
+
+
+def _dies_here(work: Work, shard: int, moment: str) -> bool:
+    kill = work.local.get("kill_at")
+    return bool(kill) and (kill["shard"], kill["moment"]) == (shard, moment) and not Path(kill["once"]).exists()
+
+
+def _die(work: Work, shard: int, moment: str) -> None:
+    if _dies_here(work, shard, moment):
+        Path(work.local["kill_at"]["once"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _told(work: Work) -> None:
