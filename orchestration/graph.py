@@ -80,7 +80,12 @@ class Step:
     @property
     def folder(self) -> str:
         """Where the artifact lies below the store."""
-        return f"{self.name}/{self.key[:KEY_CHARACTERS]}"
+        return folder_of(self.name, self.key)
+
+
+def folder_of(name: str, key: str) -> str:
+    """Where the artifact of a step and key lies below the store."""
+    return f"{name}/{key[:KEY_CHARACTERS]}"
 
 
 def key_of(payload: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestration.errors import DamagedArtifact
-from orchestration.graph import Step, in_order
+from orchestration.graph import Step, folder_of, in_order, key_of
 from orchestration.store import Store, source_digests
 
 State = Literal["cached", "run", "blocked"]
@@ -53,27 +53,52 @@ def _drift(step: Step, recorded: Mapping[str, str]) -> str:
 
 
 def _reason(step: Step, store: Store, plan: Mapping[str, Planned]) -> str:
-    """Compare with the nearest artifact of the same step: the fewest differing fields, the newest of equals."""
-    known = [_flat(payload) for payload in _payloads(step, store)]
-    if not known:
+    found = nearest(step.payload, store)
+    if found is None:
         return "never made"
-    mine = _flat(step.payload)
-    nearest = min(known, key=lambda other: len(_differences(mine, other)))
-    changes = _differences(mine, nearest)
+    changes = found.changes
     if len(changes) > _SHOWN_CHANGES:
         return f"never made; the nearest {step.name} differs in {', '.join(changes)}"
     labels = {source.key: source.label for source in step.inputs.values()}
     return "; ".join(_phrase(field, *change, labels, plan) for field, change in changes.items())
 
 
-def _payloads(step: Step, store: Store) -> list[dict[str, Any]]:
-    folder = store.root / step.name
-    identities = sorted(folder.glob("*/identity.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [
-        json.loads(path.read_text())
+@dataclass(frozen=True)
+class Nearest:
+    """The artifact of the same step that differs in the fewest fields, the newest of equals.
+
+    Attributes:
+        folder: below the store.
+        changes: field -> (its value there, the value asked about), either of them ABSENT where it has no such field.
+    """
+
+    folder: str
+    changes: Mapping[str, tuple[Any, Any]]
+
+
+def nearest(payload: Mapping[str, Any], store: Store) -> Nearest | None:
+    """The nearest other artifact to what a step's payload asks for, or None where the step has no other."""
+    mine = folder_of(payload["step"], key_of(payload))
+    identities = sorted(
+        (store.root / payload["step"]).glob("*/identity.json"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    others = [
+        Nearest(folder, differences(json.loads(path.read_text()), payload))
         for path in identities
-        if (path.parent / "COMMITTED").is_file() and path.parent != store.root / step.folder
+        if (folder := str(path.parent.relative_to(store.root))) != mine and (path.parent / "COMMITTED").is_file()
     ]
+    return min(others, key=lambda other: len(other.changes), default=None)
+
+
+ABSENT = object()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two payloads differ, as dotted names, with both values; ABSENT for a field one lacks."""
+    before, after = _flat(old), _flat(new)
+    fields = sorted(before.keys() | after.keys())
+    pairs = {field: (before.get(field, ABSENT), after.get(field, ABSENT)) for field in fields}
+    return {field: (old, new) for field, (old, new) in pairs.items() if old is ABSENT or new is ABSENT or old != new}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -82,20 +107,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.lstrip("."): list(value) if isinstance(value, tuple) else value}
 
 
-_ABSENT = object()
-
-
-def _differences(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    fields = sorted(mine.keys() | other.keys())
-    pairs = {field: (other.get(field, _ABSENT), mine.get(field, _ABSENT)) for field in fields}
-    return {field: (old, new) for field, (old, new) in pairs.items() if old is _ABSENT or new is _ABSENT or old != new}
-
-
 def _phrase(field: str, old: Any, new: Any, labels: Mapping[str, str], plan: Mapping[str, Planned]) -> str:
-    if field.startswith("inputs.") and new is not _ABSENT:
+    if field.startswith("inputs.") and new is not ABSENT:
         return f"input {labels[new]} {'will run' if plan[new].state == 'run' else 'is another'}"
-    return f"{field.removeprefix('identity.')} {_shown(old)} -> {_shown(new)}"
+    return f"{field.removeprefix('identity.')} {shown(old)} -> {shown(new)}"
 
 
-def _shown(value: Any) -> str:
-    return "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+def shown(value: Any) -> str:
+    """A field's value for a person to read."""
+    return "(absent)" if value is ABSENT else json.dumps(value, ensure_ascii=False)

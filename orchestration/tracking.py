@@ -42,6 +42,8 @@ class TrackedRun:
 class TrackingError(Exception):
     """MLflow could not be written; the run's own files are not touched by that."""
 
+    exit_code = 1
+
 
 def default_uri(store: Path) -> str:
     """A SQLite database beside the store."""

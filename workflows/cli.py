@@ -6,12 +6,32 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from workflows.errors import ConfigError
+from workflows.options import (
+    AsJson,
+    AsMermaid,
+    AsTree,
+    DataDir,
+    Executor,
+    Key,
+    KeyOrRun,
+    ModelName,
+    RunA,
+    RunB,
+    SomeRun,
+    StorePath,
+    TrackingUri,
+    Word,
+    WorkflowFile,
+    open_store,
+    tracking_uri,
+)
 
 app = typer.Typer(
     help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is "
@@ -20,27 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-
-WorkflowFile = Annotated[Path, typer.Argument(metavar="FILE", help="Workflow file (YAML).")]
-StorePath = Annotated[
-    Path | None,
-    typer.Option(
-        "--store", help="Folder of the artifacts [default: $VOCABSEM_STORE, the file's `store`, ./.vocabsem/store]."
-    ),
-]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.")
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store]."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Executor = Annotated[
-    str | None, typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger.")
-]
 
 
 @app.command()
@@ -54,44 +53,122 @@ def run(
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
     started = time.monotonic()
-    from workflows import report, session
+    from workflows import progress, report, session
 
     opened = _session(file, store, data_dir, mlflow)
     execution = opened.config.execution.model_copy(update={"executor": executor} if executor else {})
-    done = session.run(opened, execution, _say)
+    done = session.run(opened, execution, _say, progress.watching_on(sys.stderr))
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps(report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)))
     else:
         _show(done, opened.store.root, seconds)
-    if done.failures:
-        for label, outcome in done.failures:
-            _say(f"{label} failed: {outcome.error}")
-        _say(f"What was finished is kept. After the cause is mended, go on with:  {_command()}")
-        raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in done.failures) else 1)
+    _end_if(done.failures)
 
 
 @app.command()
-def plan(file: WorkflowFile, store: StorePath = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def plan(
+    file: WorkflowFile,
+    store: StorePath = None,
+    data_dir: DataDir = None,
+    tree: AsTree = False,
+    mermaid: AsMermaid = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what a run would do, and why: each step cached, to run because of something, or blocked. Runs nothing."""
-    planned = _session(file, store, data_dir, None).plan()
+    if tree + mermaid + as_json > 1:
+        raise ConfigError("--tree, --mermaid and --json are three forms of one plan; give one of them")
+    opened = _session(file, store, data_dir, None)
+    planned = opened.plan()
     if as_json:
-        print(
-            json.dumps(
-                {"steps": [{"name": p.step.label, "key": p.step.key, "state": p.state, "why": p.why} for p in planned]}
-            )
-        )
+        steps = [{"name": p.step.label, "key": p.step.key, "state": p.state, "why": p.why} for p in planned]
+        print(json.dumps({"steps": steps}))
         return
-    for entry in planned:
+    if mermaid or tree:
+        from orchestration.drawing import plan_mermaid, plan_tree
+
+        print(plan_mermaid(planned) if mermaid else plan_tree(opened.targets, planned))
+    if mermaid:
+        return
+    for entry in planned if not tree else ():
         print(f"{entry.state:8} {entry.step.label}" + (f"   because {entry.why}" if entry.why else ""))
     counts = {state: sum(entry.state == state for entry in planned) for state in ("cached", "run", "blocked")}
     print(f"{counts['cached']} cached, {counts['run']} to run, {counts['blocked']} blocked")
 
 
 @app.command()
+def validate(file: WorkflowFile, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check a workflow file and all it names without running it, and show every problem. Exit status 2 if any."""
+    from workflows.validate import findings_document, findings_text
+    from workflows.validate import validate as check
+
+    findings = check(file, _folder(data_dir))
+    _print(findings_document(file, findings), as_json, lambda _: findings_text(file, findings))
+    if findings.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def basis(model: ModelName, word: Word = None, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Compute the semantic basis of a model's head from its file, without loading the model, and show its measures."""
+    from workflows.semantics import basis_document, basis_text, make_basis
+
+    made = make_basis(model, open_store(store), _say)
+    _end_if(made.failures)
+    _print(basis_document(made, word or []), as_json, basis_text)
+
+
+@app.command()
+def show(key_or_run: KeyOrRun, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Show all that is known of an artifact or a run."""
+    from orchestration.lookup import find_either
+    from orchestration.store import Artifact
+    from workflows.inspect import artifact_document, artifact_text, run_document, run_text
+
+    opened = open_store(store)
+    found = find_either(key_or_run, opened)
+    if isinstance(found, Artifact):
+        _print(artifact_document(found, opened), as_json, artifact_text)
+    else:
+        _print(run_document(found), as_json, run_text)
+
+
+@app.command()
+def why(key: Key, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Say why an artifact is the one it is: its fields and inputs, how the nearest other differs, which runs use it."""
+    from orchestration.lookup import find_artifact
+    from workflows.inspect import why_document, why_text
+
+    opened = open_store(store)
+    _print(why_document(find_artifact(key, opened), opened), as_json, why_text)
+
+
+@app.command()
+def diff(run_a: RunA, run_b: RunB, store: StorePath = None, as_json: AsJson = False) -> None:
+    """Compare two runs: which steps differ and in what, and the results side by side."""
+    from orchestration.lookup import find_run
+    from workflows.difference import diff_document, diff_text
+
+    opened = open_store(store)
+    _print(diff_document(find_run(run_a, opened), find_run(run_b, opened)), as_json, diff_text)
+
+
+@app.command()
+def sync(run: SomeRun = None, store: StorePath = None, mlflow: TrackingUri = None, as_json: AsJson = False) -> None:
+    """Fill MLflow from the records of runs: what it lacks is added, nothing doubles."""
+    from orchestration.tracking import default_uri
+    from workflows.sync import sync as fill_in
+    from workflows.sync import synced_text
+
+    opened = open_store(store)
+    done = list(fill_in(opened, tracking_uri(mlflow) or default_uri(opened.root), run))
+    _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
+
+
+@app.command()
 def verify(store: StorePath = None, as_json: AsJson = False) -> None:
     """Read every byte of every artifact and compare it with the checksums. Exit status 1 where something is damaged."""
-    artifacts = _store(store).artifacts()
+    artifacts = open_store(store).artifacts()
     damaged = [damage for artifact in artifacts for damage in artifact.damages(every_byte=True)]
     if as_json:
         print(json.dumps({"checked": len(artifacts), "damaged": [vars(damage) for damage in damaged]}))
@@ -116,7 +193,7 @@ def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
             "bytes": sum(entry["bytes"] for entry in artifact.manifest["files"].values()),
             "finished": artifact.json("provenance.json")["finished"],
         }
-        for artifact in _store(store).artifacts()
+        for artifact in open_store(store).artifacts()
     ]
     if as_json:
         print(json.dumps({"artifacts": rows}))
@@ -138,7 +215,7 @@ def ui(
     """Browse results in MLflow: starts its server on localhost and prints the address."""
     from orchestration.tracking import database_file, default_uri, server_command
 
-    uri = _tracking_uri(mlflow) or default_uri(_store(store).root)
+    uri = tracking_uri(mlflow) or default_uri(open_store(store).root)
     database = database_file(uri)
     if database is None:
         raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
@@ -166,21 +243,29 @@ def _session(file: Path, store: Path | None, data_dir: Path | None, mlflow: str 
     from workflows.session import open_session
     from workflows.yaml_file import read_yaml
 
+    folder = _folder(data_dir)
+    config = read_yaml(file, CompareConfig)
+    return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
+
+
+def _folder(data_dir: Path | None) -> Path | None:
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {data_dir}: no such folder")
-    config = read_yaml(file, CompareConfig)
-    return open_session(config, file, _store(store, config.store), data_dir, _tracking_uri(mlflow))
+    return data_dir
 
 
-def _store(given: Path | None, configured: Path | None = None) -> Any:
-    from orchestration.store import open_store
-
-    environment = os.environ.get("VOCABSEM_STORE")
-    return open_store(given or (Path(environment) if environment else None) or configured or Path(".vocabsem/store"))
+def _print(document: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    print(json.dumps(document) if as_json else text(document))
 
 
-def _tracking_uri(given: str | None) -> str | None:
-    return given or os.environ.get("MLFLOW_TRACKING_URI")
+def _end_if(failures: list[tuple[str, Any]]) -> None:
+    """Exit status 2 where all failures are the user's mistakes, else 1."""
+    if not failures:
+        return
+    for label, outcome in failures:
+        _say(f"{label} failed: {outcome.error}")
+    _say(f"What was finished is kept. After the cause is mended, go on with:  {_command()}")
+    raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
 
 
 def _show(done: Any, store: Path, seconds: float) -> None:

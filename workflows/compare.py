@@ -45,13 +45,13 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         fixed_settings(method)
     tasks = [find_task(reference, base, data_dir) for reference in config.tasks]
     models = [describe(find_model(reference, base), facts) for reference in config.models]
-    _differ("model", [model.name for model in models])
-    _differ("task", [task.config.name for task in tasks])
+    must_differ("model", [model.name for model in models])
+    must_differ("task", [task.config.name for task in tasks])
     return [cell for model in models for task in tasks for cell in _cells(config, model, task, facts)]
 
 
-def _differ(kind: str, names: list[str]) -> None:
-    """Results are told apart by names."""
+def must_differ(kind: str, names: list[str]) -> None:
+    """Results are told apart by names. Raises ConfigError where two are the same."""
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two {kind}s are named {name!r}; give one a `name` of its own in a {kind} YAML file")

@@ -101,44 +101,77 @@ def _as_text(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _must_have(path: Path, names: Sequence[str], columns: list[str]) -> None:
-    for name in names:
-        if name not in columns:
-            raise ConfigError(f"{path}: no column {name!r}; {nearest(name, columns)}. Name it in the task's `source`.")
+    missing = [
+        f"{path}: no column {name!r}; {nearest(name, columns)}. Name it in the task's `source`."
+        for name in names
+        if name not in columns
+    ]
+    if missing:
+        raise ConfigError("\n".join(missing))
 
 
 def text_rows(file: SplitFile, fields: Sequence[str]) -> list[dict[str, str]]:
     """The prompt fields of every row. Raises ConfigError for one that is empty or not text."""
+    rows, problems = checked_texts(file, fields)
+    _refuse_first(problems)
+    return rows
+
+
+def checked_texts(file: SplitFile, fields: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """The prompt fields of every row, and what is wrong with them: texts that are empty or not text."""
     columns = read_columns(file.path, [file.columns[field] for field in fields])
     rows = [
         dict(zip(fields, values, strict=True))
         for values in zip(*(columns[file.columns[field]] for field in fields), strict=True)
     ]
-    for number, row in enumerate(rows):
-        for field, value in row.items():
-            if not isinstance(value, str) or not value.strip():
-                raise ConfigError(
-                    f"{file.path}: row {number + 1}: column {file.columns[field]!r} is {value!r}; expected text that "
-                    "is not empty"
-                )
-    return rows
+    problems = [
+        f"{file.path}: row {number + 1}: column {file.columns[field]!r} is {value!r}; expected text that is not empty"
+        for number, row in enumerate(rows)
+        for field, value in row.items()
+        if not isinstance(value, str) or not value.strip()
+    ]
+    return rows, problems
 
 
 def label_numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
     """The class number of every row. Raises ConfigError for a value that is no label of the task."""
-    numbers = {name: number for number, name in enumerate(names)}
-    found = []
+    numbers, problems = checked_labels(file, names)
+    _refuse_first(problems)
+    return [number for number in numbers if number is not None]
+
+
+def checked_labels(file: SplitFile, names: Sequence[str]) -> tuple[list[int | None], list[str]]:
+    """The class number of every row, None where its value is no label of the task; and what is wrong with those."""
+    known = {name: number for number, name in enumerate(names)}
+    hints: dict[str, str] = {}  # looking for the nearest name takes long, and a wrong one rarely stands alone
+    found: list[int | None] = []
+    problems: list[str] = []
     for row, value in enumerate(read_columns(file.path, [file.label])[file.label]):
-        if value is None:
-            raise ConfigError(f"{file.path}: row {row + 1}: column {file.label!r} is empty; expected a label")
         text = str(value)
         name = file.values.get(text, text) if file.values is not None else text
-        if name not in numbers:
-            raise ConfigError(
-                f"{file.path}: row {row + 1}: label {text!r} has no word in the task's `words`; "
-                f"{nearest(name, list(names))}"
+        number = None if value is None else known.get(name)
+        found.append(number)
+        if value is None:
+            problems.append(f"{file.path}: row {row + 1}: column {file.label!r} is empty; expected a label")
+        elif number is None:
+            if name not in hints:
+                hints[name] = nearest(name, list(names))
+            problems.append(
+                f"{file.path}: row {row + 1}: label {text!r} has no word in the task's `words`; {hints[name]}"
             )
-        found.append(numbers[name])
-    return found
+    return found, problems
+
+
+def kept_rows(rows: Sequence[dict[str, str]], limit: int | None) -> list[int]:
+    """The places of the rows a limit keeps: those of smallest hash, in the file's order."""
+    if limit is None or limit >= len(rows):
+        return list(range(len(rows)))
+    return sorted(sorted(range(len(rows)), key=lambda place: (row_hash(rows[place]), place))[:limit])
+
+
+def _refuse_first(problems: Sequence[str]) -> None:
+    for problem in problems:
+        raise ConfigError(problem)
 
 
 def row_hash(row: dict[str, str]) -> int:

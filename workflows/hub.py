@@ -7,7 +7,8 @@ from typing import Any
 
 from workflows.errors import ConfigError
 
-_MODEL_FILES = ["*.safetensors", "*.json", "*.model", "vocab.*", "merges.txt"]
+_WEIGHTS = "*.safetensors"
+_DESCRIPTION = ["*.json", "*.model", "vocab.*", "merges.txt"]  # configuration and tokenizer
 
 
 def hub_file(repository: str, revision: str, file: str) -> Path:
@@ -28,15 +29,19 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
         raise ConfigError(_unreachable(f"{file} of data set {repository}@{revision}", error)) from error
 
 
-def hub_model(repository: str, revision: str) -> Path:
-    """The folder of a model's snapshot. Raises ConfigError where it is neither cached nor to be had."""
+def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
+    """The folder of a model's snapshot, without its weights where they are not wanted.
+
+    Raises ConfigError where it is neither cached nor to be had.
+    """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    place: dict[str, Any] = {"repo_id": repository, "revision": revision, "allow_patterns": _MODEL_FILES}
+    patterns, needed = ([_WEIGHTS, *_DESCRIPTION], _WEIGHTS) if weights else (_DESCRIPTION, "config.json")
+    place: dict[str, Any] = {"repo_id": repository, "revision": revision, "allow_patterns": patterns}
     try:
         folder = Path(snapshot_download(**place, local_files_only=True))
-        if any(folder.glob("*.safetensors")):
+        if any(folder.glob(needed)):
             return folder
     except LocalEntryNotFoundError:
         pass
@@ -44,8 +49,8 @@ def hub_model(repository: str, revision: str) -> Path:
         raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
     try:
         folder = Path(snapshot_download(**place))
-        if not any(folder.glob("*.safetensors")) and constants.HF_HUB_OFFLINE:
-            raise LocalEntryNotFoundError("the local cache holds a part of the model without its weights")
+        if not any(folder.glob(needed)) and constants.HF_HUB_OFFLINE:
+            raise LocalEntryNotFoundError(f"the local cache holds a part of the model without {needed}")
         return folder
     except (HfHubHTTPError, OSError) as error:
         raise ConfigError(_unreachable(f"model {repository}@{revision}", error)) from error

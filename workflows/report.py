@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import TrackedRun
 from workflows.compare import Cell
+
+Part = TypeVar("Part", "Result", "Detail")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,23 @@ def read_result(cell: Cell, store: Store) -> tuple[Result, Detail] | None:
         {seed: entry["settings"] for seed, entry in records.items()},
     )
     return result, detail
+
+
+def stored(results: Sequence[tuple[Result, Detail]]) -> list[dict[str, Any]]:
+    """Results as the record of a run holds them: results.json."""
+    return [{**vars(result), **vars(detail)} for result, detail in results]
+
+
+def read_stored(document: Sequence[Mapping[str, Any]]) -> list[tuple[Result, Detail]]:
+    """Results from the record of a run. JSON has made words of the seeds that name the settings."""
+    numbered = [
+        {**line, "settings": {int(seed): found for seed, found in line["settings"].items()}} for line in document
+    ]
+    return [(_part(Result, line), _part(Detail, line)) for line in numbered]
+
+
+def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
+    return kind(**{field.name: line[field.name] for field in fields(kind)})
 
 
 def truncations(cells: Sequence[Cell], store: Store) -> list[str]:

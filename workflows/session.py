@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from orchestration.executor import Engine, InlineEngine, Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step
 from orchestration.plan import Planned, make_plan
+from orchestration.projection import fill, is_filled, mlflow_run_id, write_projection
 from orchestration.runs import RunRecord, open_run
 from orchestration.store import Store
-from orchestration.tracking import TrackingError, default_uri, project, without_credentials
+from orchestration.tracking import TrackingError, default_uri
 from workflows.compare import Cell, comparison
 from workflows.config import CompareConfig, Execution
-from workflows.report import Detail, Result, read_result, tracked, truncations
-
-Say = Callable[[str], None]
+from workflows.progress import Say, Watching, plain_lines
+from workflows.report import Detail, Result, read_result, stored, tracked, truncations
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,22 @@ def open_session(
     return Session(config, path.read_text(encoding="utf-8"), store, cells, tracking_uri or default_uri(store.root))
 
 
-def run(session: Session, execution: Execution, say: Say) -> Report:
+def run(session: Session, execution: Execution, say: Say, watching: Watching = plain_lines) -> Report:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing."""
     plan = session.plan()
     record = open_run(session.store, session.targets, session.text)
     if any(planned.state == "run" for planned in plan):
         _track(session, record, [], "RUNNING", say)
 
-    def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
-        record.event(kind, step, details)
-        if line := _line(kind, step, details):
-            say(line)
+    with watching(plan, say) as watch:
 
-    outcomes = run_plan(plan, lambda: _engine(session.store, execution, emit), emit)
+        def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
+            record.event(kind, step, details)
+            watch(kind, step, details)
+
+        outcomes = run_plan(plan, lambda: _engine(session.store, execution, emit), emit)
     results = [found for cell in session.cells if (found := read_result(cell, session.store))]
-    record.write("results.json", [{**vars(result), **vars(detail)} for result, detail in results])
+    record.write("results.json", stored(results))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     mlflow_run_id = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     labels = {planned.step.key: planned.step.label for planned in plan}
@@ -116,29 +117,14 @@ def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
 def _track(
     session: Session, record: RunRecord, results: Sequence[tuple[Result, Detail]], status: Any, say: Say
 ) -> str | None:
-    """Project the run to MLflow unless that was done; the parent's MLflow id, None where it failed."""
-    place = {"uri": without_credentials(session.tracking_uri), "experiment": session.config.experiment}
-    told = record.read("mlflow.json")
-    if told and told["status"] == status == "FINISHED" and all(told[name] == value for name, value in place.items()):
-        return told["run_id"]
-    try:
-        run_id = project(
-            session.tracking_uri, session.config.experiment, *tracked(record, session.cells, results, status)
-        )
-    except TrackingError as error:
-        say(f"warning: {error}. The results are safe in {record.folder}; run the same command again to fill MLflow in.")
-        return told["run_id"] if told else None
-    record.write("mlflow.json", {**place, "run_id": run_id, "status": status})
-    return run_id
-
-
-def _line(kind: str, step: Step, details: dict[str, Any]) -> str:
-    if kind == "shard":
-        return f"  {step.label}: shard {details['done']} of {details['of']}" if details["of"] > 1 else ""
-    if kind == "ran":
-        return f"  ran      {step.label}"
-    if kind == "failed":
-        return f"  FAILED   {step.label}: {details['error']}"
-    if kind == "skipped":
-        return f"  skipped  {step.label}: {details['error']}"
-    return ""
+    """Write what MLflow shall hold, and tell it unless that was done; the MLflow id, None where it never succeeded."""
+    write_projection(record, session.config.experiment, *tracked(record, session.cells, results, status))
+    if not is_filled(record, session.tracking_uri):
+        try:
+            return fill(record, session.tracking_uri)
+        except TrackingError as error:
+            say(
+                f"warning: {error}. The results are safe in {record.folder}; when MLflow is back, fill it in with "
+                "`vocabsem sync` (and the same --store and --mlflow)."
+            )
+    return mlflow_run_id(record)

@@ -8,68 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from orchestration.store import open_store
+from tests.integration.workspace import METHODS, REPOSITORY, TASK, WORKFLOW, cli, write
 from workflows.config import CompareConfig
 from workflows.session import open_session, run
 from workflows.yaml_file import read_yaml
-
-REPOSITORY = Path(__file__).parents[2]
-STARTER = REPOSITORY / "workflows" / "catalog" / "starter" / "sentiment"
-METHODS = ["zero-shot", "affinity", "calibration", "linear-probe", "knn"]
-TASK = {
-    "name": "small",
-    "source": {"train": "train.jsonl", "test": "test.jsonl"},
-    "template": "Review: {text}\nSentiment:",
-    "words": {"negative": "negative", "positive": "positive"},
-}
-WORKFLOW = {
-    "workflow": "compare",
-    "models": ["reference"],
-    "tasks": ["small.yaml"],
-    "methods": METHODS,
-    "seeds": [0, 1],
-    "search": {"trials": 2},
-}
-
-
-def write(folder: Path, name: str, document: dict) -> str:
-    (folder / name).write_text(yaml.safe_dump(document), encoding="utf-8")
-    return name
-
-
-def cli(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run the command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "workflows", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder with a task of 60 + 30 starter rows, run inline; and the JSON document of that run. Only to be read."""
-    folder = tmp_path_factory.mktemp("workspace")
-    for split, rows in (("train", 60), ("test", 30)):
-        lines = (STARTER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:rows]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.utime(folder / f"{split}.jsonl", (1e9, 1e9))  # old enough for its digest to be remembered
-    write(folder, "small.yaml", TASK)
-    write(folder, "workflow.yaml", WORKFLOW)
-    return folder, json.loads(cli(folder, "run", "workflow.yaml", "--executor", "inline", "--json").stdout)
-
-
-@pytest.fixture
-def own_store(finished, tmp_path):
-    """A copy of the finished store that a test may change; its facts are copied too."""
-    shutil.copytree(finished[0] / ".vocabsem", tmp_path / "copy")
-    return tmp_path / "copy" / "store"
 
 
 def plan(folder: Path, file: str) -> dict[str, dict]:

@@ -15,7 +15,17 @@ import pytest
 from orchestration.facts import Facts
 from workflows.catalog import Task
 from workflows.config import TaskConfig
-from workflows.data import SplitFile, column_digests, label_numbers, row_hash, split_file, text_rows
+from workflows.data import (
+    SplitFile,
+    checked_labels,
+    checked_texts,
+    column_digests,
+    kept_rows,
+    label_numbers,
+    row_hash,
+    split_file,
+    text_rows,
+)
 from workflows.errors import ConfigError
 
 ROWS = [{"text": "a plain line", "label": "good"}, {"text": 'café, "quoted"\nand broken', "label": "bad"}]
@@ -113,6 +123,25 @@ def test_a_label_without_a_word_is_named_by_its_row_with_the_nearest_label(tmp_p
     file = split(write(tmp_path / "a.jsonl", [*ROWS, {"text": "x", "label": "goood"}]))
     with pytest.raises(ConfigError, match=r"a\.jsonl: row 3: label 'goood' .*did you mean 'good'\?"):
         label_numbers(file, ["good", "bad"])
+
+
+def test_all_that_is_wrong_with_the_rows_can_be_told_at_once(tmp_path: Path) -> None:
+    rows = [{"text": "", "label": "goood"}, *ROWS, {"text": "x", "label": None}, {"text": None, "label": "baad"}]
+    file = split(write(tmp_path / "a.jsonl", rows))
+    _, problems = checked_texts(file, ["text"])
+    assert [problem.split(": ")[1] for problem in problems] == ["row 1", "row 5"]
+    numbers, problems = checked_labels(file, ["good", "bad"])
+    assert numbers == [None, 0, 1, None, None]
+    assert [problem.split(": ")[1] for problem in problems] == ["row 1", "row 4", "row 5"]
+
+
+def test_a_limit_keeps_the_same_rows_whatever_their_order() -> None:
+    rows = [{"text": str(number)} for number in range(50)]
+    kept = [rows[place] for place in kept_rows(rows, 7)]
+    backwards = [rows[::-1][place] for place in kept_rows(rows[::-1], 7)]
+    assert len(kept) == 7
+    assert kept == backwards[::-1]
+    assert kept_rows(rows, None) == kept_rows(rows, 99) == list(range(50))
 
 
 @pytest.mark.parametrize("kind", FORMATS)

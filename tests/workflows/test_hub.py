@@ -109,6 +109,12 @@ def test_what_is_cached_is_not_asked_for(cache: Path, hub: Hub, revision: str) -
     assert hub.asked == 0
 
 
+def test_a_model_without_its_weights_is_enough_where_they_are_not_wanted(cache: Path, hub: Hub) -> None:
+    snapshot = store(cache, "models--org--name", {"config.json": "{}", "tokenizer.json": "{}"})
+    assert hub_model("org/name", "main", weights=False) == snapshot
+    assert hub.asked == 0
+
+
 def test_a_model_without_the_repositorys_other_files_is_whole(cache: Path, hub: Hub) -> None:
     """hub_model fetches no README and no pickle; the cache's list of the repository's files names them all the same."""
     snapshot = store(cache, "models--org--name", {"config.json": "{}", "model.safetensors": "weights"})

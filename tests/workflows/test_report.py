@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
-from workflows.report import Detail, Result, document, table
+from workflows.report import Detail, Result, document, read_stored, stored, table
 
 
 def entry(constant: bool = False, **changes: Any) -> tuple[Result, Detail]:
@@ -89,6 +90,12 @@ def test_each_result_of_the_document_has_exactly_its_fields() -> None:
         "seeds": [0, 1, 2],
         "n_test": 500,
     }
+
+
+def test_results_read_back_from_a_record_are_the_same() -> None:
+    result, detail = entry(sd_seeds=None)
+    found = [(result, dataclasses.replace(detail, settings={0: {"k": 3}, 12: {"k": 5}}))]
+    assert read_stored(json.loads(json.dumps(stored(found)))) == found
 
 
 def test_the_document_is_json_and_keeps_the_order_of_results() -> None:

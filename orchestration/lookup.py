@@ -1,0 +1,95 @@
+"""Artifacts and runs by what a person types: the first digits of a key, `step/digits`, a run id, `latest`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from orchestration.errors import StoreError
+from orchestration.graph import KEY_CHARACTERS
+from orchestration.runs import RunRecord
+from orchestration.store import Artifact, Store
+
+LATEST = "latest"
+_RUNS = "runs"
+_LEAST = 4  # digits
+_SHOWN = 8  # candidates of an ambiguous prefix
+
+
+def runs(store: Store) -> list[RunRecord]:
+    """Every run of the store, the one that was run last first."""
+    folders = [path.parent for path in (store.root / _RUNS).glob("*/graph.json")]
+    return [RunRecord(folder.name, folder) for folder in sorted(folders, key=_last_run, reverse=True)]
+
+
+def _last_run(folder: Path) -> int:
+    """graph.json is written when a run begins for the first time, results.json whenever it ends."""
+    return max(path.stat().st_mtime_ns for name in ("graph", "results") if (path := folder / f"{name}.json").is_file())
+
+
+def find_run(text: str, store: Store) -> RunRecord:
+    """A run by the first digits of its id, or `latest`. Raises StoreError where none or several match."""
+    known = runs(store)
+    if text == LATEST:
+        if not known:
+            raise StoreError(f"{store.root}: no run yet; `vocabsem run FILE` makes one")
+        return known[0]
+    by_place = {f"{_RUNS}/{record.run_id}": record for record in known}
+    return by_place[_match(text, list(by_place), "run", store)]
+
+
+def find_artifact(text: str, store: Store) -> Artifact:
+    """An artifact by the first digits of its key, or step/digits. Raises StoreError where none or several match."""
+    artifacts = by_folder(store)
+    return _whole_key(text, artifacts[_match(text, list(artifacts), "artifact", store)])
+
+
+def find_either(text: str, store: Store) -> Artifact | RunRecord:
+    """An artifact or a run. Raises StoreError where none or several match."""
+    if text == LATEST:
+        return find_run(text, store)
+    artifacts = by_folder(store)
+    records = {f"{_RUNS}/{record.run_id}": record for record in runs(store)}
+    place = _match(text, [*artifacts, *records], "artifact or run", store)
+    return records[place] if place in records else _whole_key(text, artifacts[place])
+
+
+def by_folder(store: Store) -> Mapping[str, Artifact]:
+    """Every committed artifact by its folder below the store."""
+    return {str(artifact.folder.relative_to(store.root)): artifact for artifact in store.artifacts()}
+
+
+def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
+    """The one place (step/digits) that a text means."""
+    step, _, digits = text.lower().rpartition("/")
+    if len(digits) < _LEAST:
+        raise StoreError(
+            f"{text!r} has {len(digits)} digits; expected at least {_LEAST} of a key, as `vocabsem ls` prints them"
+        )
+    found = [
+        place
+        for place in places
+        if place.partition("/")[2].startswith(digits[:KEY_CHARACTERS]) and step in ("", place.partition("/")[0])
+    ]
+    if len(found) > 1:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise StoreError(f"{text!r} means several: {', '.join(found[:_SHOWN])}{more}; give more digits")
+    if not found:
+        raise StoreError(f"no {kind} {text!r} in {store.root}; {_hint(step, digits, places)}")
+    return found[0]
+
+
+def _hint(step: str, digits: str, places: Sequence[str]) -> str:
+    of_step = [place for place in places if place.startswith(f"{step}/")] or places
+    starts = {place.partition("/")[2][: len(digits)]: place for place in of_step}
+    near = [starts[start] for start in get_close_matches(digits, list(starts), n=3, cutoff=0.5)]
+    return f"the nearest: {', '.join(near)}" if near else "`vocabsem ls` lists artifacts, `vocabsem show latest` a run"
+
+
+def _whole_key(text: str, artifact: Artifact) -> Artifact:
+    """A folder's name is a part of the key: digits beyond it are compared with the whole."""
+    digits, key = text.lower().rpartition("/")[2], artifact.manifest["key"]
+    if not key.startswith(digits):
+        raise StoreError(f"no artifact {text!r}; the nearest is {artifact.folder.parent.name}/{key}")
+    return artifact

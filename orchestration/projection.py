@@ -1,0 +1,78 @@
+"""What MLflow shall hold of a run, as a file of the run's record, so that MLflow can be filled from files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from orchestration import files
+from orchestration.errors import StoreError
+from orchestration.runs import RunRecord
+from orchestration.tracking import TrackedRun, database_file, project, without_credentials
+
+_WANTED, _TOLD = "tracked.json", "mlflow.json"  # what MLflow shall hold, and where it was last told
+
+
+def write_projection(
+    record: RunRecord, experiment: str, parent: TrackedRun, children: Iterable[TrackedRun] = ()
+) -> None:
+    """Write what MLflow shall hold of a run. Its files are files of the record."""
+    document = {"experiment": experiment, "parent": _document(parent), "children": [_document(run) for run in children]}
+    record.write(_WANTED, document)
+
+
+def fill(record: RunRecord, uri: str) -> str:
+    """Bring MLflow to what the record says, adding what is not there yet; the run's MLflow id.
+
+    Raises TrackingError where MLflow cannot be used, StoreError for a run that has nothing to track yet.
+    """
+    wanted = record.read(_WANTED)
+    if wanted is None:
+        raise StoreError(f"{record.folder}: no {_WANTED}; run its workflow again, which writes it")
+    children = tuple(_tracked(child, record) for child in wanted["children"])
+    run_id = project(uri, wanted["experiment"], _tracked(wanted["parent"], record), children)
+    record.write(_TOLD, {**_place(record, uri), "experiment": wanted["experiment"], "run_id": run_id})
+    return run_id
+
+
+def is_filled(record: RunRecord, uri: str) -> bool:
+    """Whether this MLflow was told all that the record says."""
+    told, database = record.read(_TOLD), database_file(uri)
+    if told is None or (database is not None and not database.is_file()):
+        return False
+    return all(told.get(name) == value for name, value in _place(record, uri).items())
+
+
+def is_begun(record: RunRecord) -> bool:
+    """Whether the run has got so far that there is something to track."""
+    return (record.folder / _WANTED).is_file()
+
+
+def mlflow_run_id(record: RunRecord) -> str | None:
+    """The run's id in the MLflow that was told last."""
+    told = record.read(_TOLD)
+    return told["run_id"] if told else None
+
+
+def _place(record: RunRecord, uri: str) -> dict[str, str]:
+    return {"uri": without_credentials(uri), "tracked": files.checksum(record.folder / _WANTED)}
+
+
+def _document(run: TrackedRun) -> dict[str, Any]:
+    """As JSON. A table keeps the order of its columns, which MLflow shows, though JSON objects here are sorted."""
+    tables = {
+        name: {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+        for name, rows in run.tables.items()
+    }
+    return {**asdict(run), "tables": tables, "files": [path.name for path in run.files]}
+
+
+def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
+    tables = {
+        name: [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+        for name, table in document["tables"].items()
+    }
+    return TrackedRun(
+        **{**document, "tables": tables, "files": tuple(record.folder / name for name in document["files"])}
+    )

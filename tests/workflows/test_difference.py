@@ -1,0 +1,62 @@
+"""Two runs are compared step by step, by label, and result by result."""
+
+import dataclasses
+
+import pytest
+
+from orchestration.runs import open_run
+from orchestration.store import open_store
+from tests.orchestration.steps import number, total
+from tests.workflows.test_report import entry
+from workflows.difference import diff_document, diff_text
+from workflows.report import stored
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path)
+
+
+def run(store, *targets, results=()):
+    record = open_run(store, targets, "workflow: a")
+    record.write("results.json", stored(results))
+    return record
+
+
+def test_steps_are_same_changed_or_on_one_side_only(store):
+    renamed = dataclasses.replace(number(5), label="number 3")
+    a = run(store, total(number(2), number(3)), number(7))
+    b = run(store, total(number(2), renamed), number(8))
+    found = diff_document(a, b)
+    assert found["runs"] == [a.run_id, b.run_id]
+    assert (found["same"], found["only_a"], found["only_b"]) == (["number 2"], ["number 7"], ["number 8"])
+    assert found["changed"][0] == {
+        "label": "number 3",
+        "changes": [{"field": "identity.value", "old": 3, "new": 5}],
+    }
+    text = diff_text(found)
+    assert "1 steps are the same" in text
+    assert "  number 3\n    value 3 -> 5\n  total\n    input number 3 is another" in text
+
+
+def test_steps_of_one_label_are_compared_in_their_order(store):
+    two = [dataclasses.replace(number(value), label="twin") for value in (1, 2)]
+    found = diff_document(run(store, *two), run(store, two[0], number(9)))
+    assert (found["same"], found["only_a"]) == (["twin"], ["twin (2)"])
+
+
+def test_results_stand_side_by_side_with_their_difference(store):
+    a = run(store, number(2), results=[entry(), entry(method="gone")])
+    b = run(store, number(3), results=[entry(mean=0.625), entry(method="new")])
+    rows = {row["method"]: row for row in diff_document(a, b)["results"]}
+    assert rows["knn"]["difference"] == pytest.approx(0.125)
+    assert rows["knn"]["a"] == {"mean": 0.5, "low": 0.41, "high": 0.59}
+    assert (rows["gone"]["b"], rows["new"]["a"], rows["new"]["difference"]) == (None, None, None)
+    text = diff_text(diff_document(a, b))
+    assert "0.500 (0.410 to 0.590)   0.625 (0.410 to 0.590)   +0.125" in text
+
+
+def test_a_run_that_is_not_done_has_no_results_to_compare(store):
+    a, b = run(store, number(2)), open_run(store, [number(3)], "workflow: a")
+    assert diff_document(a, b)["results"] == []
+    assert diff_text(diff_document(a, b)).endswith("no results to compare")

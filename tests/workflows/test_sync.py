@@ -1,0 +1,60 @@
+"""`sync` fills in what MLflow lacks, from the records alone."""
+
+import pytest
+
+from orchestration import projection
+from orchestration.errors import StoreError
+from orchestration.runs import open_run
+from orchestration.store import open_store
+from orchestration.tracking import TrackedRun
+from tests.orchestration.steps import number
+from workflows.sync import sync, synced_text
+
+URI = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    calls = []
+    monkeypatch.setattr(projection, "project", lambda uri, *_: calls.append(uri) or f"m{len(calls)}")
+    return calls
+
+
+def ended(store, value):
+    record = open_run(store, [number(value)], "workflow: a")
+    projection.write_projection(record, "mine", TrackedRun(record.run_id, "a", "FINISHED"))
+    return record
+
+
+def states(store, uri=URI, run=None):
+    return {entry.run_id: (entry.state, entry.mlflow_run_id) for entry in sync(store, uri, run)}
+
+
+def test_every_run_is_filled_in_once(store, told):
+    a, b = ended(store, 1), ended(store, 2)
+    killed = open_run(store, [number(3)], "workflow: a")
+    assert states(store)[killed.run_id] == ("empty", None)
+    assert len(told) == 2
+    assert {state for state, _ in states(store).values()} == {"complete", "empty"}
+    assert len(told) == 2
+    elsewhere = states(store, "http://127.0.0.1:2")
+    assert (elsewhere[a.run_id][0], elsewhere[b.run_id][0]) == ("filled", "filled")
+
+
+def test_a_named_run_is_filled_in_whatever_was_told_before(store, told):
+    record = ended(store, 1)
+    for number_of_calls in (1, 2):
+        assert states(store, run=record.run_id[:6]) == {record.run_id: ("filled", f"m{number_of_calls}")}
+    with pytest.raises(StoreError, match="no run 'ffff"):
+        states(store, run="ffff" if not record.run_id.startswith("ffff") else "ffff0")
+
+
+def test_the_text_says_what_was_done(store, told):
+    record = ended(store, 1)
+    lines = synced_text(list(sync(store, URI, None))).splitlines()
+    assert lines == [f"run {record.run_id}   filled in, MLflow run m1", "1 of 1 runs filled in"]

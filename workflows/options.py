@@ -1,0 +1,108 @@
+"""The arguments and options that commands share, and what a shell proposes for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def open_store(given: Path | None, configured: Path | None = None) -> Any:
+    """The store a command works on: the option, the environment, the workflow file, a folder here."""
+    from orchestration import store
+
+    environment = os.environ.get("VOCABSEM_STORE")
+    return store.open_store(
+        given or (Path(environment) if environment else None) or configured or Path(".vocabsem/store")
+    )
+
+
+def tracking_uri(given: str | None) -> str | None:
+    """The MLflow a command works with, None for the one beside the store."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def _files(incomplete: str) -> Iterator[str]:
+    """YAML files, and the folders on the way to them."""
+    start = incomplete.rpartition("/")[2]
+    folder = Path(incomplete[: len(incomplete) - len(start)])
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        shown = path.name.startswith(start) and (start or not path.name.startswith("."))
+        if shown and path.is_dir():
+            yield f"{path}/"
+        elif shown and path.suffix in (".yaml", ".yml"):
+            yield str(path)
+
+
+def _runs(context: typer.Context, incomplete: str) -> Iterator[str]:
+    from orchestration.lookup import LATEST, runs
+
+    given = context.params.get("store")
+    names = [LATEST, *(record.run_id for record in runs(open_store(given)))]
+    return (name for name in names if name.startswith(incomplete))
+
+
+def _keys(context: typer.Context, incomplete: str) -> Iterator[str]:
+    from orchestration.lookup import by_folder
+
+    names = [name for place in by_folder(open_store(context.params.get("store"))) for name in (place, Path(place).name)]
+    return (name for name in names if name.startswith(incomplete))
+
+
+def _keys_and_runs(context: typer.Context, incomplete: str) -> Iterator[str]:
+    yield from _runs(context, incomplete)
+    yield from _keys(context, incomplete)
+
+
+WorkflowFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Workflow file (YAML).", autocompletion=_files, show_default=False)
+]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Catalog name, folder, model YAML file, or Hugging Face id.")
+]
+Key = Annotated[
+    str, typer.Argument(metavar="KEY", help="First digits of an artifact's key, or step/digits.", autocompletion=_keys)
+]
+KeyOrRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY_OR_RUN",
+        help="First digits of an artifact's key, step/digits, first digits of a run's id, or `latest`.",
+        autocompletion=_keys_and_runs,
+    ),
+]
+RunA = Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id or `latest`.", autocompletion=_runs)]
+RunB = Annotated[str, typer.Argument(metavar="RUN_B", help="The run it is compared with.", autocompletion=_runs)]
+SomeRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN", help="A run's id or `latest` [default: every run MLflow lacks].", autocompletion=_runs
+    ),
+]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="Folder of the artifacts [default: $VOCABSEM_STORE, the file's `store`, ./.vocabsem/store]."
+    ),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.")
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store]."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Executor = Annotated[
+    str | None, typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger.")
+]
+Word = Annotated[
+    list[str] | None, typer.Option("--word", help="Show this word's tokens and similarities; give it several times.")
+]
+AsTree = Annotated[bool, typer.Option("--tree", help="Draw the graph as a tree, from results down to inputs.")]
+AsMermaid = Annotated[bool, typer.Option("--mermaid", help="Print the graph as a Mermaid flowchart.")]

@@ -1,0 +1,49 @@
+"""Filling MLflow from the records of runs; neither workflow files nor models are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestration.lookup import find_run, runs
+from orchestration.projection import fill, is_begun, is_filled, mlflow_run_id
+from orchestration.store import Store
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of a run: filled in, complete already, or without anything to track yet."""
+
+    run_id: str
+    state: Literal["filled", "complete", "empty"]
+    mlflow_run_id: str | None
+
+
+def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
+    """Fill in one run whatever was told before, or every run that this MLflow was not told all of, the oldest first.
+
+    Raises StoreError for an unknown run, TrackingError where MLflow cannot be used.
+    """
+    if run is not None:
+        record = find_run(run, store)
+        yield Synced(record.run_id, "filled", fill(record, uri))
+        return
+    for record in reversed(runs(store)):
+        if not is_begun(record):
+            yield Synced(record.run_id, "empty", None)
+        elif is_filled(record, uri):
+            yield Synced(record.run_id, "complete", mlflow_run_id(record))
+        else:
+            yield Synced(record.run_id, "filled", fill(record, uri))
+
+
+def synced_text(done: Sequence[Synced]) -> str:
+    """What was done, for a person to read."""
+    what = {"filled": "filled in", "complete": "complete", "empty": "nothing to track yet: run its workflow again"}
+    lines = [
+        f"run {entry.run_id}   {what[entry.state]}"
+        + (f", MLflow run {entry.mlflow_run_id}" if entry.mlflow_run_id else "")
+        for entry in done
+    ]
+    return "\n".join([*lines, f"{sum(entry.state == 'filled' for entry in done)} of {len(done)} runs filled in"])

@@ -1,0 +1,220 @@
+"""Everything about a workflow file that can be checked without running it, and all that is wrong with it at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflows.catalog import ModelEntry, Task, find_model, find_task
+from workflows.compare import must_differ
+from workflows.config import CompareConfig, prompt_template
+from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
+from workflows.errors import ConfigError
+from workflows.hub import hub_model
+from workflows.methods import METHODS
+from workflows.models import _window, find_files
+from workflows.steps.methods import fixed_settings
+from workflows.yaml_file import read_yaml
+
+_SHOWN = 5  # problems of one kind in one file
+_LEAST_TRAINING_ROWS = 2  # of a class: one of them is for validation
+
+
+@dataclass(frozen=True)
+class Words:
+    """The label words of a task under a model: label -> its tokens as text."""
+
+    model: str
+    rule: str
+    tokens: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One task: split -> label -> rows that a run would use, and its words under each model."""
+
+    task: str
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    words: list[Words] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found. `notes` are worth knowing and stop nothing."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tasks: list[Checked] = field(default_factory=list)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """A user's mistake becomes a problem, or several; what follows it in the block is left out."""
+        try:
+            yield
+        except Exception as error:
+            if getattr(error, "exit_code", None) != 2:
+                raise
+            self.problems.extend(str(error).splitlines())
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What can be known of a model without its weights."""
+
+    name: str
+    tokenizer: Any
+    kind: str
+    window: int | None
+    layers: list[str]
+
+
+def validate(path: Path, data_dir: Path | None) -> Findings:
+    """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
+    findings = Findings()
+    with findings.collecting():
+        config = read_yaml(path, CompareConfig)
+        _check(config, path.parent.resolve(), data_dir, findings)
+    return findings
+
+
+def _check(config: CompareConfig, base: Path, data_dir: Path | None, findings: Findings) -> None:
+    for method in config.methods:
+        with findings.collecting():
+            fixed_settings(method)
+    needs = {need for method in config.methods if method.method in METHODS for need in METHODS[method.method].needs}
+    models = [model for reference in config.models if (model := _model(reference, base, config, findings))]
+    tasks: list[Task] = []
+    for reference in config.tasks:
+        with findings.collecting():
+            tasks.append(find_task(reference, base, data_dir))
+    for kind, names in (("model", [m.name for m in models]), ("task", [t.config.name for t in tasks])):
+        with findings.collecting():
+            must_differ(kind, names)
+    for task in tasks:
+        checked = Checked(task.config.name)
+        findings.tasks.append(checked)
+        _check_rows(task, config, "train" in needs, checked, findings)
+        for model in models:
+            with findings.collecting():
+                _check_template(task, model, config.encoding.max_tokens)
+            if needs & {"head", "basis"}:  # else label words are not read, as in a run
+                with findings.collecting():
+                    checked.words.append(_words(task, model))
+
+
+def _model(reference: str, base: Path, config: CompareConfig, findings: Findings) -> _Tokens | None:
+    with findings.collecting():
+        model = _described(find_model(reference, base))
+        for layer in config.encoding.layers:
+            if layer not in model.layers:
+                findings.problems.append(
+                    f"encoding.layers: {model.name} has no layer {layer!r}; it has {', '.join(model.layers)}"
+                )
+        if model.window is None and config.encoding.max_tokens is None:
+            findings.problems.append(f"{model.name}: the configuration states no window; set encoding.max_tokens")
+        return model
+    return None
+
+
+def _described(entry: ModelEntry) -> _Tokens:
+    """Of a model on the hub only configuration and tokenizer are fetched; of a folder the head's place is checked."""
+    from vocabsem_core.architectures import layer_names
+    from vocabsem_core.checkpoints import head_place, load_tokenizer, model_without_memory
+
+    place = entry.config
+    if place.hub is not None:
+        folder = hub_model(place.hub, place.revision, weights=False)
+    else:
+        folder = find_files(entry)
+        head_place(folder)
+    kind, model = model_without_memory(folder)
+    tokenizer = load_tokenizer(folder)
+    return _Tokens(place.name, tokenizer, kind, _window(model.config, tokenizer), layer_names(model))
+
+
+def _check_rows(task: Task, config: CompareConfig, trained: bool, checked: Checked, findings: Findings) -> None:
+    splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
+    for split, limit in splits:
+        with findings.collecting():
+            checked.rows[split] = _rows_by_label(task, split, limit, findings)
+    for name, count in checked.rows.get("train", {}).items():
+        if count < _LEAST_TRAINING_ROWS:
+            told = (
+                f"task {checked.task!r}: label {name!r} has {count} training rows; at least two are needed, one of "
+                "them for validation. Add rows, or take the label out of the task's `words`."
+            )
+            (findings.problems if trained else findings.notes).append(told)
+    for name, count in checked.rows.get("test", {}).items():
+        if not count:
+            findings.notes.append(f"task {checked.task!r}: label {name!r} has no test row")
+
+
+def _rows_by_label(task: Task, split: Split, limit: int | None, findings: Findings) -> dict[str, int]:
+    file, names = split_file(task, split), list(task.config.words)
+    rows: list[dict[str, str]] | None = None
+    with findings.collecting():
+        rows, problems = checked_texts(file, sorted(file.columns))
+        findings.problems.extend(_first(problems, str(file.path)))
+    labels, problems = checked_labels(file, names)
+    findings.problems.extend(_first(problems, str(file.path)))
+    kept = kept_rows(rows, limit) if rows is not None else range(len(labels))
+    counts = Counter(labels[place] for place in kept)
+    return {name: counts[number] for number, name in enumerate(names)}
+
+
+def _first(problems: Sequence[str], file: str) -> list[str]:
+    more = len(problems) - _SHOWN
+    return [*problems[:_SHOWN], *([f"{file}: {more:,} more rows of this kind"] if more > 0 else [])]
+
+
+def _check_template(task: Task, model: _Tokens, max_tokens: int | None) -> None:
+    """The template must fit the window with nothing filled in."""
+    from vocabsem_core.prompts import tokenize
+
+    limits = [limit for limit in (model.window, max_tokens) if limit is not None]
+    template = prompt_template(task.config, model.kind)
+    if limits:
+        tokenize(model.tokenizer, template, [dict.fromkeys(task.config.source.columns, "")], min(limits))
+
+
+def _words(task: Task, model: _Tokens) -> Words:
+    from vocabsem_core.prompts import verbalize
+
+    template = prompt_template(task.config, model.kind)
+    try:
+        found = verbalize(model.tokenizer, template, task.config.words, task.config.label_tokens)
+    except ValueError as error:
+        raise ConfigError(f"task {task.config.name!r}, model {model.name}: {error}") from error
+    pieces = [[model.tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
+    return Words(model.name, found.rule, dict(zip(found.labels, pieces, strict=True)))
+
+
+def findings_document(path: Path, findings: Findings) -> dict[str, Any]:
+    """What `validate --json` prints."""
+    return {"file": str(path), "valid": not findings.problems, **asdict(findings)}
+
+
+def findings_text(path: Path, findings: Findings) -> str:
+    """What was found, for a person to read."""
+    lines = [line for checked in findings.tasks for line in _task_lines(checked)]
+    lines += [f"note     {note}" for note in findings.notes]
+    lines += [f"problem  {problem}" for problem in findings.problems]
+    count = len(findings.problems)
+    return "\n".join([*lines, f"{count} problem{'s' * (count > 1)} in {path}" if count else "valid"])
+
+
+def _task_lines(checked: Checked) -> list[str]:
+    rows = [
+        f"  {split:5} {sum(counts.values()):>9,} rows   {', '.join(f'{name} {n:,}' for name, n in counts.items())}"
+        for split, counts in checked.rows.items()
+    ]
+    words = [
+        f"  words of {found.model} ({found.rule} token{'s' * (found.rule == 'mean')}): "
+        + ", ".join(f"{label} {' + '.join(map(repr, tokens))}" for label, tokens in found.tokens.items())
+        for found in checked.words
+    ]
+    return [checked.task, *rows, *words]
