@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from orchestration.errors import DamagedArtifact
@@ -83,11 +85,17 @@ def nearest(payload: Mapping[str, Any], store: Store) -> Nearest | None:
         (store.root / payload["step"]).glob("*/identity.json"), key=lambda path: path.stat().st_mtime, reverse=True
     )
     others = [
-        Nearest(folder, differences(json.loads(path.read_text()), payload))
+        Nearest(folder, differences(_payload(path), payload))
         for path in identities
         if (folder := str(path.parent.relative_to(store.root))) != mine and (path.parent / "COMMITTED").is_file()
     ]
     return min(others, key=lambda other: len(other.changes), default=None)
+
+
+@lru_cache(maxsize=100_000)
+def _payload(identity: Path) -> dict[str, Any]:
+    """The payload of a committed artifact, which never changes: many steps are compared with each."""
+    return json.loads(identity.read_text())
 
 
 ABSENT = object()

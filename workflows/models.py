@@ -10,6 +10,7 @@ from orchestration import files
 from orchestration.facts import Facts
 from orchestration.graph import key_of
 from workflows.catalog import ModelEntry
+from workflows.config import Encoding
 from workflows.errors import ConfigError
 from workflows.hub import hub_model
 
@@ -43,6 +44,19 @@ class Model:
     layers: list[str]
     kind: str
     four_bit: bool
+
+
+def encoding_problems(name: str, layers: list[str], window: int | None, encoding: Encoding) -> list[str]:
+    """What of `encoding` a model cannot do: a layer it does not have, no length limit at all."""
+    known = f"{layers[0]} to {layers[-2]}, and head" if len(layers) > 1 else "head alone"
+    problems = [
+        f"encoding.layers: {name} has no layer {layer!r}; it has {known}"
+        for layer in encoding.layers
+        if layer not in layers
+    ]
+    if window is None and encoding.max_tokens is None:
+        problems.append(f"{name}: neither configuration nor tokenizer states a window; set encoding.max_tokens")
+    return problems
 
 
 def find_files(entry: ModelEntry) -> Path:
@@ -95,13 +109,13 @@ def _facts(folder: Path) -> dict[str, Any]:
             {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
         ),
         "kept_rows": kept_rows,
-        "window": _window(model.config, tokenizer),
+        "window": window_of(model.config, tokenizer),
         "layers": layer_names(model),
         "kind": kind,
     }
 
 
-def _window(config: Any, tokenizer: Any) -> int | None:
+def window_of(config: Any, tokenizer: Any) -> int | None:
     """RoBERTa's configuration counts two positions more than can be used, which its tokenizer knows."""
     stated = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     return min((limit for limit in stated if limit is not None and limit < _NO_LIMIT), default=None)

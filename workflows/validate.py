@@ -16,7 +16,7 @@ from workflows.data import Split, checked_labels, checked_texts, kept_rows, spli
 from workflows.errors import ConfigError
 from workflows.hub import hub_model
 from workflows.methods import METHODS
-from workflows.models import _window, find_files
+from workflows.models import encoding_problems, find_files, window_of
 from workflows.steps.methods import fixed_settings
 from workflows.yaml_file import read_yaml
 
@@ -109,13 +109,7 @@ def _check(config: CompareConfig, base: Path, data_dir: Path | None, findings: F
 def _model(reference: str, base: Path, config: CompareConfig, findings: Findings) -> _Tokens | None:
     with findings.collecting():
         model = _described(find_model(reference, base))
-        for layer in config.encoding.layers:
-            if layer not in model.layers:
-                findings.problems.append(
-                    f"encoding.layers: {model.name} has no layer {layer!r}; it has {', '.join(model.layers)}"
-                )
-        if model.window is None and config.encoding.max_tokens is None:
-            findings.problems.append(f"{model.name}: the configuration states no window; set encoding.max_tokens")
+        findings.problems.extend(encoding_problems(model.name, model.layers, model.window, config.encoding))
         return model
     return None
 
@@ -133,7 +127,7 @@ def _described(entry: ModelEntry) -> _Tokens:
         head_place(folder)
     kind, model = model_without_memory(folder)
     tokenizer = load_tokenizer(folder)
-    return _Tokens(place.name, tokenizer, kind, _window(model.config, tokenizer), layer_names(model))
+    return _Tokens(place.name, tokenizer, kind, window_of(model.config, tokenizer), layer_names(model))
 
 
 def _check_rows(task: Task, config: CompareConfig, trained: bool, checked: Checked, findings: Findings) -> None:

@@ -131,7 +131,7 @@ def test_a_model_that_states_no_window_needs_a_length_limit(copy: Path, tmp_path
     assert model.window is None
     task = find_task("starter-topics", tmp_path, None)
     texts = Step("texts", "texts", 1, "a:b")
-    with pytest.raises(ConfigError, match=r"states no window; set encoding\.max_tokens"):
+    with pytest.raises(ConfigError, match=r"states a window; set encoding\.max_tokens"):
         encode_step(model, task, texts, Encoding(), Execution())
     limited = encode_step(model, task, texts, Encoding(max_tokens=64), Execution())
     assert limited.identity["max_tokens"] == 64

@@ -12,7 +12,7 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
-from workflows.models import Model
+from workflows.models import Model, encoding_problems
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
@@ -102,15 +102,9 @@ def fill_basis(work: Work) -> None:
 
 def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
     """A split's hidden states. Raises ConfigError for a layer the model does not have, or no length limit."""
-    for layer in encoding.layers:
-        if layer not in model.layers:
-            raise ConfigError(
-                f"encoding.layers: {model.name} has no layer {layer!r}; it has {model.layers[0]} to "
-                f"{model.layers[-2]}, and head"
-            )
+    if problems := encoding_problems(model.name, model.layers, model.window, encoding):
+        raise ConfigError("\n".join(problems))
     limits = [limit for limit in (model.window, encoding.max_tokens) if limit is not None]
-    if not limits:
-        raise ConfigError(f"{model.folder}: the configuration states no window; set encoding.max_tokens")
     return Step(
         name="encode",
         label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
