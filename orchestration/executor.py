@@ -108,9 +108,9 @@ def _is_bad(outcome: Outcome | None) -> bool:
 def _outcome(done: Finished) -> Outcome:
     if done.error is None:
         return Outcome("ran")
-    return Outcome(
-        "failed", str(done.error) or type(done.error).__name__, getattr(done.error, "exit_code", 1), done.detail
-    )
+    known = hasattr(done.error, "exit_code")  # an error raised on purpose explains itself
+    message = str(done.error) if known else f"{type(done.error).__name__}: {done.error}"
+    return Outcome("failed", message, getattr(done.error, "exit_code", 1), done.detail)
 
 
 def _details(outcome: Outcome) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class InlineEngine:
             if not work.out.shard_committed(shard):
                 self._worker(step.run, step.setup).fill(work, shard)
             self._emit("shard", step, {"done": shard + 1, "of": count})
-        work.out.commit(provenance(started))
+        work.out.commit(provenance(started), count)
 
     def _worker(self, reference: str, setup: Mapping[str, Any]) -> Any:
         name = worker_name(reference, setup)

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,13 +56,16 @@ class _Sharded:
     open: int
     started: float
     error: BaseException | None = None
+    detail: str = ""
 
 
 @dataclass
 class _Pool:
     """Actors of one worker name, and the shards that wait for one."""
 
-    idle: list[Any]
+    make: Callable[[], Any]
+    size: int
+    idle: list[Any] = field(default_factory=list)
     pending: deque[tuple[_Sharded, int]] = field(default_factory=deque)
     busy: dict[ray.ObjectRef, tuple[Any, _Sharded, int]] = field(default_factory=dict)
 
@@ -79,6 +82,8 @@ class RayEngine:
         self._own = not ray.is_initialized()
         if self._own:
             _connect(address)
+        self._queue: deque[tuple[Step, Work]] = deque()
+        self._most_tasks = max(2, int(ray.cluster_resources().get("CPU", 1)) + 1)
         self._tasks: dict[ray.ObjectRef, Step] = {}
         self._pools: dict[str, _Pool] = {}
         self._done: deque[Finished] = deque()
@@ -87,13 +92,20 @@ class RayEngine:
         try:
             work = work_of(step, self._store)
             if step.setup is None:
-                options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
-                task = ray.remote(run_whole).options(name=step.label, **options)
-                self._tasks[task.remote(step.run, work)] = step
+                self._queue.append((step, work))
+                self._submit()
             else:
                 self._start_sharded(step, step.setup, work)
         except Exception as error:  # of this step, and not of those beside it
             self._done.append(Finished(step, error))
+
+    def _submit(self) -> None:
+        """Hand waiting steps to Ray, few at a time: each running task is a process, and light ones reserve no core."""
+        while self._queue and len(self._tasks) < self._most_tasks:
+            step, work = self._queue.popleft()
+            options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
+            task = ray.remote(run_whole).options(name=step.label, **options)
+            self._tasks[task.remote(step.run, work)] = step
 
     def next(self) -> Finished:
         while not self._done:
@@ -102,6 +114,7 @@ class RayEngine:
             error = _error_of(ready)
             if ready in self._tasks:
                 self._done.append(Finished(self._tasks.pop(ready), error, _detail_of(ready, error)))
+                self._submit()
             else:
                 self._shard_done(ready, error)
         return self._done.popleft()
@@ -122,32 +135,38 @@ class RayEngine:
             return
         name = worker_name(step.run, setup)
         if name not in self._pools:
-            self._pools[name] = _Pool(_actors(step, setup))
-        self._pools[name].pending.extend((sharded, shard) for shard in missing)
-        _feed(self._pools[name])
+            self._pools[name] = _pool(step, setup)
+        pool = self._pools[name]
+        pool.pending.extend((sharded, shard) for shard in missing)
+        while len(pool.busy) + len(pool.idle) < min(pool.size, len(pool.busy) + len(missing)):
+            pool.idle.append(pool.make())
+        _feed(pool)
 
     def _shard_done(self, ready: ray.ObjectRef, error: BaseException | None) -> None:
         name, pool = next((name, pool) for name, pool in self._pools.items() if ready in pool.busy)
         actor, sharded, _ = pool.busy.pop(ready)
-        pool.idle.append(actor)
+        pool.idle.append(pool.make() if _has_died(error) else actor)
         sharded.open -= 1
         if error is not None and sharded.error is None:
-            sharded.error = error
+            sharded.error, sharded.detail = error, _detail_of(ready, error)
             dropped = [item for item in pool.pending if item[0] is sharded]
             sharded.open -= len(dropped)
             pool.pending = deque(item for item in pool.pending if item[0] is not sharded)
-        elif error is None:
+        elif sharded.error is None:
             self._emit("shard", sharded.step, {"done": sharded.count - sharded.open, "of": sharded.count})
         if not sharded.open:
-            self._close_sharded(sharded, _detail_of(ready, error))
+            self._close_sharded(sharded)
         _feed(pool)
-        if not pool.busy:  # nothing left to pull: give the cores and GPUs to whoever waits for them
-            _end(self._pools.pop(name))
+        if not pool.busy:
+            self._pools.pop(name)
 
-    def _close_sharded(self, sharded: _Sharded, detail: str = "") -> None:
+    def _close_sharded(self, sharded: _Sharded) -> None:
         if sharded.error is None:
-            sharded.work.out.commit(provenance(sharded.started))
-        self._done.append(Finished(sharded.step, sharded.error, detail))
+            try:
+                sharded.work.out.commit(provenance(sharded.started), sharded.count)
+            except Exception as error:  # a full disk, say: of this step, and not of those beside it
+                sharded.error = error
+        self._done.append(Finished(sharded.step, sharded.error, sharded.detail))
 
 
 def _connect(address: str | None) -> None:
@@ -174,35 +193,55 @@ def _knock(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=_KNOCK_SECONDS).close()
 
 
-def _actors(step: Step, setup: Mapping[str, Any]) -> list[Any]:
-    workers, options = _pool_size(step.resources, ray.cluster_resources(), _cores_of_a_node())
+def _pool(step: Step, setup: Mapping[str, Any]) -> _Pool:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    workers, options = pool_size(step.resources, nodes)
     actor = ray.remote(_ShardActor).options(max_restarts=_RETRIES, max_task_retries=_RETRIES, **options)
-    return [actor.remote(step.run, dict(setup)) for _ in range(workers)]
+
+    def make() -> Any:
+        return actor.remote(step.run, dict(setup))
+
+    return _Pool(make, workers)
 
 
-def _pool_size(asked: Resources, cluster: Mapping[str, float], cores: float) -> tuple[int, dict[str, float]]:
-    """How many workers, and what each reserves."""
-    has_gpu = cluster.get("GPU", 0) >= 1
-    gpus = asked.gpus if asked.gpus is not None else float(has_gpu)
-    workers = asked.workers or (max(1, int(cluster.get("GPU", 0) / gpus)) if gpus else 1)
-    cpus = asked.cpus if asked.cpus is not None else max(1, int(cores / workers))
-    return workers, {"num_cpus": cpus, "num_gpus": gpus}
-
-
-def _cores_of_a_node() -> float:
-    return max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[int, dict[str, float]]:
+    """How many workers fit the nodes, and what each reserves. Raises ClusterError where not even one fits."""
+    most_gpus = max(node.get("GPU", 0) for node in nodes)
+    gpus = asked.gpus if asked.gpus is not None else float(most_gpus >= 1)
+    able = [node for node in nodes if node.get("GPU", 0) >= gpus]
+    if not able:
+        raise ClusterError(
+            f"a worker asks for {gpus:g} GPUs; the largest node has {most_gpus:g}. Lower gpus_per_encoder."
+        )
+    by_gpu = sum(int(node.get("GPU", 0) / gpus) for node in able) if gpus else 0
+    wanted = asked.workers or max(1, by_gpu)
+    cores = min(node.get("CPU", 1) for node in able)
+    on_a_node = -(-wanted // len(able))
+    cpus = asked.cpus if asked.cpus is not None else max(1, int(cores / on_a_node))
+    if cpus > max(node.get("CPU", 1) for node in able):
+        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many. Ask for fewer.")
+    by_cpu = sum(int(node.get("CPU", 1) / cpus) for node in able) if cpus else wanted
+    return min(wanted, by_cpu, by_gpu or wanted), {"num_cpus": cpus, "num_gpus": gpus}
 
 
 def _feed(pool: _Pool) -> None:
+    """Give shards to idle actors; end those for whom none is left: one not placed yet may wait for their cores."""
     while pool.idle and pool.pending:
         actor = pool.idle.pop()
         sharded, shard = pool.pending.popleft()
         pool.busy[actor.fill.remote(sharded.work, shard)] = (actor, sharded, shard)
+    while pool.idle:
+        ray.kill(pool.idle.pop())
 
 
 def _end(pool: _Pool) -> None:
     for actor in pool.idle + [actor for actor, _, _ in pool.busy.values()]:
         ray.kill(actor)
+
+
+def _has_died(error: BaseException | None) -> bool:
+    """Whether the worker is gone for good, rather than its work in error."""
+    return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
 
 
 def _error_of(ref: ray.ObjectRef) -> BaseException | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration import files
+from orchestration.errors import StoreError
 from orchestration.graph import Step, in_order, run_id_of
 from orchestration.store import Store
 
@@ -24,8 +25,12 @@ class RunRecord:
     def event(self, kind: str, step: Step, details: dict[str, Any]) -> None:
         """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines."""
         line = {"time": _now(), "event": kind, "step": step.label, "key": step.key, **details}
-        with open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        path = self.folder / "events.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror}); make room and run again") from error
 
     def write(self, name: str, document: Any) -> None:
         files.replace_json(self.folder / name, document)
@@ -41,7 +46,8 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
     targets = list(targets)
     run_id = run_id_of(targets)
     record = RunRecord(run_id, store.root / "runs" / run_id)
-    if record.read("graph.json") is None:
+    known = record.folder / "workflow.yaml"
+    if record.read("graph.json") is None or known.read_text(encoding="utf-8") != workflow:  # other words, same work
         record.folder.mkdir(parents=True, exist_ok=True)
         (record.folder / "workflow.yaml").write_text(workflow, encoding="utf-8")
         steps = [{"label": step.label, "key": step.key, **step.payload} for step in in_order(targets)]

@@ -50,10 +50,6 @@ class Artifact:
             )
         return json.loads(path.read_text())
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        return self.json("identity.json")["identity"]
-
     @property
     def rows(self) -> int:
         """Rows over all shards."""
@@ -61,7 +57,7 @@ class Artifact:
 
     def shards(self) -> list[Path]:
         """The shard files in order, each checked."""
-        return [self.path(shard["file"]) for shard in self.manifest["shards"]]
+        return [self.shard(index) for index in range(len(self.manifest["shards"]))]
 
     def path(self, name: str) -> Path:
         """A file of the artifact. Its checksum is verified the first time this process asks for it.
@@ -75,6 +71,10 @@ class Artifact:
                 raise DamagedArtifact(damage)
             _verified.add((str(path), entry["xxh3"]))
         return path
+
+    def shard(self, index: int) -> Path:
+        """One shard's file, checked."""
+        return self.path(self.manifest["shards"][index]["file"])
 
     def json(self, name: str) -> Any:
         return json.loads(self.path(name).read_text())
@@ -134,32 +134,48 @@ class Writer:
 
         name = f"{_part(index)}.arrow"
         self._publish(name, lambda path: shards.write_table(path, table))
-        entry = {**_entry(self.folder / name), "rows": table.num_rows, "numerics": dict(numerics or {})}
+        rows = shards.read_table(self.folder / name).num_rows  # of the file there, which may be another writer's
+        entry = {**_entry(self.folder / name), "rows": rows, "numerics": dict(numerics or {})}
         self._write(f"{_part(index)}.json", files.json_bytes(entry))
 
     def write(self, name: str, data: bytes) -> None:
         """Write one more file of the artifact."""
         self._write(name, data)
 
-    def commit(self, provenance: Mapping[str, Any]) -> None:
-        """List every file in the manifest and write the marker. Losing the race to another writer is not an error."""
+    def commit(self, provenance: Mapping[str, Any], shard_count: int | None = None) -> None:
+        """List every file in the manifest and write the marker. Losing the race to another writer is not an error.
+
+        Raises StoreError where the shards there are not the first `shard_count` (None: any number, without a gap).
+        """
         self._write("provenance.json", files.json_bytes(dict(provenance)))
-        self._write("manifest.json", files.json_bytes(self._manifest()))
+        self._write("manifest.json", files.json_bytes(self._manifest(shard_count)))
         self._write(_MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
         for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self, shard_count: int | None) -> dict[str, Any]:
         names = sorted(path.name for path in self.folder.iterdir())
         names = [
             name for name in names if not name.startswith(files.TEMPORARY) and name not in (_MARKER, "manifest.json")
         ]
         sidecars = {name: json.loads((self.folder / name).read_text()) for name in names if _is_sidecar(name)}
+        expected = [f"{_part(index)}.json" for index in range(len(sidecars) if shard_count is None else shard_count)]
+        if list(sidecars) != expected:
+            raise StoreError(
+                f"{self.folder}: holds the shards {list(sidecars)}, expected {len(expected)} from {_part(0)} on. It "
+                "was begun by another version: remove the folder and run again."
+            )
+        data = {
+            f"{name[:-5]}.arrow": {key: entry[key] for key in ("bytes", "xxh3")} for name, entry in sidecars.items()
+        }
+        for name, entry in data.items():  # checksums stay those taken at writing, so that damage since is not signed
+            if damage := _compare(self.folder / name, entry, every_byte=False):
+                raise DamagedArtifact(damage)
         return {
             "format": FORMAT,
             "step": self.payload["step"],
             "key": key_of(self.payload),
-            "files": {name: _entry(self.folder / name) for name in names},
+            "files": {name: data.get(name) or _entry(self.folder / name) for name in names},
             "shards": [{"file": f"{name[:-5]}.arrow", "rows": entry["rows"]} for name, entry in sidecars.items()],
             "numerics": _distinct(entry["numerics"] for entry in sidecars.values()),
             "sources": dict(self.sources),
@@ -204,6 +220,13 @@ class Store:
 
     def writer(self, step: Step) -> Writer:
         return Writer(self.root / step.folder, step.payload, source_digests(step.sources))
+
+
+def existing_store(root: Path) -> Store:
+    """Open a store to read it. Raises StoreError where there is none: a misspelt folder is no empty store."""
+    if not (root / _VERSION_FILE).is_file():
+        raise StoreError(f"{root.absolute()}: no store; run a workflow first, or name its folder with --store")
+    return open_store(root)
 
 
 def open_store(root: Path) -> Store:

@@ -118,7 +118,9 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     if found is not None:
         return found.experiment_id
     database = database_file(uri)  # a server knows a place for artifacts itself
-    return client.create_experiment(name, artifact_location=artifact_folder(database).as_uri() if database else None)
+    return client.create_experiment(
+        name, artifact_location=artifact_folder(database.absolute()).as_uri() if database else None
+    )
 
 
 def _write(

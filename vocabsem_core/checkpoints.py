@@ -36,12 +36,12 @@ class HeadPlace:
     weight: TensorPlace
     bias: TensorPlace | None
 
-    def blocks(self, rows: int) -> Iterator[Float[Tensor, "block d"]]:
-        """The first `rows` rows of the weight in the file's dtype, HEAD_BLOCK at a time; no other tensor is read."""
+    def blocks(self, rows: int, block: int = HEAD_BLOCK) -> Iterator[Float[Tensor, "block d"]]:
+        """The first `rows` rows of the weight in the file's dtype, `block` rows at a time; no other tensor is read."""
         with _opened(self.weight.file) as file:
             weight = file.get_slice(self.weight.name)
-            for start in range(0, rows, HEAD_BLOCK):
-                yield weight[start : min(start + HEAD_BLOCK, rows)]
+            for start in range(0, rows, block):
+                yield weight[start : min(start + block, rows)]
 
     def read_bias(self, rows: int) -> Float[Tensor, " rows"] | None:
         if self.bias is None:

@@ -53,17 +53,24 @@ def render(template: str, row: Mapping[str, str]) -> tuple[str, list[tuple[int, 
     return text, spans
 
 
-def tokenize(tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], limit: int) -> list[Prompt]:
+def tokenize(
+    tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], limit: int, closing: bool = False
+) -> list[Prompt]:
     """Tokenised prompts of at most `limit` tokens.
 
-    A prompt that is too long loses text tokens from the left of its longest field; the template and the special tokens
-    stay. Raises InputError where the template alone does not fit.
+    With `closing`, special tokens that the tokenizer puts at the end stay; a causal model would otherwise be asked what
+    follows the end. A prompt that is too long loses text tokens from the left of its longest field; the template and
+    the special tokens stay. Raises InputError where the template alone does not fit.
     """
     if MASK in template_fields(template) and tokenizer.mask_token is None:
         raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
     mask = {MASK: tokenizer.mask_token} if MASK in template_fields(template) else {}
     rendered = [render(template, {**row, **mask}) for row in rows]
     encoded = tokenizer([text for text, _ in rendered], return_offsets_mapping=True, add_special_tokens=True)
+    if not closing and not mask:
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and tuple(offsets[-1]) == (0, 0):
+                ids.pop(), offsets.pop()
     return [
         _placed(*_fit(ids, offsets, spans, limit, template), tokenizer.mask_token_id if mask else None, text)
         for ids, offsets, (text, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)

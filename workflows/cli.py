@@ -30,6 +30,7 @@ from workflows.options import (
     Word,
     WorkflowFile,
     open_store,
+    read_store,
     tracking_uri,
 )
 
@@ -125,7 +126,7 @@ def show(key_or_run: KeyOrRun, store: StorePath = None, as_json: AsJson = False)
     from orchestration.store import Artifact
     from workflows.inspect import artifact_document, artifact_text, run_document, run_text
 
-    opened = open_store(store)
+    opened = read_store(store)
     found = find_either(key_or_run, opened)
     if isinstance(found, Artifact):
         _print(artifact_document(found, opened), as_json, artifact_text)
@@ -139,7 +140,7 @@ def why(key: Key, store: StorePath = None, as_json: AsJson = False) -> None:
     from orchestration.lookup import find_artifact
     from workflows.inspect import why_document, why_text
 
-    opened = open_store(store)
+    opened = read_store(store)
     _print(why_document(find_artifact(key, opened), opened), as_json, why_text)
 
 
@@ -149,7 +150,7 @@ def diff(run_a: RunA, run_b: RunB, store: StorePath = None, as_json: AsJson = Fa
     from orchestration.lookup import find_run
     from workflows.difference import diff_document, diff_text
 
-    opened = open_store(store)
+    opened = read_store(store)
     _print(diff_document(find_run(run_a, opened), find_run(run_b, opened)), as_json, diff_text)
 
 
@@ -160,7 +161,7 @@ def sync(run: SomeRun = None, store: StorePath = None, mlflow: TrackingUri = Non
     from workflows.sync import sync as fill_in
     from workflows.sync import synced_text
 
-    opened = open_store(store)
+    opened = read_store(store)
     done = list(fill_in(opened, tracking_uri(mlflow) or default_uri(opened.root), run))
     _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
 
@@ -168,7 +169,7 @@ def sync(run: SomeRun = None, store: StorePath = None, mlflow: TrackingUri = Non
 @app.command()
 def verify(store: StorePath = None, as_json: AsJson = False) -> None:
     """Read every byte of every artifact and compare it with the checksums. Exit status 1 where something is damaged."""
-    artifacts = open_store(store).artifacts()
+    artifacts = read_store(store).artifacts()
     damaged = [damage for artifact in artifacts for damage in artifact.damages(every_byte=True)]
     if as_json:
         print(json.dumps({"checked": len(artifacts), "damaged": [vars(damage) for damage in damaged]}))
@@ -193,7 +194,7 @@ def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
             "bytes": sum(entry["bytes"] for entry in artifact.manifest["files"].values()),
             "finished": artifact.json("provenance.json")["finished"],
         }
-        for artifact in open_store(store).artifacts()
+        for artifact in read_store(store).artifacts()
     ]
     if as_json:
         print(json.dumps({"artifacts": rows}))
@@ -215,7 +216,7 @@ def ui(
     """Browse results in MLflow: starts its server on localhost and prints the address."""
     from orchestration.tracking import database_file, default_uri, server_command
 
-    uri = tracking_uri(mlflow) or default_uri(open_store(store).root)
+    uri = tracking_uri(mlflow) or default_uri(read_store(store).root)
     database = database_file(uri)
     if database is None:
         raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")

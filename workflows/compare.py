@@ -17,6 +17,8 @@ from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
 from workflows.steps.model import basis_step, encode_step, head_step
 
+_SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -80,7 +82,7 @@ def _cell(config: CompareConfig, method: MethodConfig, model: Model, task: Task,
     shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
     seeded = depends_on_seed(method, config.train_size)
     seeds = config.seeds if seeded else (0,)
-    search = search_step(method, where, materials, shared, config.search.trials, seeds[0])
+    search = search_step(method, where, materials, shared, config.search.trials, _SEARCH_SEED)
     fits = {seed: fit_step(method, where, materials, shared, seed, search) for seed in seeds}
     score = score_step(where, fits, materials["test_labels"], len(task.config.words), task.config.metric)
     return Cell(model.name, task.config.name, method.label, task.config.metric, config.seeds, fits, score)

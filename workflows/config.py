@@ -148,7 +148,9 @@ class MethodConfig(Strict):
 
     method: str = Field(description="name of the method")
     name: str | None = Field(
-        None, description="its name in results; needed when a method stands twice; none: the method's"
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="its name in results; needed when a method stands twice; none: the method's",
     )
     layer: str = Field("head", description="the stored layer it reads")
     settings: dict[str, Any] = Field(

@@ -6,7 +6,7 @@ import csv
 import glob
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,14 +59,20 @@ def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
     """
     wanted = sorted({*file.columns.values(), file.label})
 
-    def compute() -> dict[str, str]:
-        columns = read_columns(file.path, wanted)
-        return {
-            name: hashlib.sha256(json.dumps(values, default=_refuse).encode()).hexdigest()
-            for name, values in columns.items()
-        }
+    return facts.get(f"columns {wanted}", [file.path], lambda: _digests(file.path, wanted))
 
-    return facts.get(f"columns {wanted}", [file.path], compute)
+
+def must_be_unchanged(file: SplitFile, digests: Mapping[str, str]) -> None:
+    """Raises ConfigError where a column's values are no longer those that a key was made from."""
+    if _digests(file.path, sorted(digests)) != dict(digests):
+        raise ConfigError(f"{file.path}: changed while the run went on; run again")
+
+
+def _digests(path: Path, columns: Sequence[str]) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(json.dumps(values, default=_refuse).encode()).hexdigest()
+        for name, values in read_columns(path, columns).items()
+    }
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, list]:
@@ -102,7 +108,7 @@ def _as_text(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 def _must_have(path: Path, names: Sequence[str], columns: list[str]) -> None:
     missing = [
-        f"{path}: no column {name!r}; {nearest(name, columns)}. Name it in the task's `source`."
+        f"{path}: no column {name!r}; {nearest(name, columns)} Correct `columns` or `label` in the task's `source`."
         for name in names
         if name not in columns
     ]

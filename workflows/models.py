@@ -14,6 +14,7 @@ from workflows.config import Encoding
 from workflows.errors import ConfigError
 from workflows.hub import hub_model
 
+_MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".bin")
 _NO_LIMIT = 10**9  # tokenizers without a limit state a huge number
 
 
@@ -31,6 +32,7 @@ class Model:
         layers: names of the layers that can be stored.
         kind: "causal", "masked" or "seq2seq".
         four_bit: whether the blocks are quantised on loading.
+        stamp: sizes and times of the files the digests were made from.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Model:
     layers: list[str]
     kind: str
     four_bit: bool
+    stamp: str
 
 
 def encoding_problems(name: str, layers: list[str], window: int | None, encoding: Encoding) -> list[str]:
@@ -72,11 +75,31 @@ def find_files(entry: ModelEntry) -> Path:
 def describe(entry: ModelEntry, facts: Facts) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry)
-    sources = sorted(
-        path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".bin")
-    )
+    sources = _model_files(folder)
     found = facts.get("model 3", sources, lambda: _facts(folder))
-    return Model(entry.config.name, folder, entry.config.dtype, **found, four_bit=entry.config.quantization == "4bit")
+    return Model(
+        entry.config.name,
+        folder,
+        entry.config.dtype,
+        **found,
+        four_bit=entry.config.quantization == "4bit",
+        stamp=stamp_of(folder),
+    )
+
+
+def stamp_of(folder: Path) -> str:
+    """Changes when a file of the model changes its size or time."""
+    return key_of({path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in _model_files(folder)})
+
+
+def must_be_unchanged(folder: Path, stamp: str) -> None:
+    """Raises ConfigError where the files are no longer those that keys were made from."""
+    if stamp_of(folder) != stamp:
+        raise ConfigError(f"{folder}: a file of the model changed while the run went on; run again")
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 
 def open_store(given: Path | None, configured: Path | None = None) -> Any:
-    """The store a command works on: the option, the environment, the workflow file, a folder here."""
+    """The store a command fills: the option, the environment, the workflow file, a folder here; made where missing."""
     from orchestration import store
 
+    return store.open_store(_place(given, configured))
+
+
+def read_store(given: Path | None) -> Any:
+    """The store a command only reads; raises StoreError where there is none."""
+    from orchestration import store
+
+    return store.existing_store(_place(given, None))
+
+
+def _place(given: Path | None, configured: Path | None) -> Path:
     environment = os.environ.get("VOCABSEM_STORE")
-    return store.open_store(
-        given or (Path(environment) if environment else None) or configured or Path(".vocabsem/store")
-    )
+    return given or (Path(environment) if environment else None) or configured or Path(".vocabsem/store")
 
 
 def tracking_uri(given: str | None) -> str | None:
@@ -41,14 +50,14 @@ def _runs(context: typer.Context, incomplete: str) -> Iterator[str]:
     from orchestration.lookup import LATEST, runs
 
     given = context.params.get("store")
-    names = [LATEST, *(record.run_id for record in runs(open_store(given)))]
+    names = [LATEST, *(record.run_id for record in runs(read_store(given)))]
     return (name for name in names if name.startswith(incomplete))
 
 
 def _keys(context: typer.Context, incomplete: str) -> Iterator[str]:
     from orchestration.lookup import by_folder
 
-    names = [name for place in by_folder(open_store(context.params.get("store"))) for name in (place, Path(place).name)]
+    names = [name for place in by_folder(read_store(context.params.get("store"))) for name in (place, Path(place).name)]
     return (name for name in names if name.startswith(incomplete))
 
 
@@ -99,7 +108,8 @@ TrackingUri = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Executor = Annotated[
-    str | None, typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger.")
+    Literal["ray", "inline"] | None,
+    typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger."),
 ]
 Word = Annotated[
     list[str] | None, typer.Option("--word", help="Show this word's tokens and similarities; give it several times.")

@@ -124,7 +124,13 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
         width = max(len(result.method) for result, _ in block)
         lines.append(f"  {'method':{width}}   score   95 % interval    sd over seeds   trained weights   fit seconds")
         for result, detail in block:
-            spread = f"{result.sd_seeds:.3f}" if result.sd_seeds is not None else "same for all"
+            spread = (
+                f"{result.sd_seeds:.3f}"
+                if result.sd_seeds is not None
+                else "same for all"
+                if len(result.seeds) > 1
+                else "one seed"
+            )
             flag = "   (one class predicted throughout)" if detail.constant_prediction else ""
             lines.append(
                 f"  {result.method:{width}}   {result.mean:.3f}   {result.low:.3f} to {result.high:.3f}   "
@@ -199,7 +205,7 @@ def _row(result: Result, detail: Detail) -> dict[str, Any]:
 
 
 def _child(record: RunRecord, cell: Cell, seed: int, detail: Detail) -> TrackedRun:
-    place = list(cell.fits).index(seed)
+    place = sorted(cell.fits).index(seed)  # the order of `by_seed`
     metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
     seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
     settings = {name: str(value) for name, value in detail.settings[seed].items()}

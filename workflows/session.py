@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestration.errors import DamagedArtifact
 from orchestration.executor import Engine, InlineEngine, Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step
@@ -73,8 +74,12 @@ def run(session: Session, execution: Execution, say: Say, watching: Watching = p
             record.event(kind, step, details)
             watch(kind, step, details)
 
-        outcomes = run_plan(plan, lambda: _engine(session.store, execution, emit), emit)
-    results = [found for cell in session.cells if (found := read_result(cell, session.store))]
+        try:
+            outcomes = run_plan(plan, lambda: _engine(session.store, execution, emit), emit)
+        except BaseException:  # a cluster that does not answer, Ctrl-C: no run stays RUNNING for ever
+            _track(session, record, [], "FAILED", say)
+            raise
+    results = [found for cell in session.cells if (found := _result(cell, session.store, say))]
     record.write("results.json", stored(results))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     mlflow_run_id = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
@@ -87,6 +92,15 @@ def run(session: Session, execution: Execution, say: Say, watching: Watching = p
         _notes(session, plan, outcomes),
         mlflow_run_id,
     )
+
+
+def _result(cell: Cell, store: Store, say: Say) -> tuple[Result, Detail] | None:
+    """A cell's result; one that is damaged is named and left out, the others are shown."""
+    try:
+        return read_result(cell, store)
+    except DamagedArtifact as error:
+        say(f"no result of {cell.model} {cell.task} {cell.method}: {error}")
+        return None
 
 
 def _notes(session: Session, plan: Sequence[Planned], outcomes: dict[str, Outcome]) -> list[str]:

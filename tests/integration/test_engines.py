@@ -1,12 +1,15 @@
 """Both engines run a graph alike: order, sharing, failures, resume by shard."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from orchestration.errors import ClusterError
 from orchestration.executor import InlineEngine, run_plan
+from orchestration.graph import Resources
 from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine
+from orchestration.ray_engine import RayEngine, pool_size
 from orchestration.shards import column_array, read_table
 from orchestration.store import open_store
 from tests.orchestration.steps import broken, number, squares, total
@@ -121,3 +124,40 @@ def test_data_files_are_the_same_bytes_whichever_engine_made_them(tmp_path, ray_
         return {path.name: path.read_bytes() for path in [*folder.glob("*.arrow"), folder / "identity.json"]}
 
     assert made_by(InlineEngine) == made_by(RayEngine)
+
+
+def test_more_workers_than_fit_the_cluster_still_finish(tmp_path):
+    """Each asks for a whole core of two; a worker that is never placed must not hold its shards."""
+    store = open_store(tmp_path / "store")
+    target = dataclasses.replace(squares(6), resources=Resources(cpus=1, gpus=0, workers=5))
+    outcomes = run_plan(make_plan([target], store), lambda: RayEngine(store, lambda *_: None), lambda *_: None)
+    assert outcomes[target.key].state == "ran"
+
+
+def test_a_worker_that_dies_for_good_fails_its_own_step_alone(tmp_path):
+    store = open_store(tmp_path / "store")
+    deadly = squares(2, workers=1, kill_at={"shard": 1, "moment": "before", "once": str(tmp_path / "never" / "made")})
+    outcomes = run_plan(
+        make_plan([deadly, squares(5, workers=1)], store), lambda: RayEngine(store, lambda *_: None), lambda *_: None
+    )
+    assert outcomes[deadly.key].state == "failed"
+    assert outcomes[squares(5).key].state == "ran"
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "expected"),
+    [
+        (Resources(None, None, None), [{"CPU": 8}], (1, {"num_cpus": 8, "num_gpus": 0.0})),
+        (Resources(None, None, 2), [{"CPU": 8}], (2, {"num_cpus": 4, "num_gpus": 0.0})),
+        (Resources(None, None, 99), [{"CPU": 8}], (8, {"num_cpus": 1, "num_gpus": 0.0})),
+        (Resources(None, None, None), [{"CPU": 64}, {"CPU": 16, "GPU": 4}], (4, {"num_cpus": 4, "num_gpus": 1.0})),
+        (Resources(None, 0.4, None), [{"CPU": 12, "GPU": 3}], (7, {"num_cpus": 1, "num_gpus": 0.4})),
+    ],
+)
+def test_a_pool_is_as_large_as_the_nodes_allow(asked, nodes, expected):
+    assert pool_size(asked, nodes) == expected
+
+
+def test_a_worker_that_fits_no_node_is_refused_with_the_numbers():
+    with pytest.raises(ClusterError, match="asks for 1 GPUs; the largest node has 0"):
+        pool_size(Resources(None, 1.0, None), [{"CPU": 8}])

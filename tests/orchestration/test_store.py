@@ -10,7 +10,7 @@ import pytest
 from orchestration import files
 from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.shards import table_of
-from orchestration.store import Artifact, Writer, open_store
+from orchestration.store import Artifact, Writer, existing_store, open_store
 from tests.orchestration.steps import number
 
 
@@ -176,3 +176,36 @@ def test_a_relative_store_is_made_absolute(tmp_path, monkeypatch):
     from pathlib import Path
 
     assert open_store(Path("here")).root == tmp_path / "here"
+
+
+def test_shards_with_a_gap_or_of_another_number_are_not_committed(store):
+    writer = store.writer(number(2))
+    writer.begin()
+    for index in (0, 2):
+        writer.write_shard(index, table_of([index], {"x": np.ones(1)}))
+    for count in (None, 2, 3):
+        with pytest.raises(StoreError, match="remove the folder and run again"):
+            writer.commit({}, count)
+    writer.write_shard(1, table_of([1], {"x": np.ones(1)}))
+    writer.commit({}, 3)
+    assert store.find(number(2)).rows == 3
+
+
+def test_damage_between_writing_and_commit_is_not_signed(store):
+    folder = fill(store, number(2), commit=False)
+    hurt(folder / "part-00000.arrow", "flip")
+    store.writer(number(2)).commit({})
+    assert [damage.file for damage in Artifact(folder).damages(every_byte=True)] == [str(folder / "part-00000.arrow")]
+
+
+def test_the_rows_of_an_adopted_file_are_its_own(store):
+    folder = fill(store, number(2), commit=False)
+    (folder / "part-00000.json").unlink()
+    store.writer(number(2)).write_shard(0, table_of([5], {"x": np.ones(1)}))
+    assert json.loads((folder / "part-00000.json").read_text())["rows"] == 2
+
+
+def test_reading_a_store_that_is_not_there_makes_none(tmp_path):
+    with pytest.raises(StoreError, match="no store; run a workflow first, or name its folder with --store"):
+        existing_store(tmp_path / "misspelt")
+    assert not (tmp_path / "misspelt").exists()

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vocabsem_core import checkpoints
 from vocabsem_core.checkpoints import HeadPlace, head_place, load_model, load_tokenizer, tokenizer_files
 from vocabsem_core.errors import InputError
 
@@ -60,11 +59,10 @@ def test_a_sharded_folder_is_read_through_its_index(name: str, tmp_path: Path) -
     assert torch.equal(whole(head_place(tmp_path)), model.get_output_embeddings().weight)
 
 
-def test_blocks_stop_at_the_rows_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "HEAD_BLOCK", 50)
+def test_blocks_stop_at_the_rows_asked_for(tmp_path: Path) -> None:
     model = tiny.phi()
     place = head_place(tiny.save(tmp_path, model))
-    blocks = list(place.blocks(120))
+    blocks = list(place.blocks(120, 50))
     assert [len(block) for block in blocks] == [50, 50, 20]
     assert torch.equal(torch.cat(blocks), model.lm_head.weight[:120])
     assert torch.equal(place.read_bias(120), model.lm_head.bias[:120])

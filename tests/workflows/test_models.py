@@ -60,7 +60,8 @@ def test_files_that_a_model_does_not_need_change_no_digest(copy: Path, tmp_path:
     before = described(copy, tmp_path)
     (copy / "README.md").write_text("a note")
     (copy / "trainer_state.json").write_text("{}")
-    assert described(copy, tmp_path) == before
+    after = described(copy, tmp_path)
+    assert (after.weights, after.tokenizer, after.head) == (before.weights, before.tokenizer, before.head)
 
 
 def test_a_changed_tokenizer_changes_only_its_own_digest(copy: Path, tmp_path: Path) -> None:

@@ -179,3 +179,27 @@ def test_states_too_large_for_the_stored_precision_name_the_layer_and_the_way_ou
 
 def test_the_plan_uses_the_cores_rcond() -> None:
     assert _RCOND == RCOND
+
+
+def test_a_file_that_changes_after_planning_is_refused(compare: Compared, tmp_path: Path) -> None:
+    _, cells, _ = compare(methods=["zero-shot"])
+    texts = cells[0].fits[0].inputs["test"].inputs["texts"]
+    elsewhere = open_store(tmp_path / "elsewhere")
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "another", "label": "good"}) + "\n")
+    plan = make_plan([texts], elsewhere)
+    outcomes = run_plan(plan, lambda: InlineEngine(elsewhere, lambda *_: None), lambda *_: None)
+    assert "changed while the run went on; run again" in outcomes[texts.key].error
+
+
+def test_a_methods_defaults_are_in_its_keys(compare: Compared) -> None:
+    _, cells, _ = compare(
+        methods=["knn", {"method": "knn", "name": "same", "settings": {"k": 16}}], search={"trials": 1}
+    )
+    assert cells[0].fits[0].identity["settings"] == {"k": 16, "distance": "cosine"}
+    assert cells[0].fits[0].key == cells[1].fits[0].key
+
+
+def test_neighbours_votes_are_probabilities_again_after_softmax(compare: Compared) -> None:
+    store, cells, _ = compare(methods=[{"method": "knn", "settings": {"k": 4}}])
+    shares = torch.from_numpy(read_column(store.find(cells[0].fits[0]), "scores")).softmax(dim=1)
+    assert torch.allclose(shares * 4, (shares * 4).round(), atol=1e-4)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from workflows.materials import Materials
 
 
+_NO_VOTE = 1e-6  # the share of a class without a vote, so that its logarithm is finite
+
+
 class KnnSettings(Strict):
     """Settings of `knn`."""
 
@@ -39,4 +42,5 @@ class Knn(Method):
         from vocabsem_core.retrieval import knn_votes
 
         train = materials.train
-        return knn_votes(states, train.states, train.labels, len(materials.labels), settings.k, settings.distance)
+        votes = knn_votes(states, train.states, train.labels, len(materials.labels), settings.k, settings.distance)
+        return votes.clamp_min(_NO_VOTE).log()  # scores are logits: their softmax gives the shares back

@@ -11,7 +11,7 @@ from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import prompt_template
-from workflows.data import Split, SplitFile, kept_rows, label_numbers, row_hash, text_rows
+from workflows.data import Split, SplitFile, kept_rows, label_numbers, must_be_unchanged, row_hash, text_rows
 from workflows.models import Model
 from workflows.steps import ROWS_PER_SHARD
 
@@ -41,7 +41,9 @@ def fill_texts(work: Work) -> None:
     from orchestration.shards import table_of
 
     fields, size = sorted(work.identity["fields"]), work.identity["rows_per_shard"]
-    rows = text_rows(_file(work), fields)
+    file = _file(work)
+    must_be_unchanged(file, {file.columns[field]: digest for field, digest in work.identity["fields"].items()})
+    rows = text_rows(file, fields)
     kept = kept_rows(rows, work.identity["limit"])
     for shard, start in enumerate(range(0, len(kept), size)):
         part = kept[start : start + size]
@@ -72,7 +74,9 @@ def fill_labels(work: Work) -> None:
 
     from orchestration.shards import table_of
 
-    numbers = label_numbers(_file(work), work.identity["names"])
+    file = _file(work)
+    must_be_unchanged(file, {file.label: work.identity["column"]})
+    numbers = label_numbers(file, work.identity["names"])
     work.out.write_shard(0, table_of(range(len(numbers)), {"label": np.array(numbers, dtype=np.int32)}))
 
 

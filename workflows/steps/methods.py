@@ -10,11 +10,13 @@ from typing import Any
 from orchestration.files import json_bytes
 from orchestration.graph import Step
 from orchestration.work import Work
+from vocabsem_core.errors import InputError
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import method_named
 from workflows.methods.base import Method, trial_settings
 
+_SOURCES = ("workflows.materials", "workflows.steps.methods")
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis
 
 
@@ -54,10 +56,11 @@ def search_step(
         run="workflows.steps.methods:fill_search",
         identity={
             **_method_identity(method, config, task, seed),
-            "settings": trial_settings(method, fixed, trials, seed),
+            "settings": [_whole(method, settings) for settings in trial_settings(method, fixed, trials, seed)],
+            "metric": task["metric"],
         },
         inputs=_inputs(method, materials, with_test=False),
-        sources=("workflows.materials", *method.sources),
+        sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
 
 
@@ -65,13 +68,20 @@ def fill_search(work: Work) -> None:
     """trials.json: each trial's settings and validation score, and the best (of equals the earliest)."""
     method, materials = _method_of(work), _materials_of(work)
     trials = [_trial(method, materials, settings, work) for settings in work.identity["settings"]]
-    best = max(range(len(trials)), key=lambda i: (trials[i]["validation"], -i))
-    work.out.write("trials.json", json_bytes({"trials": trials, "best": trials[best]["settings"]}))
+    finished = [trial for trial in trials if trial["validation"] is not None]
+    if not finished:
+        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {trials[0]['error']}")
+    best = max(finished, key=lambda trial: trial["validation"])  # of equals the first
+    work.out.write("trials.json", json_bytes({"trials": trials, "best": best["settings"]}))
 
 
 def _trial(method: Method, materials: Any, given: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    """One trial's validation score; one whose settings cannot be trained has none, and the others go on."""
     settings = method.Settings.model_validate(given)
-    fitted = method.fit(settings, materials, work.identity["seed"])
+    try:
+        fitted = method.fit(settings, materials, work.identity["seed"])
+    except InputError as error:
+        return {"settings": dict(given), "validation": None, "error": str(error)}
     return {
         "settings": dict(given),
         "validation": _validation_score(method, settings, fitted, materials, work.identity["metric"]),
@@ -99,9 +109,9 @@ def fit_step(
         label=f"fit {where} seed {seed}",
         version=1,
         run="workflows.steps.methods:fill_fit",
-        identity={**_method_identity(method, config, task, seed), "settings": fixed_settings(config)},
+        identity={**_method_identity(method, config, task, seed), "settings": _whole(method, fixed_settings(config))},
         inputs={**_inputs(method, materials, with_test=True), **({"search": search} if search else {})},
-        sources=("workflows.materials", *method.sources),
+        sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
 
 
@@ -179,7 +189,7 @@ def fill_score(work: Work) -> None:
             for name, s in scores.items()
         },
         "calibration_error": float(np.mean([expected_calibration_error(p, labels) for p in probabilities])),
-        "constant_prediction": bool(np.all(predictions == predictions[:, :1])),
+        "constant_prediction": bool(np.any(np.all(predictions == predictions[:, :1], axis=1))),
     }
     work.out.write("score.json", json_bytes(record))
 
@@ -192,9 +202,15 @@ def _softmax(scores: Any) -> Any:
 
 
 def _method_identity(method: Method, config: MethodConfig, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What a method reads of the task: one without training depends neither on the training size nor on the metric."""
-    read = task if "train" in method.needs else {"labels": task["labels"]}
+    """What a method reads of the task: one without training does not depend on the training size."""
+    trained = {"train_size": task["train_size"]} if "train" in method.needs else {}
+    read = {"labels": task["labels"], **trained}
     return {"method": method.name, "method_version": method.version, "layer": config.layer, **read, "seed": seed}
+
+
+def _whole(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with every default written out: a default that changes is another setting."""
+    return method.Settings.model_validate(given).model_dump(mode="json")
 
 
 def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:

@@ -12,7 +12,8 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
-from workflows.models import Model, encoding_problems
+from workflows.models import Model, encoding_problems, must_be_unchanged
+from workflows.steps import HEAD_ROWS_PER_SHARD
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
@@ -26,8 +27,8 @@ def head_step(model: Model) -> Step:
         label=f"head {model.name}",
         version=1,
         run="workflows.steps.model:fill_head",
-        identity={"head": model.head, "kept_rows": model.kept_rows},
-        local={"folder": str(model.folder)},
+        identity={"head": model.head, "kept_rows": model.kept_rows, "rows_per_shard": HEAD_ROWS_PER_SHARD},
+        local={"folder": str(model.folder), "stamp": model.stamp},
         sources=("vocabsem_core.checkpoints", "vocabsem_core.heads"),
     )
 
@@ -41,10 +42,11 @@ def fill_head(work: Work) -> None:
     from vocabsem_core.checkpoints import head_place, load_config
 
     folder, rows = Path(work.local["folder"]), work.identity["kept_rows"]
+    must_be_unchanged(folder, work.local["stamp"])
     place = head_place(folder)
     bias = place.read_bias(rows)
     start = 0
-    for shard, block in enumerate(place.blocks(rows)):
+    for shard, block in enumerate(place.blocks(rows, work.identity["rows_per_shard"])):
         stored = block.to(getattr(torch, _STORED.get(str(block.dtype), "float32")))
         columns = {"weight": stored.numpy()}
         if bias is not None:
@@ -124,6 +126,7 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
         inputs={"texts": texts},
         local={"batch_tokens": execution.batch_tokens},
         setup={
+            "stamp": model.stamp,
             "folder": str(model.folder),
             "dtype": model.dtype,
             "four_bit": model.four_bit,
@@ -144,6 +147,7 @@ class EncodeWorker:
         from vocabsem_core.encoder import Encoder
 
         folder = Path(setup["folder"])
+        must_be_unchanged(folder, setup["stamp"])
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
         self._encoder = Encoder(load_model(folder, setup["dtype"], self._device, setup["four_bit"]), setup["layers"])
@@ -160,9 +164,11 @@ class EncodeWorker:
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
         from vocabsem_core.prompts import tokenize
 
-        texts = read_table(work.inputs["texts"].shards()[shard])
+        texts = read_table(work.inputs["texts"].shard(shard))
         rows = texts.drop_columns([ROW_ID, "row_hash"]).to_pylist()
-        prompts = tokenize(self._tokenizer, work.identity["template"], rows, work.identity["max_tokens"])
+        identity = work.identity
+        ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
+        prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], closing=ends)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
         states = self._encoder.encode(ids, work.local["batch_tokens"], positions)
         columns = {

@@ -1,0 +1,99 @@
+"""The benchmarks compare like with like, at a tiny size. Nothing here looks at the clock."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from orchestration.store import open_store
+from tests import tiny
+from tests.benchmarks import basis, encode, large_head, rerun, shards
+from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
+from vocabsem_core.checkpoints import head_place
+from workflows.materials import read_column
+
+
+@pytest.mark.parametrize("ratio", [2.0, 0.5])
+def test_a_case_is_one_line_of_json(ratio: float) -> None:
+    case = Case("basis", "time", ratio, 1.0, "1 s")
+    assert json.loads(case.line()) == {"name": "basis", "case": "time", "ratio": ratio, "goal": 1.0, "detail": "1 s"}
+    assert case.passed == (ratio >= case.goal)
+    assert ("MISSED" in case.text()) != case.passed
+
+
+def test_every_round_runs_each_side_once() -> None:
+    calls: list[str] = []
+    found = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
+    assert calls == list("ab" * 3)
+    assert set(found) == {"a", "b"}
+
+
+def test_anonymous_memory_is_seen_at_its_peak() -> None:
+    small, large = (peak_anonymous(lambda size=size: torch.ones(size)) for size in (1, 1 << 24))
+    assert large - small >= 0.9 * (4 << 24)
+
+
+@pytest.mark.parametrize("head", [basis.random_head(300, 24), basis.conditioned_head(300, 24, 1e4)])
+def test_basis_and_pinv_agree(head: torch.Tensor) -> None:
+    assert basis.worst_error(basis.ours(head), basis.pinv(head.double())) <= basis.ERROR
+    assert basis.accuracy_case("accuracy", head).passed
+    assert [case.case for case in basis.time_cases(head, 1)] == [
+        "time against float32 pinv",
+        "time against float64 pinv",
+    ]
+
+
+def test_the_synthetic_head_has_its_condition() -> None:
+    assert np.linalg.cond(basis.conditioned_head(300, 24, 1e4).double().numpy()) == pytest.approx(1e4, rel=1e-2)
+
+
+def test_a_large_heads_steps_give_its_basis(tmp_path: Path) -> None:
+    large_head.write_model(tmp_path / "model", 2_000, 64)
+    large_head.fill(tmp_path, 2_000)
+    (made,) = [a for a in open_store(tmp_path / "store").artifacts() if a.folder.parent.name == "basis"]
+    place = head_place(tmp_path / "model")
+    expected = basis.pinv(torch.cat(list(place.blocks(2_000, 512))).double()).float()
+    torch.testing.assert_close(torch.from_numpy(read_column(made, "basis")), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_both_loops_and_the_orchestrated_run_give_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "SIZES", (1, 4))
+    found, loops = encode.numbered(encode.texts(None)[:5], 7), encode.Loops(REFERENCE)
+    ours = loops.ours(found)
+    torch.testing.assert_close(ours, loops.usual(found, 4), rtol=1e-3, atol=1e-3)
+    marks, stored = encode.orchestrated(REFERENCE, found, "inline")
+    torch.testing.assert_close(stored, ours)
+    assert marks[-1][0] == encode.bare_marks(loops, found)[-1][0] == 7
+    assert encode.loop_case(loops, found, 1).name == "encode"
+
+
+def test_texts_are_numbered_where_they_repeat() -> None:
+    assert encode.numbered(["a", "b"], 5) == ["a", "b", "1 a", "1 b", "2 a"]
+
+
+@pytest.mark.parametrize("way", shards.WAYS)
+@pytest.mark.filterwarnings("ignore")  # of datasets
+def test_shards_and_datasets_hold_the_same_states(tmp_path: Path, way: str) -> None:
+    states = shards.random_states(shards.SHARD + 3, 8)
+    shards.write_ours(tmp_path / "ours", states)
+    shards.commit_ours(tmp_path / "ours")
+    shards.write_theirs(tmp_path / "theirs", states, way)
+    assert np.array_equal(np.concatenate(shards.read_ours(tmp_path / "ours")), states)
+    assert np.array_equal(shards.read_theirs(tmp_path / "theirs"), states)
+
+
+def test_a_cached_run_finds_what_the_first_run_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rerun, "CACHED_RUNS", 1)
+    tiny.save(tmp_path / "model", tiny.gpt2())
+    workflow = tmp_path / "tiny.yaml"
+    workflow.write_text(
+        f"workflow: compare\nmodels: [{tmp_path / 'model'}]\ntasks: [starter-topics]\nmethods: [zero-shot]\n"
+        "limit: {train: 12, test: 12}\nexecution: {executor: inline}\n"
+    )
+    assert rerun.rerun_case(workflow, tmp_path).name == "rerun"
+    with pytest.raises(ValueError, match="a cached run ran 1 steps"):
+        rerun.check([{"steps": {"ran": 1}, "results": []}] * 2)
