@@ -1,8 +1,6 @@
 """What is not the user's files' fault: a full disk, a cluster that does not answer."""
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,41 +24,42 @@ def run(store, *targets):
     return {entry.step.label: outcomes[entry.step.key] for entry in plan}
 
 
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+from pathlib import Path
+from tests.integration.test_adversity import number, open_store, run, total
+for label, outcome in run(open_store(Path(sys.argv[1])), total(number(5000)), total(number(3), factor=2.0)).items():
+    print(label, outcome.state, outcome.error, sep=": ")
+"""
+
+
 @pytest.fixture
-def small_files():
-    """No file may grow past 8 KiB in this process: a write fails half-way, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+def after_a_full_disk(tmp_path):
+    """A store, and what was told, after a run in which no file could grow past 8 KiB.
 
-
-def test_a_full_disk_is_a_clear_error_and_what_is_committed_stays(tmp_path, small_files):
+    In a process of its own: a write fails half-way, and the limit must not meet what else this process writes.
+    """
     store = open_store(tmp_path / "store")
-    large, small = number(5000), number(3)
-    outcomes = run(store, total(large), total(small, factor=2.0))
-    assert outcomes["number 5000"].state == "failed"
-    assert "cannot be written" in outcomes["number 5000"].error
-    assert "make room and run again" in outcomes["number 5000"].error
-    assert outcomes["total x 2.0"].state == "ran"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", FULL_DISK, str(store.root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return store, dict(line.split(": ", 1) for line in done.stdout.splitlines())
+
+
+def test_a_full_disk_is_a_clear_error_and_what_is_committed_stays(after_a_full_disk):
+    store, told = after_a_full_disk
+    assert told["number 5000"].startswith("failed: ")
+    assert "cannot be written" in told["number 5000"]
+    assert "make room and run again" in told["number 5000"]
+    assert told["total x 2.0"].startswith("ran")
     assert not list(store.root.glob(f"*/*/{TEMPORARY}*"))
     assert all(not list(artifact.damages(every_byte=True)) for artifact in store.artifacts())
 
 
-def test_after_room_is_made_the_same_run_finishes(tmp_path):
-    store = open_store(tmp_path / "store")
-    program = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
-        "from pathlib import Path; from tests.integration.test_adversity import run, number, total, open_store\n"
-        "print(run(open_store(Path(sys.argv[1])), total(number(5000)))['number 5000'].state)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", program, str(store.root)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "failed\n"
+def test_after_room_is_made_the_same_run_finishes(after_a_full_disk):
+    store, _ = after_a_full_disk
     assert {outcome.state for outcome in run(store, total(number(5000))).values()} == {"ran"}
     assert store.find(total(number(5000))).json("total.json") == sum(range(5000))
 
