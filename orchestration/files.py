@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,16 +13,12 @@ from uuid import uuid4
 import xxhash
 
 TEMPORARY = ".tmp-"
-_BLOCK = 1 << 22
 
 
 def checksum(path: Path) -> str:
-    """xxh3-128 of a file's bytes, in hexadecimal; reads 4 MiB at a time."""
-    digest = xxhash.xxh3_128()
+    """xxh3-128 of a file's bytes, in hexadecimal, read through one small buffer."""
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def stage(folder: Path, name: str, fill: Callable[[Path], object]) -> Path:

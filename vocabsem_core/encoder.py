@@ -18,7 +18,7 @@ from vocabsem_core.architectures import blocks, kind_of, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
 
-BATCH_TOKENS = 512  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
+BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
 _CHECKED_PROMPTS = 2
 _TOLERANCE = {
     torch.float64: 1e-9,

@@ -140,7 +140,7 @@ class Execution(Strict):
     gpus_per_encoder: float | None = Field(
         None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
     )
-    batch_tokens: int = Field(512, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
+    batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
 
 
 class MethodConfig(Strict):
