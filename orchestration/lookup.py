@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from orchestration.errors import StoreError
 from orchestration.graph import KEY_CHARACTERS
-from orchestration.runs import RunRecord
+from orchestration.runs import RUNS, RunRecord, runs
 from orchestration.store import Artifact, Store
 
 LATEST = "latest"
-_RUNS = "runs"
 _LEAST = 4  # digits
 _SHOWN = 8  # candidates of an ambiguous prefix
-
-
-def runs(store: Store) -> list[RunRecord]:
-    """Every run of the store, the one that was run last first."""
-    folders = [path.parent for path in (store.root / _RUNS).glob("*/graph.json")]
-    return [RunRecord(folder.name, folder) for folder in sorted(folders, key=_last_run, reverse=True)]
-
-
-def _last_run(folder: Path) -> int:
-    """graph.json is written when a run begins for the first time, results.json whenever it ends."""
-    return max(path.stat().st_mtime_ns for name in ("graph", "results") if (path := folder / f"{name}.json").is_file())
 
 
 def find_run(text: str, store: Store) -> RunRecord:
@@ -35,7 +22,7 @@ def find_run(text: str, store: Store) -> RunRecord:
         if not known:
             raise StoreError(f"{store.root}: no run yet; `vocabsem run FILE` makes one")
         return known[0]
-    by_place = {f"{_RUNS}/{record.run_id}": record for record in known}
+    by_place = {f"{RUNS}/{record.run_id}": record for record in known}
     return by_place[_match(text, list(by_place), "run", store)]
 
 
@@ -50,7 +37,7 @@ def find_either(text: str, store: Store) -> Artifact | RunRecord:
     if text == LATEST:
         return find_run(text, store)
     artifacts = by_folder(store)
-    records = {f"{_RUNS}/{record.run_id}": record for record in runs(store)}
+    records = {f"{RUNS}/{record.run_id}": record for record in runs(store)}
     place = _match(text, [*artifacts, *records], "artifact or run", store)
     return records[place] if place in records else _whole_key(text, artifacts[place])
 
@@ -65,7 +52,8 @@ def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
     step, _, digits = text.lower().rpartition("/")
     if len(digits) < _LEAST:
         raise StoreError(
-            f"{text!r} has {len(digits)} digits; expected at least {_LEAST} of a key, as `vocabsem ls` prints them"
+            f"{text!r} is too short; expected at least the first {_LEAST} characters of a key or run id, as "
+            "`vocabsem ls` prints them"
         )
     found = [
         place
@@ -83,8 +71,8 @@ def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
 def _hint(step: str, digits: str, places: Sequence[str]) -> str:
     of_step = [place for place in places if place.startswith(f"{step}/")] or places
     starts = {place.partition("/")[2][: len(digits)]: place for place in of_step}
-    near = [starts[start] for start in get_close_matches(digits, list(starts), n=3, cutoff=0.5)]
-    return f"the nearest: {', '.join(near)}" if near else "`vocabsem ls` lists artifacts, `vocabsem show latest` a run"
+    near = [starts[start] for start in get_close_matches(digits, list(starts), n=3, cutoff=0.8)]
+    return f"the nearest: {', '.join(near)}" if near else "`vocabsem ls` lists what there is"
 
 
 def _whole_key(text: str, artifact: Artifact) -> Artifact:

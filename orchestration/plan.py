@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, folder_of, in_order, key_of
+from orchestration.runs import runs
 from orchestration.store import Store, source_digests
 
 State = Literal["cached", "run", "blocked"]
@@ -29,12 +30,28 @@ class Planned:
 def make_plan(targets: Iterable[Step], store: Store) -> list[Planned]:
     """The state of every step the targets need, inputs first. Reads markers and sizes, runs nothing."""
     plan: dict[str, Planned] = {}
+    made = MadeBefore(store)
     for step in in_order(targets):
-        plan[step.key] = _state_of(step, store, plan)
+        plan[step.key] = _state_of(step, store, plan, made)
     return list(plan.values())
 
 
-def _state_of(step: Step, store: Store, plan: Mapping[str, Planned]) -> Planned:
+@dataclass(frozen=True)
+class MadeBefore:
+    """Which run made a step, by the records of runs; they are read when the first step is asked for."""
+
+    store: Store
+
+    @cached_property
+    def _runs(self) -> dict[str, str]:
+        return {key: record.run_id for record in reversed(runs(self.store)) for key in record.keys_made()}
+
+    def run_of(self, key: str) -> str | None:
+        """The run that made a step last, or None."""
+        return self._runs.get(key)
+
+
+def _state_of(step: Step, store: Store, plan: Mapping[str, Planned], made: MadeBefore) -> Planned:
     try:
         artifact = store.find(step)
     except DamagedArtifact as error:
@@ -44,6 +61,8 @@ def _state_of(step: Step, store: Store, plan: Mapping[str, Planned]) -> Planned:
     for source in step.inputs.values():
         if plan[source.key].state == "blocked":
             return Planned(step, "blocked", f"needs {source.label}, which is blocked")
+    if (run_id := made.run_of(step.key)) is not None:
+        return Planned(step, "run", f"its folder {step.folder} is gone; run {run_id} had made it")
     return Planned(step, "run", _reason(step, store, plan))
 
 
@@ -60,7 +79,8 @@ def _reason(step: Step, store: Store, plan: Mapping[str, Planned]) -> str:
         return "never made"
     changes = found.changes
     if len(changes) > _SHOWN_CHANGES:
-        return f"never made; the nearest {step.name} differs in {', '.join(changes)}"
+        named = ", ".join(list(changes)[:_SHOWN_CHANGES])
+        return f"never made; the nearest {step.name} differs in {named} and {len(changes) - _SHOWN_CHANGES} more"
     labels = {source.key: source.label for source in step.inputs.values()}
     return "; ".join(_phrase(field, *change, labels, plan) for field, change in changes.items())
 

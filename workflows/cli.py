@@ -185,7 +185,11 @@ def verify(store: StorePath = None, as_json: AsJson = False) -> None:
 
 @app.command("ls")
 def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
-    """List the artifacts of the store."""
+    """List the artifacts of the store, and the runs, the last first."""
+    from orchestration.runs import runs
+
+    opened = read_store(store)
+    recorded = [{"run_id": record.run_id, "started": record.read("graph.json")["started"]} for record in runs(opened)]
     rows = [
         {
             "step": artifact.folder.parent.name,
@@ -194,14 +198,16 @@ def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
             "bytes": sum(entry["bytes"] for entry in artifact.manifest["files"].values()),
             "finished": artifact.json("provenance.json")["finished"],
         }
-        for artifact in read_store(store).artifacts()
+        for artifact in opened.artifacts()
     ]
     if as_json:
-        print(json.dumps({"artifacts": rows}))
+        print(json.dumps({"artifacts": rows, "runs": recorded}))
         return
     for row in rows:
         print(f"{row['step']:10}  {row['key']}  {row['rows']:>9,} rows  {row['bytes']:>13,} bytes  {row['finished']}")
     print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows):,} bytes")
+    for entry in recorded:
+        print(f"run         {entry['run_id']}  begun {entry['started']}")
 
 
 @app.command()
@@ -222,6 +228,7 @@ def ui(
         raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
     if not database.is_file():
         raise ConfigError(f"no MLflow database {database}; run a workflow first, or name its store with --store")
+    _must_be_free(host, port)
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     command = server_command(uri, host, port)
@@ -247,6 +254,18 @@ def _session(file: Path, store: Path | None, data_dir: Path | None, mlflow: str 
     folder = _folder(data_dir)
     config = read_yaml(file, CompareConfig)
     return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
+
+
+def _must_be_free(host: str, port: int) -> None:
+    """Raises ConfigError where another program listens: MLflow's server would only tell after half a minute."""
+    import socket
+
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
+        ) from error
 
 
 def _folder(data_dir: Path | None) -> Path | None:

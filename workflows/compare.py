@@ -11,8 +11,8 @@ from orchestration.graph import Step
 from workflows.catalog import Task, find_model, find_task
 from workflows.config import CompareConfig, MethodConfig
 from workflows.data import Split, column_digests, split_file
-from workflows.errors import ConfigError
-from workflows.models import Model, describe
+from workflows.errors import ConfigError, in_field
+from workflows.models import Model, check_encoding, describe
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
 from workflows.steps.model import basis_step, encode_step, head_step
@@ -43,25 +43,42 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
 
     `base` is the folder that relative paths start from. Raises ConfigError for what cannot be found.
     """
-    for method in config.methods:
-        fixed_settings(method)
-    tasks = [find_task(reference, base, data_dir) for reference in config.tasks]
-    models = [describe(find_model(reference, base), facts) for reference in config.models]
+    for index, method in enumerate(config.methods):
+        with in_field("methods", index):
+            fixed_settings(method)
+    tasks = [_task(index, reference, base, data_dir) for index, reference in enumerate(config.tasks)]
+    models = [_model(index, config, base, facts) for index in range(len(config.models))]
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
-    return [cell for model in models for task in tasks for cell in _cells(config, model, task, facts)]
+    return [
+        cell for model in models for index in range(len(tasks)) for cell in _cells(config, model, tasks, index, facts)
+    ]
+
+
+def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task:
+    with in_field("tasks", index):
+        return find_task(reference, base, data_dir)
+
+
+def _model(index: int, config: CompareConfig, base: Path, facts: Facts) -> Model:
+    with in_field("models", index):
+        model = describe(find_model(config.models[index], base), facts)
+        check_encoding(model.name, model.layers, model.window, config.encoding)
+    return model
 
 
 def must_differ(kind: str, names: list[str]) -> None:
     """Results are told apart by names. Raises ConfigError where two are the same."""
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two {kind}s are named {name!r}; give one a `name` of its own in a {kind} YAML file")
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            told = f"two {kind}s are named {name!r}; give one a `name` of its own in a {kind} YAML file"
+            raise ConfigError(told, (f"{kind}s", index))
 
 
-def _cells(config: CompareConfig, model: Model, task: Task, facts: Facts) -> list[Cell]:
-    materials = _materials(config, model, task, facts)
-    return [_cell(config, method, model, task, materials) for method in config.methods]
+def _cells(config: CompareConfig, model: Model, tasks: list[Task], index: int, facts: Facts) -> list[Cell]:
+    with in_field("tasks", index):
+        materials = _materials(config, model, tasks[index], facts)
+    return [_cell(config, method, model, tasks[index], materials) for method in config.methods]
 
 
 def _materials(config: CompareConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:

@@ -149,23 +149,24 @@ def label_numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
 def checked_labels(file: SplitFile, names: Sequence[str]) -> tuple[list[int | None], list[str]]:
     """The class number of every row, None where its value is no label of the task; and what is wrong with those."""
     known = {name: number for number, name in enumerate(names)}
-    hints: dict[str, str] = {}  # looking for the nearest name takes long, and a wrong one rarely stands alone
     found: list[int | None] = []
-    problems: list[str] = []
+    wrong: dict[str | None, list[int]] = {}  # value -> its rows: a wrong label rarely stands alone
     for row, value in enumerate(read_columns(file.path, [file.label])[file.label]):
         text = str(value)
         name = file.values.get(text, text) if file.values is not None else text
         number = None if value is None else known.get(name)
         found.append(number)
-        if value is None:
-            problems.append(f"{file.path}: row {row + 1}: column {file.label!r} is empty; expected a label")
-        elif number is None:
-            if name not in hints:
-                hints[name] = nearest(name, list(names))
-            problems.append(
-                f"{file.path}: row {row + 1}: label {text!r} has no word in the task's `words`; {hints[name]}"
-            )
-    return found, problems
+        if number is None:
+            wrong.setdefault(None if value is None else text, []).append(row + 1)
+    return found, [_wrong_label(file, value, rows, names) for value, rows in wrong.items()]
+
+
+def _wrong_label(file: SplitFile, value: str | None, rows: Sequence[int], names: Sequence[str]) -> str:
+    where = f"{file.path}: row {rows[0]}" + (f" and {len(rows) - 1:,} more" if len(rows) > 1 else "")
+    if value is None:
+        return f"{where}: column {file.label!r} is empty; expected a label"
+    name = file.values.get(value, value) if file.values is not None else value
+    return f"{where}: label {value!r} has no word in the task's `words`; {nearest(name, list(names))}"
 
 
 def kept_rows(rows: Sequence[dict[str, str]], limit: int | None) -> list[int]:

@@ -1,10 +1,40 @@
 """The error of this package: a user's file or argument that cannot be used."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+Place = tuple[str | int, ...]  # of a value in a YAML document: field names and list indices from the top
+
 
 class ConfigError(Exception):
-    """Says the file, the line, the field, what was found, what was expected and what to do."""
+    """Says the file, the line, the field, what was found, what was expected and what to do.
+
+    Attributes:
+        place: the field of the workflow file that it is about, where the message does not name file and line yet.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, place: Place = ()) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+class YamlError(ConfigError):
+    """A YAML file that cannot be used; the message names file and line."""
+
+
+@contextmanager
+def in_field(*place: str | int) -> Iterator[None]:
+    """Whatever ConfigError is raised within is about this field of the workflow file."""
+    try:
+        yield
+    except YamlError:
+        raise
+    except ConfigError as error:
+        raise ConfigError(str(error), error.place or place) from error
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 from orchestration.drawing import Branch, lines_of
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import folder_of
-from orchestration.lookup import by_folder, runs
+from orchestration.lookup import by_folder
 from orchestration.plan import ABSENT, nearest, shown
 from orchestration.projection import mlflow_run_id
-from orchestration.runs import RunRecord
+from orchestration.runs import RunRecord, runs
 from orchestration.store import Artifact, Store
 from workflows.report import read_stored, table
 

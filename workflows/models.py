@@ -49,8 +49,8 @@ class Model:
     stamp: str
 
 
-def encoding_problems(name: str, layers: list[str], window: int | None, encoding: Encoding) -> list[str]:
-    """What of `encoding` a model cannot do: a layer it does not have, no length limit at all."""
+def check_encoding(name: str, layers: list[str], window: int | None, encoding: Encoding) -> None:
+    """Raises ConfigError for what of `encoding` a model cannot do: a layer it does not have, no length limit at all."""
     known = f"{layers[0]} to {layers[-2]}, and head" if len(layers) > 1 else "head alone"
     problems = [
         f"encoding.layers: {name} has no layer {layer!r}; it has {known}"
@@ -59,7 +59,13 @@ def encoding_problems(name: str, layers: list[str], window: int | None, encoding
     ]
     if window is None and encoding.max_tokens is None:
         problems.append(f"{name}: neither configuration nor tokenizer states a window; set encoding.max_tokens")
-    return problems
+    if problems:
+        raise ConfigError("\n".join(problems), ("encoding",))
+
+
+def token_limit(window: int | None, encoding: Encoding) -> int | None:
+    """The most tokens of a prompt: the model's window or what the workflow file asks for, whichever is smaller."""
+    return min((limit for limit in (window, encoding.max_tokens) if limit is not None), default=None)
 
 
 def find_files(entry: ModelEntry) -> Path:

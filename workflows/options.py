@@ -47,7 +47,8 @@ def _files(incomplete: str) -> Iterator[str]:
 
 
 def _runs(context: typer.Context, incomplete: str) -> Iterator[str]:
-    from orchestration.lookup import LATEST, runs
+    from orchestration.lookup import LATEST
+    from orchestration.runs import runs
 
     given = context.params.get("store")
     names = [LATEST, *(record.run_id for record in runs(read_store(given)))]

@@ -21,6 +21,7 @@ from workflows.compare import Cell, comparison
 from workflows.config import CompareConfig, Execution
 from workflows.progress import Say, Watching, plain_lines
 from workflows.report import Detail, Result, read_result, stored, tracked, truncations
+from workflows.yaml_file import naming_lines
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def open_session(
     config: CompareConfig, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None
 ) -> Session:
     """Resolve a workflow file against a store; raises ConfigError for what cannot be found."""
-    cells = comparison(config, path.parent.resolve(), data_dir, Facts(store.root / "facts.json"))
+    with naming_lines(path):
+        cells = comparison(config, path.parent.resolve(), data_dir, Facts(store.root / "facts.json"))
     return Session(config, path.read_text(encoding="utf-8"), store, cells, tracking_uri or default_uri(store.root))
 
 

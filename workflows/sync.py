@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestration.lookup import find_run, runs
+from orchestration.lookup import find_run
 from orchestration.projection import fill, is_begun, is_filled, mlflow_run_id
+from orchestration.runs import runs
 from orchestration.store import Store
 
 
@@ -40,7 +41,11 @@ def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
 
 def synced_text(done: Sequence[Synced]) -> str:
     """What was done, for a person to read."""
-    what = {"filled": "filled in", "complete": "complete", "empty": "nothing to track yet: run its workflow again"}
+    what = {
+        "filled": "filled in",
+        "complete": "was complete already",
+        "empty": "nothing to track yet: run its workflow again",
+    }
     lines = [
         f"run {entry.run_id}   {what[entry.state]}"
         + (f", MLflow run {entry.mlflow_run_id}" if entry.mlflow_run_id else "")

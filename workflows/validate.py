@@ -11,14 +11,14 @@ from typing import Any
 
 from workflows.catalog import ModelEntry, Task, find_model, find_task
 from workflows.compare import must_differ
-from workflows.config import CompareConfig, prompt_template
+from workflows.config import CompareConfig, Encoding, prompt_template
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
-from workflows.errors import ConfigError
+from workflows.errors import ConfigError, in_field
 from workflows.hub import hub_model
 from workflows.methods import METHODS
-from workflows.models import encoding_problems, find_files, window_of
+from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.steps.methods import fixed_settings
-from workflows.yaml_file import read_yaml
+from workflows.yaml_file import naming_lines, read_yaml
 
 _SHOWN = 5  # problems of one kind in one file
 _LEAST_TRAINING_ROWS = 2  # of a class: one of them is for validation
@@ -76,23 +76,27 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
     findings = Findings()
     with findings.collecting():
-        config = read_yaml(path, CompareConfig)
-        _check(config, path.parent.resolve(), data_dir, findings)
+        _check(path, read_yaml(path, CompareConfig), data_dir, findings)
     return findings
 
 
-def _check(config: CompareConfig, base: Path, data_dir: Path | None, findings: Findings) -> None:
-    for method in config.methods:
-        with findings.collecting():
+def _check(path: Path, config: CompareConfig, data_dir: Path | None, findings: Findings) -> None:
+    base = path.parent.resolve()
+    for index, method in enumerate(config.methods):
+        with findings.collecting(), naming_lines(path), in_field("methods", index):
             fixed_settings(method)
     needs = {need for method in config.methods if method.method in METHODS for need in METHODS[method.method].needs}
-    models = [model for reference in config.models if (model := _model(reference, base, config, findings))]
+    models: list[_Tokens] = []
+    for index, reference in enumerate(config.models):
+        with findings.collecting(), naming_lines(path), in_field("models", index):
+            models.append(model := _described(find_model(reference, base)))
+            check_encoding(model.name, model.layers, model.window, config.encoding)
     tasks: list[Task] = []
-    for reference in config.tasks:
-        with findings.collecting():
+    for index, reference in enumerate(config.tasks):
+        with findings.collecting(), naming_lines(path), in_field("tasks", index):
             tasks.append(find_task(reference, base, data_dir))
     for kind, names in (("model", [m.name for m in models]), ("task", [t.config.name for t in tasks])):
-        with findings.collecting():
+        with findings.collecting(), naming_lines(path):
             must_differ(kind, names)
     for task in tasks:
         checked = Checked(task.config.name)
@@ -100,18 +104,10 @@ def _check(config: CompareConfig, base: Path, data_dir: Path | None, findings: F
         _check_rows(task, config, "train" in needs, checked, findings)
         for model in models:
             with findings.collecting():
-                _check_template(task, model, config.encoding.max_tokens)
+                _check_template(task, model, config.encoding)
             if needs & {"head", "basis"}:  # else label words are not read, as in a run
                 with findings.collecting():
                     checked.words.append(_words(task, model))
-
-
-def _model(reference: str, base: Path, config: CompareConfig, findings: Findings) -> _Tokens | None:
-    with findings.collecting():
-        model = _described(find_model(reference, base))
-        findings.problems.extend(encoding_problems(model.name, model.layers, model.window, config.encoding))
-        return model
-    return None
 
 
 def _described(entry: ModelEntry) -> _Tokens:
@@ -165,14 +161,13 @@ def _first(problems: Sequence[str], file: str) -> list[str]:
     return [*problems[:_SHOWN], *([f"{file}: {more:,} more rows of this kind"] if more > 0 else [])]
 
 
-def _check_template(task: Task, model: _Tokens, max_tokens: int | None) -> None:
+def _check_template(task: Task, model: _Tokens, encoding: Encoding) -> None:
     """The template must fit the window with nothing filled in."""
     from vocabsem_core.prompts import tokenize
 
-    limits = [limit for limit in (model.window, max_tokens) if limit is not None]
-    template = prompt_template(task.config, model.kind)
-    if limits:
-        tokenize(model.tokenizer, template, [dict.fromkeys(task.config.source.columns, "")], min(limits))
+    template, limit = prompt_template(task.config, model.kind), token_limit(model.window, encoding)
+    if limit is not None:
+        tokenize(model.tokenizer, template, [dict.fromkeys(task.config.source.columns, "")], limit)
 
 
 def _words(task: Task, model: _Tokens) -> Words:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from workflows.errors import ConfigError, nearest
+from workflows.errors import ConfigError, Place, YamlError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
-_Place = tuple[str | int, ...]
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """The document of a file as a checked model.
 
-    Raises ConfigError with file, line, field, value and what was expected.
+    Raises YamlError with file, line, field, value and what was expected.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
+        raise YamlError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: a folder; expected a YAML file") from None
+        raise YamlError(f"{path}: a folder; expected a YAML file") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        raise YamlError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = _lines(node, path) if node is not None else {}
@@ -35,18 +35,36 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        raise YamlError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
     except RecursionError:
-        raise ConfigError(f"{path}: an alias contains itself; write the value out") from None
+        raise YamlError(f"{path}: an alias contains itself; write the value out") from None
     except ValueError as error:  # a date that is none
-        raise ConfigError(f"{path}: a value cannot be read: {error}; put quotes around it") from error
+        raise YamlError(f"{path}: a value cannot be read: {error}; put quotes around it") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: holds {type(document).__name__}, expected fields such as `workflow: compare`")
+        raise YamlError(f"{path}: holds {type(document).__name__}, expected fields such as `workflow: compare`")
     try:
         return model.model_validate(document)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if not _follows(problem, error.errors())]
-        raise ConfigError("\n".join(_phrase(path, lines, model, problem) for problem in problems)) from error
+        raise YamlError("\n".join(_phrase(path, lines, model, problem) for problem in problems)) from error
+
+
+@contextmanager
+def naming_lines(path: Path) -> Iterator[None]:
+    """A ConfigError about a field of this file, which could be read, gets the file's name and the line."""
+    try:
+        yield
+    except ConfigError as error:
+        if not error.place:
+            raise
+        document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        line = _line_of(error.place, _lines(document, path) if document is not None else {})
+        raise YamlError("\n".join(f"{path}:{line}: {told}" for told in str(error).splitlines())) from error
+
+
+def _line_of(place: Place, lines: dict[Place, int]) -> int:
+    """The line of a place, or of the innermost field around it that is written out."""
+    return next((lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines), 1)
 
 
 def _follows(problem: Any, problems: Sequence[Any]) -> bool:
@@ -57,19 +75,19 @@ def _follows(problem: Any, problems: Sequence[Any]) -> bool:
     )
 
 
-def _lines(node: yaml.Node, path: Path, place: _Place = ()) -> dict[_Place, int]:
-    """Place in the document -> line, from 1. Raises ConfigError for a key that stands twice."""
+def _lines(node: yaml.Node, path: Path, place: Place = ()) -> dict[Place, int]:
+    """Place in the document -> line, from 1. Raises YamlError for a key that stands twice."""
     lines = {place: node.start_mark.line + 1}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
-                raise ConfigError(
+                raise YamlError(
                     f"{path}:{line}: a field's name is not a word; put quotes around text that holds {{ or ["
                 )
             inner = (*place, key.value)
             if inner in lines:
-                raise ConfigError(
+                raise YamlError(
                     f"{path}:{key.start_mark.line + 1}: {key.value!r} stands twice (first in "
                     f"line {lines[inner]}); keep one"
                 )
@@ -80,9 +98,9 @@ def _lines(node: yaml.Node, path: Path, place: _Place = ()) -> dict[_Place, int]
     return lines
 
 
-def _phrase(path: Path, lines: dict[_Place, int], model: type[BaseModel], problem: Any) -> str:
-    place: _Place = problem["loc"]
-    line = next((lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines), 1)
+def _phrase(path: Path, lines: dict[Place, int], model: type[BaseModel], problem: Any) -> str:
+    place: Place = problem["loc"]
+    line = _line_of(place, lines)
     field = ".".join(map(str, place)) or "the file"
     if problem["type"] == "extra_forbidden":
         known = _fields(model, place[:-1])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -46,7 +47,7 @@ def test_why_names_the_nearest_other_and_the_run(finished):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["show", "abc"], "expected at least 4"),
+        (["show", "abc"], "expected at least the first 4"),
         (["why", "zzzz"], "no artifact 'zzzz'"),
         (["diff", "latest", "zzzz"], "no run 'zzzz'"),
         (["basis", "referense"], "did you mean 'reference'?"),
@@ -59,6 +60,38 @@ def test_a_users_mistake_is_told_with_status_2(finished, arguments, part):
     assert (done.returncode, done.stdout) == (2, "")
     assert part in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_name_is_told_with_file_and_line(finished):
+    folder, _ = finished
+    for field, value, told in (
+        ("methods", ["affinity", "kn"], "did you mean 'knn'?"),
+        ("tasks", ["small.yaml", "starter-topic"], "did you mean 'starter-topics'?"),
+        ("models", ["referense"], "did you mean 'reference'?"),
+    ):
+        write(folder, "typo.yaml", {**WORKFLOW, field: value})
+        lines = (folder / "typo.yaml").read_text().splitlines()
+        line = 1 + next(number for number, text in enumerate(lines) if text == f"- {value[-1]}")
+        done = cli(folder, "plan", "typo.yaml", check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: typo.yaml:{line}: ")
+        assert told in done.stderr
+        found = cli(folder, "validate", "typo.yaml", "--json", check=False)
+        assert json.loads(found.stdout)["problems"] == [done.stderr.removeprefix("error: ").rstrip()]
+
+
+def test_ls_lists_artifacts_and_runs(finished):
+    folder, document = finished
+    assert document["run_id"] in [run["run_id"] for run in cli_json(folder, "ls")["runs"]]
+    assert f"run         {document['run_id']}  begun 20" in cli(folder, "ls").stdout
+
+
+def test_ui_refuses_a_port_that_is_taken(finished):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = cli(finished[0], "ui", "--port", str(port), check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}")
 
 
 def test_a_damaged_artifact_is_status_1(finished, own_store):

@@ -57,7 +57,7 @@ def test_the_latest_run_is_the_one_that_was_run_last(store):
 
 
 def test_too_few_digits_are_refused(store):
-    with pytest.raises(StoreError, match=r"'abc' has 3 digits; expected at least 4"):
+    with pytest.raises(StoreError, match=r"'abc' is too short; expected at least the first 4"):
         find_artifact("abc", store)
 
 

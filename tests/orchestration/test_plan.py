@@ -1,11 +1,14 @@
 """A plan says of each step what will happen and because of which field."""
 
 import dataclasses
+import re
+import shutil
 
 import pytest
 
 from orchestration.executor import InlineEngine, run_plan
 from orchestration.plan import make_plan
+from orchestration.runs import open_run
 from orchestration.store import open_store
 from tests.orchestration.steps import number, total
 
@@ -50,6 +53,22 @@ def test_what_depends_on_a_changed_step_reruns_because_of_it(store):
     assert changed["number 4"][0] == "run"
     assert "value" in changed["number 4"][1]
     assert changed["total"] == ("run", "input number 4 will run")
+
+
+def test_a_step_whose_folder_was_removed_names_the_run_that_had_made_it(store):
+    target = total(number(3))
+    record = open_run(store, [target], "workflow: x\n")
+    run_plan(make_plan([target], store), lambda: InlineEngine(store, record.event), record.event)
+    shutil.rmtree(store.root / target.folder)
+    gone = f"its folder {target.folder} is gone; run {record.run_id} had made it"
+    assert plan(store, target) == {"number 3": ("cached", ""), "total": ("run", gone)}
+
+
+def test_many_differing_fields_are_counted_not_listed(store):
+    few, many = total(number(1)), total(*(number(count) for count in range(2, 9)))
+    run(store, few)
+    _, why = plan(store, many)["total"]
+    assert re.fullmatch(r"never made; the nearest total differs in \S+, \S+, \S+ and 4 more", why)
 
 
 def test_a_raised_code_version_is_a_reason(store):

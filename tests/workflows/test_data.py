@@ -149,7 +149,7 @@ def test_integer_labels_are_named_by_values(tmp_path: Path, kind: str) -> None:
     rows = [{"text": "x", "label": number} for number in (1, 0, 1)]
     file = split(write(tmp_path / f"a.{kind}", rows), values={"0": "bad", "1": "good"})
     assert label_numbers(file, ["good", "bad"]) == [0, 1, 0]
-    with pytest.raises(ConfigError, match="row 1: label '1'"):
+    with pytest.raises(ConfigError, match="row 1 and 1 more: label '1'"):
         label_numbers(split(file.path, values={"0": "bad"}), ["good", "bad"])
 
 

@@ -16,7 +16,7 @@ from vocabsem_core.errors import InputError
 from workflows.catalog import ModelEntry, find_model, find_task
 from workflows.config import Encoding, Execution, ModelConfig
 from workflows.errors import ConfigError
-from workflows.models import Model, describe, find_files
+from workflows.models import Model, check_encoding, describe, find_files
 from workflows.steps.model import encode_step
 
 REFERENCE = Path(workflows.catalog.__file__).parent / "models" / "reference"
@@ -133,6 +133,6 @@ def test_a_model_that_states_no_window_needs_a_length_limit(copy: Path, tmp_path
     task = find_task("starter-topics", tmp_path, None)
     texts = Step("texts", "texts", 1, "a:b")
     with pytest.raises(ConfigError, match=r"states a window; set encoding\.max_tokens"):
-        encode_step(model, task, texts, Encoding(), Execution())
+        check_encoding(model.name, model.layers, model.window, Encoding())
     limited = encode_step(model, task, texts, Encoding(max_tokens=64), Execution())
     assert limited.identity["max_tokens"] == 64

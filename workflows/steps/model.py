@@ -12,7 +12,7 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
-from workflows.models import Model, encoding_problems, must_be_unchanged
+from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
@@ -103,10 +103,7 @@ def fill_basis(work: Work) -> None:
 
 
 def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
-    """A split's hidden states. Raises ConfigError for a layer the model does not have, or no length limit."""
-    if problems := encoding_problems(model.name, model.layers, model.window, encoding):
-        raise ConfigError("\n".join(problems))
-    limits = [limit for limit in (model.window, encoding.max_tokens) if limit is not None]
+    """A split's hidden states."""
     return Step(
         name="encode",
         label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
@@ -116,7 +113,7 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
             "model": model.weights,
             "tokenizer": model.tokenizer,
             "template": prompt_template(task.config, model.kind),
-            "max_tokens": min(limits),
+            "max_tokens": token_limit(model.window, encoding),
             "dtype": model.dtype,
             "four_bit": model.four_bit,
             "store_dtype": encoding.store_dtype,
