@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from orchestration.errors import ClusterError
 from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
+from orchestration.scratch import scratch_folder, told
 from orchestration.store import Store
 from orchestration.work import Work, callable_of, provenance, run_whole, work_of
 
@@ -30,6 +31,7 @@ import ray.exceptions
 
 _RETRIES = 3  # of work whose process died; an exception in a step is not retried
 _KNOCK_SECONDS = 5.0
+_LISTEN_SECONDS = 5.0  # between looks at what running tasks say of their progress
 _OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
 
 
@@ -87,6 +89,7 @@ class RayEngine:
         self._tasks: dict[ray.ObjectRef, Step] = {}
         self._pools: dict[str, _Pool] = {}
         self._done: deque[Finished] = deque()
+        self._said: dict[str, Any] = {}
 
     def start(self, step: Step) -> None:
         try:
@@ -110,7 +113,11 @@ class RayEngine:
     def next(self) -> Finished:
         while not self._done:
             refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in pool.busy]
-            (ready,), _ = ray.wait(refs, num_returns=1)
+            found, _ = ray.wait(refs, num_returns=1, timeout=_LISTEN_SECONDS)
+            self._listen()
+            if not found:
+                continue
+            (ready,) = found
             error = _error_of(ready)
             if ready in self._tasks:
                 self._done.append(Finished(self._tasks.pop(ready), error, _detail_of(ready, error)))
@@ -118,6 +125,14 @@ class RayEngine:
             else:
                 self._shard_done(ready, error)
         return self._done.popleft()
+
+    def _listen(self) -> None:
+        """Pass on what running tasks say of their progress, where it is new."""
+        for step in self._tasks.values():
+            said = told(scratch_folder(self._store.root, step.folder))
+            if said is not None and self._said.get(step.key) != said:
+                self._said[step.key] = said
+                self._emit("progress", step, said)
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
+_MOST_METRICS = 1000  # of one call; MLflow refuses more
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 
 
@@ -34,6 +35,7 @@ class TrackedRun:
     status: Status
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)  # metric -> (step, value)
     tags: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -141,6 +143,13 @@ def _write(
         params=[Param(name, value) for name, value in wanted.params.items() if name not in there.params],
         tags=[RunTag(name, value) for name, value in tags.items() if there.tags.get(name) != value],
     )
+    for name, points in wanted.series.items():
+        known_steps = (
+            {entry.step for entry in client.get_metric_history(run_id, name)} if name in there.metrics else set()
+        )
+        missing = [Metric(name, value, run.info.start_time, step) for step, value in points if step not in known_steps]
+        for start in range(0, len(missing), _MOST_METRICS):
+            client.log_batch(run_id, metrics=missing[start : start + _MOST_METRICS])
     if wanted.tables or wanted.files:
         uploaded = {artifact.path for artifact in client.list_artifacts(run_id)}
         for name, rows in wanted.tables.items():

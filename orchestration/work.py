@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import platform
+import shutil
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol
 
 from orchestration.graph import Step
+from orchestration.scratch import scratch_folder
 from orchestration.store import Artifact, Store, Writer
 
 _RECORDED_PACKAGES = ("vocabsem", "torch", "transformers", "ray", "pyarrow", "numpy", "scikit-learn", "tokenizers")
@@ -27,12 +30,14 @@ class Work:
         inputs: role -> committed artifact.
         local: values that do not change the output: paths, batch sizes.
         out: the writer of the artifact.
+        scratch: a folder that need not exist and outlives a killed attempt; it goes when the artifact is committed.
     """
 
     identity: Mapping[str, Any]
     inputs: Mapping[str, Artifact]
     local: Mapping[str, Any]
     out: Writer
+    scratch: Path
 
 
 class ShardWorker(Protocol):
@@ -58,7 +63,7 @@ def work_of(step: Step, store: Store) -> Work:
         if artifact is None:
             raise KeyError(f"{step.label} needs {source.label}, which is not committed")
         inputs[role] = artifact
-    return Work(step.identity, inputs, step.local, store.writer(step))
+    return Work(step.identity, inputs, step.local, store.writer(step), scratch_folder(store.root, step.folder))
 
 
 def callable_of(reference: str) -> Any:
@@ -73,6 +78,7 @@ def run_whole(reference: str, work: Work) -> None:
     work.out.begin()
     told = callable_of(reference)(work) or {}
     work.out.commit({**provenance(started), **told})
+    shutil.rmtree(work.scratch, ignore_errors=True)
 
 
 def provenance(started: float) -> dict[str, Any]:

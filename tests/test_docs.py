@@ -11,7 +11,9 @@ from workflows.catalog import task_names
 from workflows.cli import app
 from workflows.config import CompareConfig, TaskConfig
 from workflows.methods import METHODS
+from workflows.pretrain_config import PretrainConfig
 from workflows.reference import pages
+from workflows.session import WORKFLOWS
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -44,7 +46,7 @@ def test_every_command_shown_exists_with_its_options(page):
 def test_every_yaml_shown_is_valid(page):
     for text in blocks(page, "yaml"):
         document = yaml.safe_load(text)
-        model = CompareConfig if "workflow" in document else TaskConfig
+        model = WORKFLOWS.get(document.get("workflow"), TaskConfig)
         model.model_validate(document)
 
 
@@ -71,7 +73,7 @@ def test_every_command_and_option_says_what_it_does():
 
 
 def test_every_field_of_the_yaml_says_what_it_means():
-    for model in (CompareConfig, TaskConfig):
+    for model in (CompareConfig, PretrainConfig, TaskConfig):
         for name, field in model.model_fields.items():
             described = field.description or getattr(field.annotation, "__doc__", "") or name == "workflow"
             assert described, f"{model.__name__}.{name}"

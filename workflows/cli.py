@@ -56,9 +56,8 @@ def run(
     started = time.monotonic()
     from workflows import progress, report, session
 
-    opened = _session(file, store, data_dir, mlflow)
-    execution = opened.config.execution.model_copy(update={"executor": executor} if executor else {})
-    done = session.run(opened, execution, _say, progress.watching_on(sys.stderr))
+    opened = _session(file, store, data_dir, mlflow, executor)
+    done = session.run(opened, _say, progress.watching_on(sys.stderr))
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps(report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)))
@@ -88,7 +87,7 @@ def plan(
     if mermaid or tree:
         from orchestration.drawing import plan_mermaid, plan_tree
 
-        print(plan_mermaid(planned) if mermaid else plan_tree(opened.targets, planned))
+        print(plan_mermaid(planned) if mermaid else plan_tree(opened.job.targets, planned))
     if mermaid:
         return
     for entry in planned if not tree else ():
@@ -246,13 +245,16 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _session(file: Path, store: Path | None, data_dir: Path | None, mlflow: str | None) -> Any:
-    from workflows.config import CompareConfig
-    from workflows.session import open_session
-    from workflows.yaml_file import read_yaml
+def _session(
+    file: Path, store: Path | None, data_dir: Path | None, mlflow: str | None, executor: str | None = None
+) -> Any:
+    from workflows.session import WORKFLOWS, open_session
+    from workflows.yaml_file import read_workflow
 
     folder = _folder(data_dir)
-    config = read_yaml(file, CompareConfig)
+    config = read_workflow(file, WORKFLOWS)
+    if executor is not None:
+        config = config.model_copy(update={"execution": config.execution.model_copy(update={"executor": executor})})
     return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
 
 

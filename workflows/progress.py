@@ -62,6 +62,12 @@ def live_display(plan: Sequence[Planned], say: Say, console: Console | None = No
                 if step.key not in sharded:
                     sharded[step.key] = bars.add_task(step.label, total=details["of"], unit="shards")
                 bars.update(sharded[step.key], completed=details["done"])
+            elif kind == "progress":
+                if step.key not in sharded:
+                    sharded[step.key] = bars.add_task(step.label, total=details["of"], unit="steps")
+                bars.update(
+                    sharded[step.key], completed=details["done"], description=f"{step.label}: {details['note']}"
+                )
             elif kind in _ENDS:
                 bars.advance(steps)
                 if step.key in sharded:
@@ -75,6 +81,8 @@ def live_display(plan: Sequence[Planned], say: Say, console: Console | None = No
 def _line(kind: str, step: Step, details: dict[str, Any]) -> str:
     if kind == "shard":
         return f"  {step.label}: shard {details['done']} of {details['of']}" if details["of"] > 1 else ""
+    if kind == "progress":
+        return f"  {step.label}: {details['done']:,} of {details['of']:,}; {details['note']}"
     if kind == "ran":
         return f"  ran      {step.label}"
     if kind == "failed":

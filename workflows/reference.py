@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from workflows.config import CompareConfig, ModelConfig, TaskConfig
 from workflows.methods import METHODS
 from workflows.methods.base import Choice, Method
+from workflows.pretrain_config import PretrainConfig
 
 
 def pages() -> dict[str, str]:
@@ -27,6 +28,8 @@ def _yaml() -> str:
         "wrong type are errors that name file and line.",
         "## A workflow file: `workflow: compare`",
         *_model(CompareConfig),
+        "## A workflow file: `workflow: pretrain`",
+        *_model(PretrainConfig),
         "## A task file",
         *_model(TaskConfig),
         "## A model file",

@@ -12,13 +12,16 @@ from typing import Any
 from workflows.catalog import ModelEntry, Task, find_model, find_task
 from workflows.compare import must_differ
 from workflows.config import CompareConfig, Encoding, prompt_template
+from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
 from workflows.errors import ConfigError, in_field
 from workflows.hub import hub_model
 from workflows.methods import METHODS
 from workflows.models import check_encoding, find_files, token_limit, window_of
+from workflows.pretrain_config import PretrainConfig
+from workflows.session import WORKFLOWS
 from workflows.steps.methods import fixed_settings
-from workflows.yaml_file import naming_lines, read_yaml
+from workflows.yaml_file import naming_lines, read_workflow
 
 _SHOWN = 5  # problems of one kind in one file
 _LEAST_TRAINING_ROWS = 2  # of a class: one of them is for validation
@@ -76,8 +79,26 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
     findings = Findings()
     with findings.collecting():
-        _check(path, read_yaml(path, CompareConfig), data_dir, findings)
+        config = read_workflow(path, WORKFLOWS)
+        if isinstance(config, CompareConfig):
+            _check(path, config, data_dir, findings)
+        else:
+            _check_pretrain(path, config, data_dir, findings)
     return findings
+
+
+def _check_pretrain(path: Path, config: PretrainConfig, data_dir: Path | None, findings: Findings) -> None:
+    """Read every file of the corpus, and look for the tasks whose texts are measured."""
+    base = path.parent.resolve()
+    with findings.collecting(), naming_lines(path):
+        characters = 0
+        for file in corpus_files(config.corpus, base):
+            with findings.collecting():
+                characters += sum(map(len, pieces(file)))
+        findings.notes.append(f"the corpus has {characters:,} characters")
+    for index, reference in enumerate(config.evaluation.tasks):
+        with findings.collecting(), naming_lines(path), in_field("evaluation", "tasks", index):
+            split_file(find_task(reference, base, data_dir), "test")
 
 
 def _check(path: Path, config: CompareConfig, data_dir: Path | None, findings: Findings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -20,6 +20,22 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
 
     Raises YamlError with file, line, field, value and what was expected.
     """
+    return _checked(path, model, *_read(path))
+
+
+def read_workflow(path: Path, kinds: Mapping[str, type[Model]]) -> Model:
+    """The document of a workflow file as the model of its kind, which its field `workflow` names. Raises YamlError."""
+    document, lines = _read(path)
+    kind = str(document.get("workflow", ""))
+    if kind not in kinds:
+        line = _line_of(("workflow",), lines)
+        told = f"workflow: found {kind!r}" if kind else "field 'workflow' is missing; add it"
+        raise YamlError(f"{path}:{line}: {told}; {nearest(kind, list(kinds))}")
+    return _checked(path, kinds[kind], document, lines)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
+    """The fields of a file, and the line of each place."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -42,6 +58,10 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         raise YamlError(f"{path}: a value cannot be read: {error}; put quotes around it") from error
     if not isinstance(document, dict):
         raise YamlError(f"{path}: holds {type(document).__name__}, expected fields such as `workflow: compare`")
+    return document, lines
+
+
+def _checked(path: Path, model: type[Model], document: dict[str, Any], lines: dict[Place, int]) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -59,7 +59,7 @@ def test_ray_gives_the_results_inline_gave(finished, tmp_path, ray_cluster):
     folder, first = finished
     config = read_yaml(folder / "workflow.yaml", CompareConfig)
     session = open_session(config, folder / "workflow.yaml", open_store(tmp_path / "store"), None, None)
-    report = run(session, config.execution, lambda _: None)
+    report = run(session, lambda _: None)
     assert (report.run_id, report.counts) == (first["run_id"], first["steps"])
     # Threads and batches differ, so a state may differ in its last bits and one row in thirty change sides.
     means = [line["mean"] for line in first["results"]]

@@ -8,7 +8,9 @@ import pytest
 
 from workflows.config import CompareConfig, TaskConfig
 from workflows.errors import ConfigError, nearest
-from workflows.yaml_file import read_yaml
+from workflows.pretrain_config import PretrainConfig
+from workflows.session import WORKFLOWS
+from workflows.yaml_file import read_workflow, read_yaml
 
 COMPARE = "workflow: compare\nmodels: [reference]\ntasks: [starter-topics]\nmethods: [knn]\n"
 TASK = 'name: mine\nsource: {train: a.csv, test: b.csv}\ntemplate: "{text} is"\nwords: {x: good, y: bad}\n'
@@ -154,3 +156,24 @@ def test_a_key_that_yaml_reads_as_no_text_is_told_with_its_line(file: Path, key:
 
 def test_nearest_lists_all_names_where_none_is_near() -> None:
     assert nearest("qqq", ["knn", "affinity"]) == "known: affinity, knn"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("models: [reference]", r":1: field 'workflow' is missing; add it; known: compare, pretrain"),
+        ("\nworkflow: comprae", r":2: workflow: found 'comprae'; did you mean 'compare'\?"),
+    ],
+)
+def test_a_workflow_of_no_known_kind_is_told(file: Path, text: str, told: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        read_workflow(file, WORKFLOWS)
+
+
+def test_the_kind_of_a_workflow_decides_its_schema(file: Path) -> None:
+    file.write_text("workflow: pretrain\nname: x\ncorpus: {files: [a.txt]}\ntraining: {tokens: 100_000}\n")
+    assert isinstance(read_workflow(file, WORKFLOWS), PretrainConfig)
+    file.write_text("workflow: pretrain\nname: x\ncorpus: {files: [a.txt]}\ntraining: {tokens: 100}\n")
+    with pytest.raises(ConfigError, match="less than one batch"):
+        read_workflow(file, WORKFLOWS)

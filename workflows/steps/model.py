@@ -142,7 +142,9 @@ class EncodeWorker:
 
         from vocabsem_core.checkpoints import load_model, load_tokenizer
         from vocabsem_core.encoder import Encoder
+        from vocabsem_core.memory import keep_freed_memory
 
+        keep_freed_memory()
         folder = Path(setup["folder"])
         must_be_unchanged(folder, setup["stamp"])
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,79 @@
+"""What a workflow file asks for: a graph of steps, and how its results are read and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestration.errors import DamagedArtifact
+from orchestration.graph import Step
+from orchestration.runs import RunRecord
+from orchestration.store import Store
+from orchestration.tracking import Status, TrackedRun
+from workflows.compare import Cell
+from workflows.report import Detail, Result, read_result, tracked, truncations
+
+Say = Callable[[str], None]
+Results = Sequence[tuple[Result, Detail]]
+
+
+class Job(Protocol):
+    """A workflow file made into a graph."""
+
+    @property
+    def targets(self) -> list[Step]:
+        """The final steps."""
+        ...
+
+    def results(self, store: Store, say: Say) -> Results:
+        """What is there of the results; says what is damaged and leaves it out."""
+        ...
+
+    def tracked(
+        self, record: RunRecord, store: Store, results: Results, status: Status
+    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
+        """The MLflow run, and its children."""
+        ...
+
+    def notes(self, store: Store, ran: bool) -> list[str]:
+        """What a reader of the results should know; `ran`: whether anything was computed just now."""
+        ...
+
+    def deliver(self, store: Store) -> list[str]:
+        """Leave what the user asked for outside the store, once everything is done; says what."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on tasks under models."""
+
+    cells: list[Cell]
+
+    @property
+    def targets(self) -> list[Step]:
+        return [cell.score for cell in self.cells]
+
+    def results(self, store: Store, say: Say) -> Results:
+        return [found for cell in self.cells if (found := _result(cell, store, say))]
+
+    def tracked(
+        self, record: RunRecord, store: Store, results: Results, status: Status
+    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
+        return tracked(record, self.cells, results, status)
+
+    def notes(self, store: Store, ran: bool) -> list[str]:
+        return truncations(self.cells, store) if ran else []
+
+    def deliver(self, store: Store) -> list[str]:
+        return []
+
+
+def _result(cell: Cell, store: Store, say: Say) -> tuple[Result, Detail] | None:
+    """A cell's result; one that is damaged is named and left out, the others are shown."""
+    try:
+        return read_result(cell, store)
+    except DamagedArtifact as error:
+        say(f"no result of {cell.model} {cell.task} {cell.method}: {error}")
+        return None

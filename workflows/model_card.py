@@ -1,0 +1,46 @@
+"""The card that goes with a pretrained model: from what, how, how good, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from orchestration.store import Artifact
+from workflows.pretrain_config import PretrainConfig
+from workflows.report import Detail, Result
+
+
+def model_card(
+    config: PretrainConfig,
+    corpus: Mapping[str, str],
+    model: Artifact,
+    results: Sequence[tuple[Result, Detail]],
+) -> str:
+    """Markdown."""
+    recipe, done = model.json("identity.json")["identity"]["recipe"], model.json("provenance.json")
+    steps = model.json("identity.json")["identity"]["stop_after"]
+    tokens = steps * recipe["batch_rows"] * recipe["context"]
+    detail = results[0][1]
+    versions = ", ".join(f"{name} {done['packages'][name]}" for name in ("vocabsem", "torch", "transformers"))
+    parts = [
+        f"# {config.name}",
+        f"A causal language model of GPT-2's shape with {detail.trained_weights:,} weights (width {recipe['width']}, "
+        f"{recipe['layers']} layers, {recipe['heads']} heads, context {recipe['context']}, a byte-level BPE vocabulary "
+        f"of {recipe['vocabulary']:,}, input and output embeddings tied), float16 safetensors.",
+        *([config.description.strip()] if config.description else []),
+        "## How it was made",
+        f"`vocabsem run` on a file with `workflow: pretrain`; {steps:,} of {recipe['steps']:,} steps of "
+        f"{recipe['batch_rows']} x {recipe['context']} tokens, {tokens:,} tokens in all, "
+        f"{detail.fit_seconds / 3600:.2f} hours of training ({versions}). Muon for the blocks' matrices, AdamW for the "
+        f"rest; learning rate {recipe['learning_rate']:g} after {recipe['warmup_steps']} steps of warm-up, falling "
+        f"linearly to zero; weight decay {recipe['weight_decay']:g}; seed {recipe['seed']}.",
+        "Corpus, by file with the xxh3-128 of its content "
+        f"({config.corpus.held_out:.1%} of it held out by hash):\n\n"
+        + "\n".join(f"- {name} `{digest}`" for name, digest in corpus.items()),
+        "## Bits per byte of text it has not seen",
+        "| text | texts | bits per byte | 95 % interval |\n| --- | --- | --- | --- |\n"
+        + "\n".join(f"| {r.task} | {r.n_test:,} | {r.mean:.3f} | {r.low:.3f} to {r.high:.3f} |" for r, _ in results),
+        "## Limits",
+        "A small model of the text named above and of nothing else: it knows few facts, continues text rather than "
+        "follows instructions, and repeats what its corpus holds, prejudice included. It is for experiments.",
+    ]
+    return "\n\n".join(parts) + "\n"

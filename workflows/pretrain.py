@@ -1,0 +1,169 @@
+"""The `pretrain` workflow: text -> tokenizer -> packed tokens -> model -> bits per byte, as a graph of steps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from orchestration import files
+from orchestration.errors import DamagedArtifact
+from orchestration.facts import Facts
+from orchestration.graph import Step
+from orchestration.runs import RunRecord
+from orchestration.store import Artifact, Store
+from orchestration.tracking import Status, TrackedRun
+from workflows.catalog import find_task
+from workflows.corpus import corpus_digests, corpus_files
+from workflows.data import column_digests, split_file
+from workflows.errors import ConfigError, in_field
+from workflows.jobs import Results, Say
+from workflows.model_card import model_card
+from workflows.pretrain_config import PretrainConfig
+from workflows.report import Detail, Result, table
+from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
+from workflows.steps.data import texts_step
+from workflows.steps.pretrain import CURVE, bits_step, copy_model, pretrain_step
+
+_HELD_OUT = "held-out"
+_MOST_POINTS = 1000  # of a curve in MLflow
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """A model to train.
+
+    Attributes:
+        config: the workflow file.
+        corpus: digest of each file's content, by name.
+        output: the folder it is delivered to.
+        model, tokenizer: the steps that make it.
+        bits: name of a text -> the step that measures the model on it.
+    """
+
+    config: PretrainConfig
+    corpus: Mapping[str, str]
+    output: Path
+    model: Step
+    tokenizer: Step
+    bits: Mapping[str, Step]
+
+    @property
+    def targets(self) -> list[Step]:
+        return list(self.bits.values())
+
+    def results(self, store: Store, say: Say) -> Results:
+        """Bits per byte of each text, as lines of the same table that comparisons have."""
+        found = []
+        for text, step in self.bits.items():
+            try:
+                if (artifact := store.find(step)) is not None:
+                    found.append(self._result(text, artifact, _found(store, self.model)))
+            except DamagedArtifact as error:
+                say(f"no result of {self.config.name} {text}: {error}")
+        return found
+
+    def _result(self, text: str, bits: Artifact, model: Artifact) -> tuple[Result, Detail]:
+        record, curve = bits.json("bits.json"), model.json(CURVE)
+        numbers = {name: record[name] for name in ("mean", "low", "high", "n_test")}
+        training = self.config.training
+        result = Result(
+            self.config.name, text, "pretrain", "bits_per_byte", **numbers, sd_seeds=None, seeds=[training.seed]
+        )
+        seconds = sum(training.batch_tokens / speed for speed in curve["tokens_per_second"])
+        return result, Detail(record["weights"], seconds, False, 0.0, {}, {})
+
+    def tracked(
+        self, record: RunRecord, store: Store, results: Results, status: Status
+    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
+        artifact = store.find(self.model)
+        curve = artifact.json(CURVE) if artifact is not None else {}
+        parent = TrackedRun(
+            key=record.run_id,
+            name=f"pretrain {self.config.name}",
+            status=status,
+            params={name: str(value) for name, value in self.model.identity["recipe"].items()},
+            metrics={f"bits_per_byte/{result.task}": result.mean for result, _ in results},
+            series={name: _thinned(values) for name, values in curve.items()},
+            tags={
+                "vocabsem.workflow": "pretrain",
+                "vocabsem.run_id": record.run_id,
+                "vocabsem.record": str(record.folder),
+                **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),
+            },
+            files=tuple(path for name in ("workflow.yaml",) if (path := record.folder / name).is_file()),
+        )
+        return parent, ()
+
+    def notes(self, store: Store, ran: bool) -> list[str]:
+        return []
+
+    def deliver(self, store: Store) -> list[str]:
+        """Write the model's folder, whole or not at all; one that holds this model stays."""
+        model, tokenizer = _found(store, self.model), _found(store, self.tokenizer)
+        if not _holds(self.output, model):
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            place = self.output.with_name(f"{files.TEMPORARY}{uuid4().hex}")
+            place.mkdir()
+            try:
+                copy_model(model, tokenizer, place)
+                (place / "README.md").write_text(
+                    model_card(self.config, self.corpus, model, self.results(store, print)), encoding="utf-8"
+                )
+                os.replace(place, self.output)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+        return [f"model {os.path.relpath(self.output)}: name this folder under `models` of a compare workflow"]
+
+
+def pretrain(config: PretrainConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Pretrain:
+    """The graph of a workflow file. Raises ConfigError for what cannot be found, or an output folder that is taken."""
+    paths = corpus_files(config.corpus, base)
+    digests = corpus_digests(paths, facts)
+    corpus = corpus_step(config.name, paths, digests, config.corpus.held_out)
+    tokenizer = tokenizer_step(config.name, corpus, config.vocabulary, config.model.context)
+    tokens = tokens_step(config.name, corpus, tokenizer, config.model.context)
+    model = pretrain_step(config, tokens, tokenizer)
+    texts = {_HELD_OUT: corpus, **_task_texts(config, base, data_dir, facts)}
+    bits = {name: bits_step(config.name, name, model, tokenizer, step) for name, step in texts.items()}
+    output = base / (config.output or Path("models") / config.name)
+    made = store.find(model)
+    if output.exists() and not (made is not None and _holds(output, made)):
+        raise ConfigError(
+            f"{output}: is there already and holds something else; move it away, or name another", ("output",)
+        )
+    named = {path.name: digest for path, digest in zip(paths, digests, strict=True)}
+    return Pretrain(config, named, output, model, tokenizer, bits)
+
+
+def _task_texts(config: PretrainConfig, base: Path, data_dir: Path | None, facts: Facts) -> dict[str, Step]:
+    found = {}
+    for index, reference in enumerate(config.evaluation.tasks):
+        with in_field("evaluation", "tasks", index):
+            task = find_task(reference, base, data_dir)
+            file = split_file(task, "test")
+            found[task.config.name] = texts_step(
+                task, "test", file, column_digests(file, facts), config.evaluation.rows
+            )
+    return found
+
+
+def _found(store: Store, step: Step) -> Artifact:
+    artifact = store.find(step)
+    assert artifact is not None, f"{step.label} is read before it is made"
+    return artifact
+
+
+def _holds(folder: Path, model: Artifact) -> bool:
+    weights = folder / "model.safetensors"
+    return weights.is_file() and files.checksum(weights) == model.manifest["files"]["model.safetensors"]["xxh3"]
+
+
+def _thinned(values: Sequence[Any]) -> list[tuple[int, float]]:
+    """Points of a curve, every one of them where they are few."""
+    apart = -(-len(values) // _MOST_POINTS)
+    return [(step, float(value)) for step, value in enumerate(values) if step % max(1, apart) == 0]

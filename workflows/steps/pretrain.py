@@ -1,0 +1,226 @@
+"""Steps on the model: its training, and bits per byte of text it has not seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from orchestration.files import json_bytes
+from orchestration.graph import Resources, Step
+from orchestration.scratch import tell
+from orchestration.store import Artifact
+from orchestration.training import Seat, run_workers
+from orchestration.work import Work
+from workflows.errors import ConfigError
+from workflows.pretrain_config import PretrainConfig
+from workflows.steps.corpus import texts_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vocabsem_core.pretraining import Pretraining, Recipe
+
+_STATE, _CURVE = "state.safetensors", "curve.json"  # of a checkpoint
+_TELL_SECONDS = 5.0
+CURVE = "curve.json"  # of the artifact
+
+
+def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step:
+    """The trained model. Workers, precision and compilation are no part of it: results agree within rounding."""
+    training, execution = config.training, config.execution
+    steps = training.tokens // training.batch_tokens
+    return Step(
+        name="pretrain",
+        label=f"pretrain {config.name}",
+        version=1,
+        run="workflows.steps.pretrain:fill_pretrain",
+        identity={
+            "recipe": {
+                "vocabulary": config.vocabulary,
+                **config.model.model_dump(),
+                "batch_rows": training.batch_tokens // config.model.context,
+                "steps": steps,
+                "learning_rate": training.learning_rate,
+                "warmup_steps": round(training.warmup * steps),
+                "weight_decay": training.weight_decay,
+                "seed": training.seed,
+            },
+            "stop_after": min(steps, training.stop_after or steps),
+        },
+        inputs={"tokens": tokens, "tokenizer": tokenizer},
+        local=execution.model_dump(exclude={"address"}),
+        resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
+        sources=("vocabsem_core.pretraining",),
+    )
+
+
+def fill_pretrain(work: Work) -> None:
+    """The files of a transformers model in float16, and the curve of its training."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from vocabsem_core.pretraining import Pretraining
+
+    disable_progress_bar()
+    recipe = _recipe(work.identity)
+    tokens = work.inputs["tokens"]
+    if not tokens.rows:
+        raise ConfigError(f"the corpus fills no row of {recipe.context} tokens; give more text, or a smaller context")
+    shards = [str(path) for path in tokens.shards()]
+    alone = work.local["executor"] == "inline"
+    workers, cores, gpus = (0, 1.0, 0.0) if alone else _places(work.local)
+    threads = None if alone else max(1, int(cores))
+    config = {"identity": dict(work.identity), "shards": shards, "local": dict(work.local), "threads": threads}
+    last = run_workers("workflows.steps.pretrain:train", config, work.scratch, workers, cores, gpus)
+    training = Pretraining(recipe, 0, 1, torch.device("cpu"), half=False, compiled=False)
+    training.load(last / _STATE)
+    with TemporaryDirectory() as folder:
+        training.model.eval().half().save_pretrained(folder)
+        for path in sorted(Path(folder).iterdir()):
+            work.out.write(path.name, path.read_bytes())
+    work.out.write(CURVE, (last / _CURVE).read_bytes())
+
+
+def _recipe(identity: Mapping[str, Any]) -> Recipe:
+    from vocabsem_core.pretraining import Recipe
+
+    return Recipe(**identity["recipe"])
+
+
+def _places(local: Mapping[str, Any]) -> tuple[int, float, float]:
+    """How many workers, and cores and GPUs of each."""
+    import ray
+
+    there = ray.cluster_resources()
+    workers = local["workers"]
+    cores = local["cores"] or max(1.0, there.get("CPU", 1.0) // workers)
+    gpus = local["gpus"] if local["gpus"] is not None else float(there.get("GPU", 0) >= workers)
+    if workers * cores > there.get("CPU", 1.0) or workers * gpus > there.get("GPU", 0):
+        raise ConfigError(
+            f"execution: {workers} workers of {cores:g} cores and {gpus:g} GPUs; the cluster has "
+            f"{there.get('CPU', 1.0):g} cores and {there.get('GPU', 0):g} GPUs. Ask for fewer."
+        )
+    return workers, cores, gpus
+
+
+def train(seat: Seat, config: Mapping[str, Any]) -> None:
+    """One worker's part of a training: steps until the last, from the last checkpoint on."""
+    import torch
+
+    from vocabsem_core.memory import keep_freed_memory
+    from vocabsem_core.pretraining import Pretraining, half_is_fast, rows_of_step
+
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    keep_freed_memory()
+    local, recipe, last = config["local"], _recipe(config["identity"]), config["identity"]["stop_after"]
+    device = torch.device(seat.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    fast = device.type == "cuda" or half_is_fast()
+    half = local["precision"] == "bfloat16" or (local["precision"] == "auto" and fast)
+    training = Pretraining(recipe, seat.rank, seat.world, device, half, local["compile"])
+    curve: dict[str, list[float]] = {"loss": [], "learning_rate": [], "tokens_per_second": []}
+    if seat.checkpoint is not None:
+        training.load(seat.checkpoint / _STATE)
+        curve = json.loads((seat.checkpoint / _CURVE).read_text(encoding="utf-8"))
+    rows = token_rows(config["shards"])
+    said = 0.0
+    while training.step < last:
+        step, started = training.step, time.monotonic()
+        loss = training.advance(rows[rows_of_step(recipe, step, len(rows))].long())
+        seconds = time.monotonic() - started
+        if loss != loss:
+            raise ConfigError(f"step {step}: the loss is not a number; lower training.learning_rate")
+        speed = recipe.batch_rows * recipe.context / seconds
+        for name, value in (
+            ("loss", loss),
+            ("learning_rate", recipe.rate(step)),
+            ("tokens_per_second", round(speed, 1)),
+        ):
+            curve[name].append(value)
+        if seat.rank == 0 and (time.monotonic() - said > _TELL_SECONDS or training.step == last):
+            tell(seat.scratch, training.step, last, _note(curve, last, recipe.batch_rows * recipe.context))
+            said = time.monotonic()
+        if training.step % local["checkpoint_steps"] == 0 or training.step == last:
+            seat.keep(partial(_save, training, curve), {"loss": loss})
+
+
+def _save(training: Pretraining, curve: Mapping[str, Any], folder: Path) -> None:
+    training.save(folder / _STATE)
+    (folder / _CURVE).write_bytes(json_bytes(dict(curve)))
+
+
+def _note(curve: Mapping[str, list[float]], last: int, step_tokens: int) -> str:
+    recent = curve["tokens_per_second"][-20:]
+    speed = len(recent) / sum(1 / value for value in recent)
+    minutes = (last - len(curve["loss"])) * step_tokens / speed / 60
+    return f"loss {sum(curve['loss'][-20:]) / len(recent):.3f}, {speed:,.0f} tokens/s, {minutes:.0f} min left"
+
+
+def token_rows(shards: list[str]) -> Tensor:
+    """All rows of the token shards, [rows, context + 1], int32."""
+    import numpy as np
+    import torch
+
+    from orchestration.shards import column_array, read_table
+
+    return torch.from_numpy(np.concatenate([column_array(read_table(Path(path)), "tokens") for path in shards]))
+
+
+def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) -> Step:
+    """Bits per byte of texts the model has not seen: the held-out side of a corpus, or the texts of a task."""
+    return Step(
+        name="bits",
+        label=f"bits {name} {label}",
+        version=1,
+        run="workflows.steps.pretrain:fill_bits",
+        inputs={"model": model, "tokenizer": tokenizer, "texts": texts},
+        sources=("vocabsem_core.bits",),
+    )
+
+
+def fill_bits(work: Work) -> None:
+    """bits.json: bits per byte of all texts together, with its interval; one shard: bits and bytes of each text."""
+    import numpy as np
+
+    from orchestration.shards import table_of
+    from vocabsem_core.bits import per_byte, text_bits
+    from vocabsem_core.checkpoints import load_model, load_tokenizer
+
+    with TemporaryDirectory() as folder:
+        copy_model(work.inputs["model"], work.inputs["tokenizer"], Path(folder))
+        model, tokenizer = load_model(Path(folder), "float32", "cpu"), load_tokenizer(Path(folder))
+    texts = list(_texts(work.inputs["texts"]))
+    bits, sizes = text_bits(model, tokenizer, texts), np.array([len(text.encode()) for text in texts])
+    work.out.write_shard(0, table_of(range(len(texts)), {"bits": bits, "bytes": sizes}))
+    mean, low, high = per_byte(bits, sizes)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    work.out.write(
+        "bits.json", json_bytes({"mean": mean, "low": low, "high": high, "n_test": len(texts), "weights": weights})
+    )
+
+
+def _texts(source: Artifact) -> Iterator[str]:
+    """Held-out pieces of a corpus; of a task's rows the fields, a line each."""
+    from orchestration.shards import ROW_ID, read_table
+
+    if source.manifest["step"] == "corpus":
+        yield from texts_of(source, held_out=True)
+        return
+    for path in source.shards():
+        table = read_table(path)
+        fields = [name for name in table.column_names if name not in (ROW_ID, "row_hash")]
+        for values in zip(*(table.column(name).to_pylist() for name in fields), strict=True):
+            yield "\n".join(values)
+
+
+def copy_model(model: Artifact, tokenizer: Artifact, folder: Path) -> None:
+    """The files that transformers loads, checked, from their two artifacts into one folder."""
+    for artifact in (model, tokenizer):
+        for name in artifact.manifest["files"]:
+            if name not in ("identity.json", "provenance.json", CURVE):
+                (folder / name).write_bytes(artifact.path(name).read_bytes())
