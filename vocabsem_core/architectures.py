@@ -14,16 +14,20 @@ Kind = Literal["causal", "masked", "seq2seq"]
 def kind_of(config: Any) -> Kind:
     """Whether a configuration is of a causal, masked or encoder-decoder language model.
 
-    Families such as BERT exist as causal and as masked models: the architecture named in the configuration decides,
-    and without a name the masked form.
+    Families such as BERT exist as causal and as masked models: they are causal where the configuration names the causal
+    architecture, else masked (BertForPreTraining, or no name).
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
-    masked = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
-    named = config.architectures or [masked]
-    return "masked" if masked is not None and masked in named else "causal"
+    if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "causal"
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    return "causal" if causal in (config.architectures or []) else "masked"
 
 
 def auto_class(kind: Kind) -> Any:

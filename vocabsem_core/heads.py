@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vocabsem_core.architectures import scale_and_softcap
@@ -28,11 +28,6 @@ class OutputHead:
     bias: Float[Tensor, " v"] | None = None
     scale: float = 1.0
     softcap: float | None = None
-
-    def rows(self, ids: Int[Tensor, " k"]) -> OutputHead:
-        """The head of these rows only."""
-        bias = None if self.bias is None else self.bias[ids]
-        return OutputHead(self.weight[ids], bias, self.scale, self.softcap)
 
     def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Classic logits, computed in the states' dtype."""

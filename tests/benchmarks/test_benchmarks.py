@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from orchestration.store import open_store
 from tests import tiny
-from tests.benchmarks import basis, encode, large_head, rerun, shards
+from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards
 from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
 from vocabsem_core.checkpoints import head_place
 from workflows.materials import read_column
@@ -97,3 +98,15 @@ def test_a_cached_run_finds_what_the_first_run_made(tmp_path: Path, monkeypatch:
     assert rerun.rerun_case(workflow, tmp_path).name == "rerun"
     with pytest.raises(ValueError, match="a cached run ran 1 steps"):
         rerun.check([{"steps": {"ran": 1}, "results": []}] * 2)
+
+
+def test_both_loops_of_pretraining_take_the_same_batch_and_learn_from_it() -> None:
+    recipe = replace(pretrain.SHAPE, vocabulary=50, width=8, layers=1, heads=1, context=4, batch_rows=4)
+    ours = pretrain.our_loop(recipe, half=False)
+    assert ours() > ours() > ours()
+    assert pretrain.loop_seconds(recipe, "plain", half=False) > 0
+
+
+def test_two_workers_share_a_batch() -> None:
+    recipe = replace(pretrain.SHAPE, vocabulary=50, width=8, layers=1, heads=1, context=4, batch_rows=4)
+    assert pretrain.shared_seconds(recipe, 2, half=False) > 0

@@ -94,8 +94,9 @@ def test_bert_is_masked_or_causal_by_its_architecture() -> None:
     config = tiny.bert().config
     config.architectures = ["BertLMHeadModel"]
     assert kind_of(config) == "causal"
-    config.architectures = None
-    assert kind_of(config) == "masked"
+    for architectures in (None, ["BertForPreTraining"]):
+        config.architectures = architectures
+        assert kind_of(config) == "masked"
 
 
 TEMPLATE = "review: {text}\n sentiment: {mask}"

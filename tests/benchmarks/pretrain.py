@@ -1,0 +1,138 @@
+"""Tokens per second of pretraining: our step against the plain loop, and two workers against one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.benchmarks.common import Case, alternate
+from vocabsem_core.memory import keep_freed_memory
+from vocabsem_core.pretraining import Pretraining, Recipe, half_is_fast, new_model
+
+PLAIN_ROWS, PLAIN_TOKENS = 48, 128  # a batch of the plain loop
+STEPS, ROUNDS = 3, 5
+SHAPE = Recipe(
+    vocabulary=8192,
+    width=256,
+    layers=6,
+    heads=4,
+    context=PLAIN_TOKENS,
+    batch_rows=PLAIN_ROWS,
+    steps=1000,
+    learning_rate=1e-3,
+    warmup_steps=10,
+    weight_decay=0.1,
+    seed=0,
+)
+
+
+def cases(data_dir: Path | None = None) -> Iterator[Case]:
+    """Both cases, at the shape of the largest reference model; `data_dir` is not used."""
+    yield loop_case(SHAPE, ROUNDS)
+    yield workers_case(SHAPE, ROUNDS)
+
+
+def batch_of(recipe: Recipe) -> Tensor:
+    """Random tokens, [rows, context + 1]."""
+    shape = (recipe.batch_rows, recipe.context + 1)
+    return torch.randint(0, recipe.vocabulary, shape, generator=torch.Generator().manual_seed(0))
+
+
+def plain_loop(recipe: Recipe) -> Any:
+    """A function that takes a step as a first script would: the model's own loss, AdamW, float32, the whole batch."""
+    model, batch = new_model(recipe).train(), batch_of(recipe)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
+
+    def step() -> None:
+        model(input_ids=batch[:, :-1], labels=batch[:, :-1]).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def our_loop(recipe: Recipe, half: bool) -> Any:
+    """A function that takes our step on the same batch."""
+    training, batch = Pretraining(recipe, 0, 1, torch.device("cpu"), half, compiled=False), batch_of(recipe)
+    return partial(training.advance, batch)
+
+
+def loop_case(recipe: Recipe, rounds: int) -> Case:
+    """Tokens a second of our step over those of the plain loop, each in a process of its own, with all cores."""
+    half = half_is_fast()
+    wall: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(rounds):
+        for side in wall:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
+                wall[side].append(child.submit(loop_seconds, recipe, side, half).result())
+    tokens = recipe.batch_rows * recipe.context
+    speed = {side: tokens / median(found) for side, found in wall.items()}
+    detail = (
+        f"ours {speed['ours']:,.0f} tokens/s ({'bfloat16' if half else 'float32'} products, Muon and AdamW), plain "
+        f"loop {speed['plain']:,.0f} (float32, AdamW); {recipe.batch_rows} x {recipe.context} tokens a step, width "
+        f"{recipe.width}, {recipe.layers} layers, {torch.get_num_threads()} threads, median of {rounds} alternating "
+        "runs"
+    )
+    return Case("pretrain", "our step against the plain loop", speed["ours"] / speed["plain"], 4.0, detail)
+
+
+def loop_seconds(recipe: Recipe, side: str, half: bool) -> float:
+    """Median seconds of a step after the first, in this process."""
+    if side == "ours":
+        keep_freed_memory()
+    step = our_loop(recipe, half) if side == "ours" else plain_loop(recipe)
+    step()
+    return alternate({side: step}, STEPS)[side]
+
+
+def workers_case(recipe: Recipe, rounds: int) -> Case:
+    """Tokens a second of two processes that share each batch over those of one; one thread each."""
+    half = half_is_fast()
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for world in found:
+            found[world].append(shared_seconds(recipe, world, half))
+    tokens = recipe.batch_rows * recipe.context
+    one, two = (tokens / median(found[world]) for world in (1, 2))
+    detail = (
+        f"two workers {two:,.0f} tokens/s, one {one:,.0f}, one thread each, gloo; same batch of {recipe.batch_rows} x "
+        f"{recipe.context} tokens, median of {rounds} alternating runs"
+    )
+    return Case("pretrain", "two workers against one", two / one, 1.6, detail)
+
+
+def shared_seconds(recipe: Recipe, world: int, half: bool) -> float:
+    """Median seconds of a step of `world` processes."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ProcessPoolExecutor(world, mp_context=multiprocessing.get_context("spawn")) as children:
+        done = [children.submit(worker_seconds, recipe, rank, world, half, port) for rank in range(world)]
+        return max(child.result() for child in done)
+
+
+def worker_seconds(recipe: Recipe, rank: int, world: int, half: bool, port: int) -> float:
+    """Median seconds of a step after the first, in one of the processes."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    training, batch = Pretraining(recipe, rank, world, torch.device("cpu"), half, compiled=False), batch_of(recipe)
+    training.advance(batch)
+    times = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        training.advance(batch)
+        times.append(time.perf_counter() - started)
+    torch.distributed.destroy_process_group()
+    return median(times)
