@@ -17,7 +17,7 @@ lint: .venv/installed
 	.venv/bin/mypy
 
 .venv/installed: pyproject.toml constraints.txt
-	@echo "installing into .venv: about 3 minutes, 2.3 GB"
+	@echo "installing into .venv: about 4 minutes, 2.3 GB"
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -77,12 +77,12 @@ def _reason(step: Step, store: Store, plan: Mapping[str, Planned]) -> str:
     found = nearest(step.payload, store)
     if found is None:
         return "never made"
-    changes = found.changes
-    if len(changes) > _SHOWN_CHANGES:
-        named = ", ".join(list(changes)[:_SHOWN_CHANGES])
-        return f"never made; the nearest {step.name} differs in {named} and {len(changes) - _SHOWN_CHANGES} more"
     labels = {source.key: source.label for source in step.inputs.values()}
-    return "; ".join(_phrase(field, *change, labels, plan) for field, change in changes.items())
+    phrases = [_phrase(field, *change, labels, plan) for field, change in found.changes.items()]
+    if len(phrases) > _SHOWN_CHANGES:
+        named, more = "; ".join(phrases[:_SHOWN_CHANGES]), len(phrases) - _SHOWN_CHANGES
+        return f"never made; from the nearest {step.name}: {named}; {more} more"
+    return "; ".join(phrases)
 
 
 @dataclass(frozen=True)

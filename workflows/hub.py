@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
         pass
     except ValueError as error:
         raise ConfigError(f"{file} of data set {repository!r}: not an id or file of the hub ({error})") from error
+    _say_no_retries()
     try:
         return Path(hf_hub_download(**place))
     except (HfHubHTTPError, OSError) as error:
-        raise ConfigError(_unreachable(f"{file} of data set {repository}@{revision}", error)) from error
+        elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
+        raise ConfigError(_unreachable(f"{file} of data set {repository}@{revision}", elsewhere, error)) from error
 
 
 def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
@@ -47,16 +50,22 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
         pass
     except ValueError as error:
         raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
+    _say_no_retries()
     try:
         folder = Path(snapshot_download(**place))
         if not any(folder.glob(needed)) and constants.HF_HUB_OFFLINE:
             raise LocalEntryNotFoundError(f"the local cache holds a part of the model without {needed}")
         return folder
     except (HfHubHTTPError, OSError) as error:
-        raise ConfigError(_unreachable(f"model {repository}@{revision}", error)) from error
+        raise ConfigError(_unreachable(f"model {repository}@{revision}", "name a local folder", error)) from error
 
 
-def _unreachable(what: str, error: Exception) -> str:
+def _say_no_retries() -> None:
+    """The hub's client warns at every retry; the error at the end says all there is to say."""
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+
+
+def _unreachable(what: str, elsewhere: str, error: Exception) -> str:
     causes = [cause for cause in (error, error.__cause__) if getattr(cause, "response", None) is not None]
     status = causes[0].response.status_code if causes else None  # type: ignore[union-attr]
     if status in (401, 403):
@@ -67,5 +76,5 @@ def _unreachable(what: str, error: Exception) -> str:
     elif status == 404:
         advice = "the hub has no such repository, revision or file; check the spelling"
     else:
-        advice = "the hub cannot be reached; fetch it where it can be, with the same HF_HOME, or name a local folder"
-    return f"{what} is not in the local cache, and {advice} ({type(error).__name__})"
+        advice = f"the hub cannot be reached; fetch it where it can be, with the same HF_HOME, or {elsewhere}"
+    return f"{what} is not in the local cache, and {advice}"

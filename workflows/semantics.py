@@ -90,7 +90,7 @@ def _similarities(model: Model, basis: Artifact, words: Sequence[str]) -> dict[s
 def basis_text(document: Mapping[str, Any]) -> str:
     """A basis for a person to read."""
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in document["seconds"].items())
-    when = "when it was made; cached" if document["cached"] else "now"
+    when = "when it was made; now read from the cache" if document["cached"] else "now"
     lines = [
         f"model             {document['model']}",
         f"vocabulary rows   {document['rows']:,}",

@@ -127,6 +127,12 @@ def _phrase(path: Path, lines: dict[Place, int], model: type[BaseModel], problem
         return f"{path}:{line}: unknown field {field!r}; {nearest(str(place[-1]), known)}"
     if problem["type"] == "missing":
         return f"{path}:{line}: field {field!r} is missing; add it"
+    if problem["type"] == "value_error" and isinstance(
+        problem["input"], dict
+    ):  # a rule between fields: its message begins with the name of one
+        told = problem["msg"].removeprefix("Value error, ")
+        line = _line_of((*place, *told.split()[0].split(".")), lines)
+        return f"{path}:{line}: {'.'.join(map(str, (*place, told)))}"
     return f"{path}:{line}: {field}: found {problem['input']!r}; {problem['msg'].removeprefix('Value error, ')}"
 
 

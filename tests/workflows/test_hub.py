@@ -134,7 +134,7 @@ def test_what_is_not_cached_offline_is_named_with_what_to_do(kind: str, what: st
     assert message.startswith(what)
     assert "not in the local cache" in message
     assert "same HF_HOME" in message
-    assert "local folder" in message
+    assert ("--data-dir DIR" if kind == "file" else "local folder") in message
 
 
 def test_a_cached_configuration_alone_is_no_cached_model(cache: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_key_that_yaml_reads_as_no_text_is_told_with_its_line(file: Path, key:
 
 
 def test_nearest_lists_all_names_where_none_is_near() -> None:
-    assert nearest("qqq", ["knn", "affinity"]) == "known: affinity, knn"
+    assert nearest("qqq", ["knn", "affinity"]) == "known: affinity, knn."
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,14 @@ def test_the_kind_of_a_workflow_decides_its_schema(file: Path) -> None:
     file.write_text("workflow: pretrain\nname: x\ncorpus: {files: [a.txt]}\ntraining: {tokens: 100}\n")
     with pytest.raises(ConfigError, match="less than one batch"):
         read_workflow(file, WORKFLOWS)
+
+
+def test_a_template_that_names_no_field_is_told_with_its_own_line_and_nothing_else(file: Path) -> None:
+    file.write_text(
+        "name: x\nsource: {train: a.csv, test: a.csv}\nwords: {a: a, b: b}\ntemplate: 'Message {txt}'\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(file, TaskConfig)
+    told = "template 'Message {txt}' names the fields ['txt']; expected one or more of ['text'] in braces"
+    assert str(caught.value) == f"{file}:4: {told}"

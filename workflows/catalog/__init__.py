@@ -52,7 +52,7 @@ def find_task(reference: str, base: Path, data_dir: Path | None) -> Task:
         return Task(read_yaml(path, TaskConfig), path.parent)
     if reference not in task_names():
         raise ConfigError(
-            f"unknown task {reference!r}; {nearest(reference, task_names())}, or name a task's .yaml file"
+            f"unknown task {reference!r}; {nearest(reference, task_names())} Or name a task's .yaml file."
         )
     path = _HERE / "tasks" / f"{reference}.yaml"
     local = data_dir / reference if data_dir is not None else None
@@ -77,8 +77,8 @@ def find_model(reference: str, base: Path) -> ModelEntry:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):
         return ModelEntry(ModelConfig(name=_path_name(hub.split("/")[1]), hub=hub, revision=revision or "main"), base)
     raise ConfigError(
-        f"unknown model {reference!r}; {nearest(reference, model_names())}, or name a folder, a model's .yaml file, "
-        "or a Hugging Face id such as openai-community/gpt2"
+        f"unknown model {reference!r}; {nearest(reference, model_names())} Or name a folder, a model's .yaml file, "
+        "or a Hugging Face id such as openai-community/gpt2."
     )
 
 
