@@ -127,7 +127,7 @@ def test_basis_reads_the_head_alone_and_is_cached(finished, tmp_path):
     assert found["cosine"][0][1] == found["cosine"][1][0] < 0.99
     assert sorted(path.name for path in (tmp_path / "store").iterdir() if path.is_dir()) == ["basis", "head"]
     again = cli(folder, "basis", "reference", *store)
-    assert "cached" in again.stdout
+    assert "now read from the cache" in again.stdout
     assert again.stderr == ""
     assert artifact_of(folder, "basis")["key"] in found["folder"]  # the same step as a run's
 
