@@ -9,17 +9,17 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mall
 _LARGEST = 1 << 30  # bytes; mallopt takes an int
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Let this process keep memory it frees, up to 1 GiB a piece, instead of giving it back to the system.
 
     A forward pass frees and asks for the same large tensors at every layer; by default glibc maps each anew, and the
-    system fills every page with zeros again. Returns whether it could be set: False where the allocator is not glibc's.
+    system fills every page with zeros again. Does nothing where the allocator is not glibc's.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl
-        return False
-    settings = {_M_MMAP_THRESHOLD: _LARGEST, _M_TRIM_THRESHOLD: _LARGEST, _M_TOP_PAD: 64 << 20}
-    taken = [mallopt(option, value) == 1 for option, value in settings.items()]
-    return all(taken)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:  # musl has none
+        for option, value in (
+            (_M_MMAP_THRESHOLD, _LARGEST),
+            (_M_TRIM_THRESHOLD, _LARGEST),
+            (_M_TOP_PAD, 64 << 20),
+        ):
+            mallopt(option, value)

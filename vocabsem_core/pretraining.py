@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 from torch.nn import functional
@@ -206,7 +206,7 @@ class Pretraining:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-        except Exception as error:  # safetensors' own error class is not public
+        except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: not a whole checkpoint ({error}); remove it and run again") from error
         if metadata.get("recipe") != _described(self.recipe):
             raise InputError(

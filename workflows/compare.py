@@ -50,9 +50,13 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     models = [_model(index, config, base, facts) for index in range(len(config.models))]
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
-    return [
-        cell for model in models for index in range(len(tasks)) for cell in _cells(config, model, tasks, index, facts)
-    ]
+    cells: list[Cell] = []
+    for model in models:
+        for index, task in enumerate(tasks):
+            with in_field("tasks", index):
+                materials = _materials(config, model, task, facts)
+            cells += [_cell(config, method, model, task, materials) for method in config.methods]
+    return cells
 
 
 def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task:
@@ -73,12 +77,6 @@ def must_differ(kind: str, names: list[str]) -> None:
         if name in names[:index]:
             told = f"two {kind}s are named {name!r}; give one a `name` of its own in a {kind} YAML file"
             raise ConfigError(told, (f"{kind}s", index))
-
-
-def _cells(config: CompareConfig, model: Model, tasks: list[Task], index: int, facts: Facts) -> list[Cell]:
-    with in_field("tasks", index):
-        materials = _materials(config, model, tasks[index], facts)
-    return [_cell(config, method, model, tasks[index], materials) for method in config.methods]
 
 
 def _materials(config: CompareConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import glob
 import gzip
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from orchestration import files
 from orchestration.facts import Facts
+from workflows.data import row_hash
 from workflows.errors import ConfigError
 from workflows.hub import hub_file
 from workflows.pretrain_config import Corpus
 
 _SUFFIXES = (".txt", ".txt.gz")
 PIECE_CHARACTERS = 4_096  # a longer document is cut, between lines, into pieces of about this size
-_HASH_SPAN = 1 << 64
+_HASH_SPAN = 1 << 63  # of row_hash
 
 
 def corpus_files(corpus: Corpus, base: Path) -> list[Path]:
@@ -76,5 +76,4 @@ def _lines(path: Path) -> Iterator[str]:
 
 def is_held_out(piece: str, share: float) -> bool:
     """Whether a piece of text is kept for measuring: decided by its hash, whatever else the corpus holds."""
-    digest = hashlib.sha256(piece.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * _HASH_SPAN
+    return row_hash({"text": piece}) < share * _HASH_SPAN

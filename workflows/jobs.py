@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,9 @@ from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackedRun
 from workflows.compare import Cell
+from workflows.progress import Say
 from workflows.report import Detail, Result, read_result, tracked, truncations
 
-Say = Callable[[str], None]
 Results = Sequence[tuple[Result, Detail]]
 
 
@@ -40,7 +40,7 @@ class Job(Protocol):
         """What a reader of the results should know; `ran`: whether anything was computed just now."""
         ...
 
-    def deliver(self, store: Store) -> list[str]:
+    def deliver(self, store: Store, results: Results) -> list[str]:
         """Leave what the user asked for outside the store, once everything is done; says what."""
         ...
 
@@ -66,7 +66,7 @@ class Comparison:
     def notes(self, store: Store, ran: bool) -> list[str]:
         return truncations(self.cells, store) if ran else []
 
-    def deliver(self, store: Store) -> list[str]:
+    def deliver(self, store: Store, results: Results) -> list[str]:
         return []
 
 

@@ -21,9 +21,10 @@ from workflows.catalog import find_task
 from workflows.corpus import corpus_digests, corpus_files
 from workflows.data import column_digests, split_file
 from workflows.errors import ConfigError, in_field
-from workflows.jobs import Results, Say
+from workflows.jobs import Results
 from workflows.model_card import model_card
 from workflows.pretrain_config import PretrainConfig
+from workflows.progress import Say
 from workflows.report import Detail, Result, table
 from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
 from workflows.steps.data import texts_step
@@ -102,19 +103,21 @@ class Pretrain:
     def notes(self, store: Store, ran: bool) -> list[str]:
         return []
 
-    def deliver(self, store: Store) -> list[str]:
-        """Write the model's folder, whole or not at all; one that holds this model stays."""
-        model, tokenizer = _found(store, self.model), _found(store, self.tokenizer)
-        if not _holds(self.output, model):
-            self.output.parent.mkdir(parents=True, exist_ok=True)
+    def deliver(self, store: Store, results: Results) -> list[str]:
+        """Write the model's folder, whole or not at all; one that was there at the start holds this model already."""
+        if not self.output.exists():
+            model, tokenizer = _found(store, self.model), _found(store, self.tokenizer)
             place = self.output.with_name(f"{files.TEMPORARY}{uuid4().hex}")
-            place.mkdir()
             try:
+                place.mkdir(parents=True)
                 copy_model(model, tokenizer, place)
-                (place / "README.md").write_text(
-                    model_card(self.config, self.corpus, model, self.results(store, print)), encoding="utf-8"
-                )
+                (place / "README.md").write_text(model_card(self.config, self.corpus, model, results), encoding="utf-8")
                 os.replace(place, self.output)
+            except OSError as error:
+                raise ConfigError(
+                    f"{self.output}: cannot be written ({error.strerror}). The model is safe in {model.folder}: make "
+                    "room or name another `output`, and run again."
+                ) from error
             finally:
                 shutil.rmtree(place, ignore_errors=True)
         return [f"model {os.path.relpath(self.output)}: name this folder under `models` of a compare workflow"]

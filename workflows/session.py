@@ -91,8 +91,8 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     results = session.job.results(session.store, say)
     record.write("results.json", stored(results))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
-    delivered = [] if failed else session.job.deliver(session.store)
     mlflow_run_id = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
+    delivered = [] if failed else session.job.deliver(session.store, results)
     labels = {planned.step.key: planned.step.label for planned in plan}
     counts = _counts(outcomes)
     return Report(

@@ -162,6 +162,7 @@ def test_killed_on_ray_it_goes_on_from_its_checkpoint_and_comes_to_the_same(made
         ({"corpus": {"files": ["corpus/bytes.txt"]}}, "line 2: not UTF-8 text"),
         ({"training": {"tokens": 6400, "batch_tokens": 64, "learning_rate": 1e9}}, "the loss is not a number"),
         ({"output": "corpus"}, "holds something else; move it away"),
+        ({"output": "pretrain.yaml/model"}, "The model is safe in"),
     ],
 )
 def test_a_users_mistake_is_told_with_status_2(tmp_path, changes, told):

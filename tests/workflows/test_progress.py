@@ -65,3 +65,14 @@ def test_nothing_is_displayed_where_nothing_is_to_be_done(tmp_path):
     screen = Console(file=io.StringIO(), force_terminal=True)
     assert run(store, [number(2)], lambda plan, say: live_display(plan, say, screen)) == []
     assert screen.file.getvalue() == ""
+
+
+def test_what_a_running_step_tells_is_shown_as_a_line_and_as_a_bar(tmp_path):
+    told = {"done": 1200, "of": 5000, "note": "loss 4.1, 9,000 tokens/s, 7 min left"}
+    plan, lines, screen = make_plan([number(2)], open_store(tmp_path)), [], io.StringIO()
+    with plain_lines(plan, lines.append) as watch:
+        watch("progress", plan[0].step, told)
+    assert lines == ["  number 2: 1,200 of 5,000; loss 4.1, 9,000 tokens/s, 7 min left"]
+    with live_display(plan, lines.append, Console(file=screen, force_terminal=True, width=160)) as watch:
+        watch("progress", plan[0].step, told)
+    assert "number 2: loss 4.1, 9,000 tokens/s, 7 min left" in screen.getvalue()
