@@ -185,14 +185,19 @@ class Pretraining:
             gradient.copy_(part.view_as(gradient))
 
     def save(self, path: Path) -> None:
-        """Weights, optimiser state, step and recipe, as safetensors."""
+        """Weights, optimiser state, step and recipe, as safetensors. Raises InputError where it cannot be written."""
         tensors = {
             f"model/{name}": value for name, value in self.model.state_dict().items() if name != "lm_head.weight"
         }
         for optimiser, name, index, value in self._moments():
             tensors[f"{optimiser}/{index}/{name}"] = value
         metadata = {"recipe": _described(self.recipe), "step": str(self.step)}
-        save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, path, metadata)
+        try:
+            save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, path, metadata)
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{path}: cannot be written ({error}). The checkpoint before it is kept: make room, then run again."
+            ) from error
 
     def _moments(self) -> Iterable[tuple[str, str, int, Tensor]]:
         for optimiser, known in self._optimisers.items():

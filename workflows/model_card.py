@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+
+import yaml
 
 from orchestration.store import Artifact
 from workflows.pretrain_config import PretrainConfig
 from workflows.report import Detail, Result
+
+_LOSSES = 100  # steps
 
 
 def model_card(
     config: PretrainConfig,
     corpus: Mapping[str, str],
     model: Artifact,
+    tokenizer_digest: str,
     results: Sequence[tuple[Result, Detail]],
 ) -> str:
     """Markdown."""
     recipe, done = model.json("identity.json")["identity"]["recipe"], model.json("provenance.json")
     steps = model.json("identity.json")["identity"]["stop_after"]
     tokens = steps * recipe["batch_rows"] * recipe["context"]
-    detail = results[0][1]
+    detail, losses = results[0][1], model.json("curve.json")["loss"][:_LOSSES]
     versions = ", ".join(f"{name} {done['packages'][name]}" for name in ("vocabsem", "torch", "transformers"))
     parts = [
         f"# {config.name}",
@@ -32,15 +38,26 @@ def model_card(
         f"{recipe['batch_rows']} x {recipe['context']} tokens, {tokens:,} tokens in all, "
         f"{detail.fit_seconds / 3600:.2f} hours of training ({versions}). Muon for the blocks' matrices, AdamW for the "
         f"rest; learning rate {recipe['learning_rate']:g} after {recipe['warmup_steps']} steps of warm-up, falling "
-        f"linearly to zero; weight decay {recipe['weight_decay']:g}; seed {recipe['seed']}.",
+        f"linearly to zero; weight decay {recipe['weight_decay']:g}; seed {recipe['seed']}. The workflow file:",
+        f"```yaml\n{_recipe(config)}```",
         "Corpus, by file with the xxh3-128 of its content "
         f"({config.corpus.held_out:.1%} of it held out by hash):\n\n"
         + "\n".join(f"- {name} `{digest}`" for name, digest in corpus.items()),
         "## Bits per byte of text it has not seen",
         "| text | texts | bits per byte | 95 % interval |\n| --- | --- | --- | --- |\n"
         + "\n".join(f"| {r.task} | {r.n_test:,} | {r.mean:.3f} | {r.low:.3f} to {r.high:.3f} |" for r, _ in results),
+        "## To check a rerun against",
+        f"With the same corpus and `training.stop_after: {len(losses)}` the same tokenizer comes out (tokenizer.json: "
+        f"xxh3-128 `{tokenizer_digest}`), and within rounding the same losses, in nats a token:",
+        "```\n" + "\n".join(textwrap.wrap(" ".join(f"{loss:.3f}" for loss in losses), 120)) + "\n```",
         "## Limits",
         "A small model of the text named above and of nothing else: it knows few facts, continues text rather than "
         "follows instructions, and repeats what its corpus holds, prejudice included. It is for experiments.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _recipe(config: PretrainConfig) -> str:
+    """What the user wrote, but for where it runs and the description, which the card holds already."""
+    said = config.model_dump(mode="json", exclude_unset=True, exclude={"execution", "description", "store", "output"})
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True)

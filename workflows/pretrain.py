@@ -111,7 +111,9 @@ class Pretrain:
             try:
                 place.mkdir(parents=True)
                 copy_model(model, tokenizer, place)
-                (place / "README.md").write_text(model_card(self.config, self.corpus, model, results), encoding="utf-8")
+                digest = files.checksum(place / "tokenizer.json")
+                card = model_card(self.config, self.corpus, model, digest, results)
+                (place / "README.md").write_text(card, encoding="utf-8")
                 os.replace(place, self.output)
             except OSError as error:
                 raise ConfigError(

@@ -125,6 +125,11 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
         training(dataclasses.replace(RECIPE, learning_rate=0.02)).load(tmp_path / "state.safetensors")
 
 
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be written .* make room"):
+        training().save(tmp_path / "gone" / "state.safetensors")
+
+
 def test_a_checkpoint_that_was_cut_is_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     training().save(path)
