@@ -14,6 +14,8 @@ from workflows.methods import METHODS
 from workflows.pretrain_config import PretrainConfig
 from workflows.reference import pages
 from workflows.session import WORKFLOWS
+from workflows.space import Domain
+from workflows.sweep_config import SweepConfig
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -73,7 +75,7 @@ def test_every_command_and_option_says_what_it_does():
 
 
 def test_every_field_of_the_yaml_says_what_it_means():
-    for model in (CompareConfig, PretrainConfig, TaskConfig):
+    for model in (CompareConfig, PretrainConfig, SweepConfig, Domain, TaskConfig):
         for name, field in model.model_fields.items():
             described = field.description or getattr(field.annotation, "__doc__", "") or name == "workflow"
             assert described, f"{model.__name__}.{name}"

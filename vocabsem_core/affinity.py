@@ -13,11 +13,11 @@ Similarity = Literal["cosine", "euclidean", "dot"]
 
 
 def semantic_logits(
-    states: Float[Tensor, "n d"],
+    states: Float[Tensor, "*lanes n d"],
     basis: Float[Tensor, "k d"],
     similarity: Similarity = "cosine",
     temperature: float | Tensor = 1.0,
-) -> Float[Tensor, "n k"]:
+) -> Float[Tensor, "*lanes n k"]:
     """Similarity of each state to each basis row, divided by the temperature.
 
     `cosine` is the paper's (Algorithm 1); `euclidean` (negative distance) and `dot` (a whitened logit) are ours, as

@@ -1,21 +1,25 @@
-"""Semantic calibration: a small module moves frozen states towards their labels' basis rows (paper, section 3.3)."""
+"""Semantic calibration: a small module moves frozen states towards their labels' basis rows (paper, section 3.3).
+
+A module is a formula over named weights; `packs` trains them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.affinity import Similarity, semantic_logits
-from vocabsem_core.errors import InputError
 
 Loss = Literal["labels", "vocabulary", "sm-gt"]
+Weights = dict[str, Tensor]
+MEASURED = ("mean", "deviation")  # weights of the residual module that are measured, not trained
 
 
 @dataclass(frozen=True)
@@ -50,69 +54,30 @@ class CalibrationSettings:
     patience: int | None = 10
 
 
+@runtime_checkable  # for the checks of types in tests
+class States(Protocol):
+    """Rows [n, d] that can be asked for by number: a tensor, or what reads from a file just the rows asked for."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensors that `__getitem__` returns."""
+        ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+
+Rows = TypeVar("Rows", bound=States, covariant=True)
+
+
 @dataclass(frozen=True)
-class Labelled:
-    """States with their class numbers."""
+class Labelled(Generic[Rows]):
+    """States with their class numbers, [n]."""
 
-    states: Float[Tensor, "n d"]
+    states: Rows
     labels: Int[Tensor, " n"]
-
-
-class ResidualCalibrator(nn.Module):
-    """h + s ⊙ U dropout(gelu(V z + b)), z the standardised state, s its deviation by dimension (ours).
-
-    U starts at zero, so the untrained module is the identity.
-    """
-
-    def __init__(self, width: int, settings: CalibrationSettings) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-        self.down = nn.Linear(width, settings.rank)
-        self.up = nn.Linear(settings.rank, width)
-        self.dropout = nn.Dropout(settings.dropout)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def measure(self, states: Float[Tensor, "n d"]) -> None:
-        """Take the standardisation from the training states."""
-        self.mean = states.mean(dim=0)
-        self.deviation = states.std(dim=0, correction=0).clamp_min(1e-6)
-
-    def forward(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        hidden = functional.gelu(self.down((states - self.mean) / self.deviation))
-        return states + self.deviation * self.up(self.dropout(hidden))
-
-
-class PaperCalibrator(nn.Module):
-    """λ(h) = LN(MLP(h ⊙ CA(h))) (paper, equations 1 and 2).
-
-    The paper leaves open (our choices): CA is one shared bottleneck d -> d/16 -> d; average and maximum pooling of a
-    single vector are the vector itself, so CA(h) = 2 Bn(h); the MLP is d -> 2d -> d; ReLU; no biases beside LN's. That
-    gives the paper's 33/8 d² weights.
-    """
-
-    def __init__(self, width: int, settings: CalibrationSettings) -> None:
-        super().__init__()
-        squeezed = max(1, width // 16)
-        self.attention = nn.Sequential(
-            nn.Linear(width, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, width, bias=False)
-        )
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width, bias=False), nn.ReLU(), nn.Linear(2 * width, width, bias=False)
-        )
-        self.norm = nn.LayerNorm(width)
-
-    def measure(self, states: Float[Tensor, "n d"]) -> None:
-        """The paper standardises nothing."""
-
-    def forward(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        return self.norm(self.mlp(states * 2 * self.attention(states)))
-
-
-def calibrator(width: int, settings: CalibrationSettings) -> ResidualCalibrator | PaperCalibrator:
-    """An untrained calibrator; its weights come from torch's generator."""
-    return ResidualCalibrator(width, settings) if settings.module == "residual" else PaperCalibrator(width, settings)
 
 
 @dataclass(frozen=True)
@@ -120,61 +85,71 @@ class Calibration:
     """A trained calibrator.
 
     Attributes:
-        weights: the module's state, with "log_temperature".
+        weights: of the module, with "log_temperature".
         validation_loss: cross-entropy over the task's labels, of the weights kept.
         epoch: the epoch whose weights were kept, from 1; 0 is the untrained module.
+        epochs: how many were trained.
     """
 
-    weights: dict[str, Tensor]
+    weights: Weights
     validation_loss: float
     epoch: int
+    epochs: int
 
 
-def fit_calibration(
-    train: Labelled,
-    validation: Labelled,
-    basis: Float[Tensor, "c d"],
-    settings: CalibrationSettings,
-    seed: int,
-    vocabulary: Float[Tensor, "v d"] | None = None,
-) -> Calibration:
-    """Train a calibrator on states towards their labels' basis rows; the language model is not touched.
+def residual(states: Float[Tensor, "n d"], weights: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+    """h + D (U gelu(V z + b) + c), z the standardised state, D its deviation by dimension (ours)."""
+    z = (states - weights["mean"]) / weights["deviation"]
+    hidden = functional.gelu(z @ weights["down.weight"].T + weights["down.bias"])
+    return states + weights["deviation"] * (hidden @ weights["up.weight"].T + weights["up.bias"])
 
-    Args:
-        basis: the row of each class.
-        vocabulary: the other rows of the basis, for the loss over the whole vocabulary; not used by the other losses.
 
-    Raises InputError where a loss is not finite, naming the settings.
+def paper(states: Float[Tensor, "*any n d"], weights: Mapping[str, Tensor]) -> Float[Tensor, "*lanes n d"]:
+    """λ(h) = LN(MLP(h ⊙ CA(h))) (paper, equations 1 and 2); where weights have a leading dimension, a module each.
+
+    The paper leaves open (our choices): CA is one shared bottleneck d -> d/16 -> d; average and maximum pooling of a
+    single vector are the vector itself, so CA(h) = 2 Bn(h); the MLP is d -> 2d -> d; ReLU; no biases beside LN's. That
+    gives the paper's 33/8 d² weights.
     """
-    with _seeded(seed):
-        module = calibrator(train.states.shape[1], settings)
-        module.measure(train.states)
-        log_temperature = nn.Parameter(torch.tensor(float(settings.temperature)).log())
-        loss_of = _loss(basis, vocabulary, settings)
-        trained = [*module.parameters()] + ([log_temperature] if settings.learn_temperature else [])
-        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    squeezed = torch.relu(states @ weights["attention.squeeze"].mT)
+    attended = states * 2 * (squeezed @ weights["attention.expand"].mT)
+    moved = torch.relu(attended @ weights["mlp.up"].mT) @ weights["mlp.down"].mT
+    normed = functional.layer_norm(moved, moved.shape[-1:])
+    return normed * weights["norm.weight"].unsqueeze(-2) + weights["norm.bias"].unsqueeze(-2)
 
-        def kept(epoch: int) -> Calibration:
-            weights = {**module.state_dict(), "log_temperature": log_temperature.detach()}
-            loss = _validation_loss(module, log_temperature, validation, basis, settings)
-            return Calibration({name: tensor.clone() for name, tensor in weights.items()}, loss, epoch)
 
-        best = kept(0)
-        for epoch in range(1, settings.epochs + 1):
-            module.train()
-            for rows in torch.randperm(len(train.states)).split(settings.batch_size):
-                loss = loss_of(module(train.states[rows]), train.labels[rows], log_temperature.exp())
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            now = kept(epoch)
-            if not torch.isfinite(torch.tensor(now.validation_loss)):
-                raise InputError(f"the loss is not finite after epoch {epoch} with {settings}; lower the learning rate")
-            if settings.patience is None or now.validation_loss < best.validation_loss:
-                best = now
-            elif epoch - best.epoch >= settings.patience:
-                break
-    return best
+def untrained(settings: CalibrationSettings, mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Weights:
+    """The weights a training starts from, of the dtype of `mean`, on the CPU.
+
+    The residual module's U is zero, so it starts as the identity. Every other matrix is uniform within ± 1/√(columns),
+    as torch.nn.Linear's are.
+    """
+    width, dtype = len(mean), mean.dtype
+
+    def drawn(rows: int, columns: int) -> Tensor:
+        return (torch.rand(rows, columns, generator=generator, dtype=dtype) * 2 - 1) / math.sqrt(columns)
+
+    log_temperature = torch.tensor(settings.temperature, dtype=dtype).log()
+    if settings.module == "paper":
+        squeezed = max(1, width // 16)
+        return {
+            "attention.squeeze": drawn(squeezed, width),
+            "attention.expand": drawn(width, squeezed),
+            "mlp.up": drawn(2 * width, width),
+            "mlp.down": drawn(width, 2 * width),
+            "norm.weight": torch.ones(width, dtype=dtype),
+            "norm.bias": torch.zeros(width, dtype=dtype),
+            "log_temperature": log_temperature,
+        }
+    return {
+        "mean": mean,
+        "deviation": deviation,
+        "down.weight": drawn(settings.rank, width),
+        "down.bias": drawn(settings.rank, width)[:, 0].clone(),
+        "up.weight": torch.zeros(width, settings.rank, dtype=dtype),
+        "up.bias": torch.zeros(width, dtype=dtype),
+        "log_temperature": log_temperature,
+    }
 
 
 @torch.inference_mode()
@@ -182,39 +157,5 @@ def calibrated_logits(
     states: Float[Tensor, "n d"], basis: Float[Tensor, "c d"], settings: CalibrationSettings, weights: dict[str, Tensor]
 ) -> Float[Tensor, "n c"]:
     """Semantic logits of calibrated states over the task's labels."""
-    with torch.device("meta"):  # the weights are given: none are drawn
-        module = calibrator(states.shape[1], settings)
-    module.load_state_dict({name: tensor for name, tensor in weights.items() if name != "log_temperature"}, assign=True)
-    return semantic_logits(module.eval()(states), basis, settings.similarity, weights["log_temperature"].exp())
-
-
-def _loss(
-    basis: Float[Tensor, "c d"], vocabulary: Float[Tensor, "v d"] | None, settings: CalibrationSettings
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if settings.loss == "sm-gt":
-        return lambda states, labels, _: (1 - functional.cosine_similarity(states, basis[labels])).mean()
-    if settings.loss == "vocabulary":
-        if vocabulary is None:
-            raise InputError("loss `vocabulary` needs the whole basis; it was given the task's rows alone")
-        targets = torch.cat([basis, vocabulary])
-    else:
-        targets = basis
-    return lambda states, labels, temperature: functional.cross_entropy(
-        semantic_logits(states, targets, settings.similarity, temperature), labels
-    )
-
-
-@torch.no_grad()
-def _validation_loss(
-    module: nn.Module, log_temperature: Tensor, rows: Labelled, basis: Tensor, settings: CalibrationSettings
-) -> float:
-    logits = semantic_logits(module.eval()(rows.states), basis, settings.similarity, log_temperature.exp())
-    return float(functional.cross_entropy(logits, rows.labels))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """torch's generator at `seed` within, as before after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+    moved = residual(states, weights) if settings.module == "residual" else paper(states, weights)
+    return semantic_logits(moved, basis, settings.similarity, weights["log_temperature"].exp())

@@ -54,6 +54,29 @@ def score(
     return Score(float(by_seed.mean()), float(low), float(high), tuple(map(float, by_seed)))
 
 
+def lead(
+    first: Int[np.ndarray, "seeds n"],
+    second: Int[np.ndarray, "seeds n"],
+    labels: Int[np.ndarray, " n"],
+    n_classes: int,
+    metric: Metric,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """By how much the first predictions score higher, averaged over seeds, with a 95 % interval.
+
+    The interval is a paired percentile bootstrap that draws items and seeds anew (our choice): the lead is within noise
+    where it holds zero.
+    """
+    items, seeds = len(labels), len(first)
+    generator = np.random.default_rng(seed)
+    plain = [metric_of(p, labels, n_classes, metric, np.ones((1, items)))[0].mean() for p in (first, second)]
+    weights = generator.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(float)
+    shares = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    drawn = [(metric_of(p, labels, n_classes, metric, weights) * shares).sum(axis=1) for p in (first, second)]
+    low, high = np.quantile(drawn[0] - drawn[1], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(plain[0] - plain[1]), float(low), float(high)
+
+
 def metric_of(
     predictions: Int[np.ndarray, "seeds n"],
     labels: Int[np.ndarray, " n"],

@@ -67,6 +67,40 @@ def run(
 
 
 @app.command()
+def sweep(
+    file: WorkflowFile,
+    best: Annotated[
+        bool, typer.Option("--best", help="Print the best settings as a compare workflow, and nothing else.")
+    ] = False,
+    store: StorePath = None,
+    data_dir: DataDir = None,
+    mlflow: TrackingUri = None,
+    executor: Executor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
+    started = time.monotonic()
+    from workflows import progress, report, session
+    from workflows.sweep import Sweep
+
+    opened = _session(file, store, data_dir, mlflow, executor)
+    if not isinstance(opened.job, Sweep):
+        raise ConfigError(f"{file}: holds `workflow: {opened.config.workflow}`; run it with `vocabsem run`")
+    if best and as_json:
+        raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
+    done = session.run(opened, _say, progress.watching_on(sys.stderr))
+    seconds = time.monotonic() - started
+    if as_json:
+        counts = report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
+        print(json.dumps({**counts, "configurations": opened.job.records(opened.store), "notes": done.notes}))
+    elif best and not done.failures:
+        print(opened.job.best_yaml(opened.store), end="")
+    else:
+        _show(done, opened.store.root, seconds)
+    _end_if(done.failures)
+
+
+@app.command()
 def plan(
     file: WorkflowFile,
     store: StorePath = None,

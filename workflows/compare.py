@@ -16,6 +16,7 @@ from workflows.models import Model, check_encoding, describe
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
 from workflows.steps.model import basis_step, encode_step, head_step
+from workflows.sweep_config import SweepConfig
 
 _SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
 
@@ -54,7 +55,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     for model in models:
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
-                materials = _materials(config, model, task, facts)
+                materials = materials_steps(config, model, task, facts)
             cells += [_cell(config, method, model, task, materials) for method in config.methods]
     return cells
 
@@ -79,7 +80,7 @@ def must_differ(kind: str, names: list[str]) -> None:
             raise ConfigError(told, (f"{kind}s", index))
 
 
-def _materials(config: CompareConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
+def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
     """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
     steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
     splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))

@@ -162,7 +162,8 @@ class MethodConfig(Strict):
         return self.name or self.method
 
 
-def _checked_train_size(value: int | str) -> int | str:
+def checked_train_size(value: int | str) -> int | str:
+    """Rows a class, or `full`. Raises ValueError for anything else."""
     if value != "full" and (isinstance(value, str) or value < 2):
         raise ValueError("expected `full`, or rows a class: a whole number of 2 or more")
     return value
@@ -180,7 +181,7 @@ class CompareConfig(Strict):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order"
     )
-    train_size: Annotated[int | str, AfterValidator(_checked_train_size)] = Field(
+    train_size: Annotated[int | str, AfterValidator(checked_train_size)] = Field(
         "full", description="training rows a class, validation included, or full"
     )
     search: Search = Search()

@@ -38,19 +38,34 @@ class Materials:
     train_size: int | Literal["full"]
     seed: int
 
-    @property
-    def train(self) -> Labelled:
+    @cached_property
+    def device(self) -> torch.device:
+        """Where batched work runs: the GPU that the step was given, if any."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def train(self) -> Labelled[Tensor]:
         """Training rows without the validation rows."""
+        return _loaded(self.stored_train)
+
+    @cached_property
+    def validation(self) -> Labelled[Tensor]:
+        """A fifth of the training rows of each class, chosen by hash of the row."""
+        return _loaded(self.stored_validation)
+
+    @property
+    def stored_train(self) -> Labelled[StoredRows]:
+        """`train`, left in its files: what trains on it batch by batch needs the memory of a batch."""
         return self._labelled[0]
 
     @property
-    def validation(self) -> Labelled:
-        """A fifth of the training rows of each class, chosen by hash of the row."""
+    def stored_validation(self) -> Labelled[StoredRows]:
+        """`validation`, left in its files."""
         return self._labelled[1]
 
     @cached_property
-    def _labelled(self) -> tuple[Labelled, Labelled]:
-        states, labels = read_states(self.inputs["train"], self.layer), self._train_labels
+    def _labelled(self) -> tuple[Labelled[StoredRows], Labelled[StoredRows]]:
+        labels = self._train_labels
         hashes = read_column(self.inputs["train"], "row_hash")
         kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed)
         for number, name in enumerate(self.labels):
@@ -60,7 +75,9 @@ class Materials:
                     "Add rows, or take the label out of the task's `words`."
                 )
         classes = torch.from_numpy(labels.astype(np.int64))
-        return Labelled(states[kept], classes[kept]), Labelled(states[held], classes[held])
+        tables = [column_array(table, self.layer) for table in read_tables(self.inputs["train"])]
+        first, second = (Labelled(StoredRows(tables, part), classes[part]) for part in (kept, held))
+        return first, second
 
     @cached_property
     def _train_labels(self) -> np.ndarray:
@@ -72,9 +89,9 @@ class Materials:
 
     def load(self) -> Tensor:
         """The test states, [n, d], float32; loads what else the method reads, so that its time is its own."""
-        for role, name in (("train", "_labelled"), ("head", "label_head"), ("basis", "class_basis")):
-            if role in self.inputs:
-                getattr(self, name)
+        read = {"train": ("train", "validation"), "head": ("label_head",), "basis": ("class_basis",)}
+        for name in (name for role, names in read.items() if role in self.inputs for name in names):
+            getattr(self, name)
         return read_states(self.inputs["test"], self.layer)
 
     @cached_property
@@ -113,6 +130,34 @@ class Materials:
     @property
     def _flat_tokens(self) -> list[int]:
         return [token for tokens in self.tokens for token in tokens]
+
+
+class StoredRows:
+    """Some rows of a column of mapped files, [n, d]; asked for by number, they come as float32.
+
+    The files' pages are shared by all processes of a machine that read them.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, parts: list[np.ndarray], rows: np.ndarray) -> None:
+        self._parts, self._starts = parts, np.cumsum([0] + [len(part) for part in parts])
+        self._rows = rows
+        self.shape = (len(rows), parts[0].shape[1])
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Rows by number, in any shape: [*rows, d]."""
+        wanted = self._rows[rows.flatten().numpy()]
+        places = np.searchsorted(self._starts, wanted, side="right") - 1
+        found = np.empty((len(wanted), self.shape[1]), dtype=np.float32)
+        for place in np.unique(places):
+            mine = places == place
+            found[mine] = self._parts[place][wanted[mine] - self._starts[place]]
+        return torch.from_numpy(found).unflatten(0, rows.shape)
+
+
+def _loaded(stored: Labelled[StoredRows]) -> Labelled[Tensor]:
+    return Labelled(stored.states[torch.arange(len(stored.labels))], stored.labels)
 
 
 def split_rows(

@@ -12,8 +12,10 @@ from pydantic_core import PydanticUndefined
 
 from workflows.config import CompareConfig, ModelConfig, TaskConfig
 from workflows.methods import METHODS
-from workflows.methods.base import Choice, Method
+from workflows.methods.base import Method
 from workflows.pretrain_config import PretrainConfig
+from workflows.space import Domain
+from workflows.sweep_config import SweepConfig
 
 
 def pages() -> dict[str, str]:
@@ -30,6 +32,11 @@ def _yaml() -> str:
         *_model(CompareConfig),
         "## A workflow file: `workflow: pretrain`",
         *_model(PretrainConfig),
+        "## A workflow file: `workflow: sweep`",
+        *_model(SweepConfig),
+        "### Entries of `space`",
+        f"{(Domain.__doc__ or '').strip()} For example `learning_rate: {{log_uniform: [1.0e-4, 1.0e-2]}}`.",
+        *_model(Domain),
         "## A task file",
         *_model(TaskConfig),
         "## A model file",
@@ -105,17 +112,11 @@ def _method(method: Method) -> list[str]:
     rows = ["| setting | value | default | searched in | meaning |", "| --- | --- | --- | --- | --- |"]
     for name, field in fields.items():
         domain = method.space.get(name)
-        searched = "" if domain is None else _domain(domain)
+        searched = "" if domain is None else str(domain)
         rows.append(
             f"| `{name}` | {_kind(field.annotation)} | {_default(field)} | {searched} | {_meaning(field, None)} |"
         )
     return [f"### `{method.name}`", "\n".join(rows)]
-
-
-def _domain(domain: Any) -> str:
-    if isinstance(domain, Choice):
-        return ", ".join(str(value) for value in domain.values)
-    return f"{domain.low} to {domain.high}, log-uniform"
 
 
 def _commands() -> str:

@@ -33,6 +33,7 @@ class Result:
     sd_seeds: float | None
     seeds: list[int]
     n_test: int
+    rows: str = "test"  # which they are: "validation" where settings are still being chosen
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def read_stored(document: Sequence[Mapping[str, Any]]) -> list[tuple[Result, Det
 
 
 def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
-    return kind(**{field.name: line[field.name] for field in fields(kind)})
+    return kind(**{field.name: line[field.name] for field in fields(kind) if field.name in line})
 
 
 def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
@@ -120,7 +121,7 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
     for (model, task), group in groupby(results, key=lambda pair: (pair[0].model, pair[0].task)):
         block = list(group)
         first = block[0][0]
-        lines += ["", f"{task}   ({first.metric}, {first.n_test} test rows, model {model})"]
+        lines += ["", f"{task}   ({first.metric}, {first.n_test} {first.rows} rows, model {model})"]
         width = max(len(result.method) for result, _ in block)
         lines.append(f"  {'method':{width}}   score   95 % interval    sd over seeds   trained weights   fit seconds")
         for result, detail in block:

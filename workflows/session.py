@@ -23,12 +23,15 @@ from workflows.pretrain import pretrain
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say, Watching, plain_lines
 from workflows.report import stored
+from workflows.sweep import sweep
+from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines
 
-Config = CompareConfig | PretrainConfig
-WORKFLOWS: dict[str, type[CompareConfig] | type[PretrainConfig]] = {
+Config = CompareConfig | PretrainConfig | SweepConfig
+WORKFLOWS: dict[str, type[Config]] = {
     "compare": CompareConfig,
     "pretrain": PretrainConfig,
+    "sweep": SweepConfig,
 }
 
 
@@ -62,12 +65,16 @@ def open_session(config: Config, path: Path, store: Store, data_dir: Path | None
     """Resolve a workflow file against a store; raises ConfigError for what cannot be found."""
     base, facts = path.parent.resolve(), Facts(store.root / "facts.json")
     with naming_lines(path):
-        job: Job = (
-            Comparison(comparison(config, base, data_dir, facts))
-            if isinstance(config, CompareConfig)
-            else pretrain(config, base, data_dir, facts, store)
-        )
+        job = _job(config, base, data_dir, facts, store)
     return Session(config, path.read_text(encoding="utf-8"), store, job, tracking_uri or default_uri(store.root))
+
+
+def _job(config: Config, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Job:
+    if isinstance(config, CompareConfig):
+        return Comparison(comparison(config, base, data_dir, facts))
+    if isinstance(config, SweepConfig):
+        return sweep(config, base, data_dir, facts, store)
+    return pretrain(config, base, data_dir, facts, store)
 
 
 def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:

@@ -14,13 +14,15 @@ from workflows.compare import must_differ
 from workflows.config import CompareConfig, Encoding, prompt_template
 from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
-from workflows.errors import ConfigError, in_field
+from workflows.errors import ConfigError, Place, in_field
 from workflows.hub import hub_model
 from workflows.methods import METHODS
 from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
 from workflows.session import WORKFLOWS
 from workflows.steps.methods import fixed_settings
+from workflows.sweep import checked_space, sweep_method
+from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines, read_workflow
 
 _SHOWN = 5  # problems of one kind in one file
@@ -80,10 +82,10 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     findings = Findings()
     with findings.collecting():
         config = read_workflow(path, WORKFLOWS)
-        if isinstance(config, CompareConfig):
-            _check(path, config, data_dir, findings)
-        else:
+        if isinstance(config, PretrainConfig):
             _check_pretrain(path, config, data_dir, findings)
+        else:
+            _check(path, config, data_dir, findings)
     return findings
 
 
@@ -101,20 +103,27 @@ def _check_pretrain(path: Path, config: PretrainConfig, data_dir: Path | None, f
             split_file(find_task(reference, base, data_dir), "test")
 
 
-def _check(path: Path, config: CompareConfig, data_dir: Path | None, findings: Findings) -> None:
-    base = path.parent.resolve()
-    for index, method in enumerate(config.methods):
-        with findings.collecting(), naming_lines(path), in_field("methods", index):
-            fixed_settings(method)
-    needs = {need for method in config.methods if method.method in METHODS for need in METHODS[method.method].needs}
+def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | None, findings: Findings) -> None:
+    base, named = path.parent.resolve(), _named(config)
+    if isinstance(config, SweepConfig):
+        with findings.collecting(), naming_lines(path):
+            sweep_method(config)
+        if config.method in METHODS:
+            with findings.collecting(), naming_lines(path):
+                checked_space(config)
+    else:
+        for index, method in enumerate(config.methods):
+            with findings.collecting(), naming_lines(path), in_field("methods", index):
+                fixed_settings(method)
+    needs = {need for method in named.methods if method in METHODS for need in METHODS[method].needs}
     models: list[_Tokens] = []
-    for index, reference in enumerate(config.models):
-        with findings.collecting(), naming_lines(path), in_field("models", index):
+    for place, reference in named.models:
+        with findings.collecting(), naming_lines(path), in_field(*place):
             models.append(model := _described(find_model(reference, base)))
             check_encoding(model.name, model.layers, model.window, config.encoding)
     tasks: list[Task] = []
-    for index, reference in enumerate(config.tasks):
-        with findings.collecting(), naming_lines(path), in_field("tasks", index):
+    for place, reference in named.tasks:
+        with findings.collecting(), naming_lines(path), in_field(*place):
             tasks.append(find_task(reference, base, data_dir))
     for kind, names in (("model", [m.name for m in models]), ("task", [t.config.name for t in tasks])):
         with findings.collecting(), naming_lines(path):
@@ -129,6 +138,25 @@ def _check(path: Path, config: CompareConfig, data_dir: Path | None, findings: F
             if needs & {"head", "basis"}:  # else label words are not read, as in a run
                 with findings.collecting():
                     checked.words.append(_words(task, model))
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a workflow file names, and in which fields."""
+
+    models: list[tuple[Place, str]]
+    tasks: list[tuple[Place, str]]
+    methods: list[str]
+
+
+def _named(config: CompareConfig | SweepConfig) -> _Named:
+    if isinstance(config, SweepConfig):
+        return _Named([(("model",), config.model)], [(("task",), config.task)], [config.method])
+    return _Named(
+        [(("models", index), name) for index, name in enumerate(config.models)],
+        [(("tasks", index), name) for index, name in enumerate(config.tasks)],
+        [method.method for method in config.methods],
+    )
 
 
 def _described(entry: ModelEntry) -> _Tokens:
@@ -147,7 +175,9 @@ def _described(entry: ModelEntry) -> _Tokens:
     return _Tokens(place.name, tokenizer, kind, window_of(model.config, tokenizer), layer_names(model))
 
 
-def _check_rows(task: Task, config: CompareConfig, trained: bool, checked: Checked, findings: Findings) -> None:
+def _check_rows(
+    task: Task, config: CompareConfig | SweepConfig, trained: bool, checked: Checked, findings: Findings
+) -> None:
     splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
     for split, limit in splits:
         with findings.collecting():

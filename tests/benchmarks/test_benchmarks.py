@@ -12,8 +12,9 @@ import torch
 
 from orchestration.store import open_store
 from tests import tiny
-from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards
+from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep
 from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
+from vocabsem_core.calibration import CalibrationSettings
 from vocabsem_core.checkpoints import head_place
 from workflows.materials import read_column
 
@@ -110,3 +111,26 @@ def test_both_loops_of_pretraining_take_the_same_batch_and_learn_from_it() -> No
 def test_two_workers_share_a_batch() -> None:
     recipe = replace(pretrain.SHAPE, vocabulary=50, width=8, layers=1, heads=1, context=4, batch_rows=4)
     assert pretrain.shared_seconds(recipe, 2, half=False) > 0
+
+
+@pytest.mark.parametrize("settings", [sweep.RESIDUAL, sweep.PAPER])
+def test_packs_and_the_plain_loop_train_the_same_calibrator(tmp_path: Path, settings: CalibrationSettings) -> None:
+    """From the same weights, on the same rows, in other orders of batches: the losses are near, and below the start."""
+    data = sweep.write_data(tmp_path, 120, 60, 16)
+    settings = replace(settings, dropout=0.0, batch_size=120, epochs=5)
+    ours, start = (
+        -sweep.try_pack({"folder": str(data), "settings": replace(settings, epochs=epochs)}, [{"key": "0"}], None)[0][
+            "validation"
+        ]
+        for epochs in (5, 1)
+    )
+    theirs = sweep.plain_loop(settings, str(data))
+    assert theirs == pytest.approx(ours, rel=0.02)
+    assert ours < start
+
+
+def test_a_search_of_the_benchmark_tries_each_configuration_once() -> None:
+    packs = sweep.Packs(sweep.configurations(sweep.RESIDUAL, sweep.PACK + 3))
+    taken = [one["key"] for pack in iter(packs.take, None) for one in pack]
+    assert sorted(taken, key=int) == [str(number) for number in range(sweep.PACK + 3)]
+    assert packs.exhausted

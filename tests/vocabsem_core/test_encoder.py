@@ -13,10 +13,11 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from tests import tiny
-from vocabsem_core.calibration import CalibrationSettings, Labelled, fit_calibration
+from vocabsem_core.calibration import CalibrationSettings, Labelled
 from vocabsem_core.encoder import Encoder, batches, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
+from vocabsem_core.packs import fit_calibration
 
 LENGTHS = (3, 11, 1, 7, 20, 7, 2)
 LAYERS = ["layer_00", "layer_01", "layer_02", "head"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
-from vocabsem_core.scoring import Metric, expected_calibration_error, metric_of, score
+from vocabsem_core.scoring import Metric, expected_calibration_error, lead, metric_of, score
 
 METRICS: list[Metric] = ["accuracy", "macro_f1"]
 
@@ -118,3 +118,68 @@ def test_calibration_error_is_that_of_a_loop_over_the_bins(bins: int) -> None:
 def test_certain_predictions_are_off_by_their_share_of_errors() -> None:
     certain = np.eye(2)[[0, 0, 1, 1]]
     assert expected_calibration_error(certain, np.array([0, 0, 1, 0])) == pytest.approx(0.25)
+
+
+def two(seed: int = 0, n: int = 60, seeds: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions that are often right, others that are less so, and labels."""
+    second, labels = answers(seed, n, seeds)
+    better = np.random.default_rng(seed + 1).random(second.shape) < 0.25
+    return np.where(better, labels, second), second, labels
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_lead_is_that_of_a_plain_loop_over_draws_of_items_and_seeds(metric: Metric) -> None:
+    first, second, labels = two()
+    rng, leads = np.random.default_rng(5), []
+    for _ in range(250):
+        items, chosen = rng.integers(len(labels), size=len(labels)), rng.integers(len(first), size=len(first))
+        scores = []
+        for predictions in (first, second):
+            by_seed = [oracle(metric, labels[items], one[items], 4, np.ones(len(items))) for one in predictions]
+            scores.append(sum(by_seed[seed] for seed in chosen) / len(chosen))
+        leads.append(scores[0] - scores[1])
+    mean, low, high = lead(first, second, labels, 4, metric)
+    assert (low, high) == pytest.approx(tuple(np.quantile(leads, [0.025, 0.975])), abs=0.025)
+    plain = [[oracle(metric, labels, one, 4, np.ones(len(labels))) for one in two] for two in (first, second)]
+    assert mean == pytest.approx(np.mean(plain[0]) - np.mean(plain[1]))
+    assert low < mean < high
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_identical_predictions_lead_by_nothing(metric: Metric) -> None:
+    predictions, labels = answers()
+    assert lead(predictions, predictions.copy(), labels, 4, metric) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_clear_winners_interval_lies_above_zero_and_the_losers_below(metric: Metric) -> None:
+    second, labels = answers(n=300)
+    mean, low, high = lead(np.broadcast_to(labels, second.shape), second, labels, 4, metric)
+    assert 0.2 < low < mean < high < 0.6
+    turned = lead(second, np.broadcast_to(labels, second.shape), labels, 4, metric)
+    assert turned == pytest.approx((-mean, -high, -low))
+
+
+def test_draws_are_paired_so_that_a_small_lead_on_hard_items_is_seen() -> None:
+    """Unpaired, the intervals of two scores near a half are five times as wide as this lead."""
+    labels = np.zeros(400, dtype=int)
+    second = np.tile(np.arange(400) % 2, (3, 1))
+    first = second.copy()
+    first[:, 1:25:2] = 0
+    mean, low, high = lead(first, second, labels, 2, "accuracy")
+    assert mean == pytest.approx(0.03)
+    assert 0.01 < low < high < 0.06
+
+
+def test_a_lead_in_one_seed_of_two_may_be_that_seeds_luck() -> None:
+    second, labels = answers(n=300, seeds=2)
+    first = second.copy()
+    first[0] = labels
+    mean, low, high = lead(first, second, labels, 4, "accuracy")
+    assert low <= 0 < mean < high
+
+
+def test_the_same_predictions_have_the_same_lead() -> None:
+    first, second, labels = two()
+    assert lead(first, second, labels, 4, "macro_f1") == lead(first, second, labels, 4, "macro_f1")
+    assert lead(first, second, labels, 4, "macro_f1") != lead(first, second, labels, 4, "macro_f1", seed=1)

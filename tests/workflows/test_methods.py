@@ -1,19 +1,21 @@
-"""The methods' settings, search spaces, trials, and what the user fixes."""
+"""The methods' settings, search spaces, trials, what the user fixes, and fits of several."""
 
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 
-from workflows.config import MethodConfig
+from vocabsem_core.errors import InputError
+from workflows.config import MethodConfig, Strict
 from workflows.errors import ConfigError
 from workflows.methods import METHODS, method_named
-from workflows.methods.base import Choice, LogUniform, trial_settings
+from workflows.methods.base import Fitted, Method
+from workflows.space import check_space, random_settings
 from workflows.steps.methods import depends_on_seed, fixed_settings
 
 TUNABLE = sorted(name for name, method in METHODS.items() if method.space)
@@ -23,6 +25,11 @@ PINNED = ("k", "learning_rate", "inverse_penalty")  # of each tunable method, on
 def pinned(name: str) -> dict[str, Any]:
     field = next(field for field in PINNED if field in METHODS[name].space)
     return {field: METHODS[name].Settings.model_validate({}).model_dump()[field]}
+
+
+def trial_settings(name: str, fixed: dict[str, Any], trials: int, seed: int) -> list[dict[str, Any]]:
+    space = {field: domain for field, domain in METHODS[name].space.items() if field not in fixed}
+    return random_settings(space, fixed, trials, seed)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -39,14 +46,14 @@ def test_a_method_is_found_by_its_name_and_needs_only_known_things(name: str) ->
     assert method.needs <= {"train", "head", "basis"}
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_search_space_names_settings_only(name: str) -> None:
-    assert set(METHODS[name].space) <= set(METHODS[name].Settings.model_fields)
+@pytest.mark.parametrize("name", TUNABLE)
+def test_a_methods_own_space_can_be_searched(name: str) -> None:
+    check_space(name, METHODS[name].Settings, METHODS[name].space, {})
 
 
 @pytest.mark.parametrize("name", TUNABLE)
 def test_every_trial_is_a_valid_setting_and_json(name: str) -> None:
-    for settings in trial_settings(METHODS[name], {}, 40, seed=0):
+    for settings in trial_settings(name, {}, 40, seed=0):
         METHODS[name].Settings.model_validate(settings)
         assert json.loads(json.dumps(settings)) == settings
 
@@ -54,42 +61,30 @@ def test_every_trial_is_a_valid_setting_and_json(name: str) -> None:
 @pytest.mark.parametrize("name", TUNABLE)
 @pytest.mark.parametrize("trials", [1, 2, 8])
 def test_the_defaults_are_tried_first_and_the_count_is_exact(name: str, trials: int) -> None:
-    tried = trial_settings(METHODS[name], {}, trials, seed=0)
+    tried = trial_settings(name, {}, trials, seed=0)
     assert len(tried) == trials
     assert tried[0] == {}
 
 
 @pytest.mark.parametrize("name", TUNABLE)
 def test_trials_follow_the_seed(name: str) -> None:
-    tried = trial_settings(METHODS[name], {}, 8, seed=1)
-    assert tried == trial_settings(METHODS[name], {}, 8, seed=1)
-    assert tried != trial_settings(METHODS[name], {}, 8, seed=2)
+    tried = trial_settings(name, {}, 8, seed=1)
+    assert tried == trial_settings(name, {}, 8, seed=1)
+    assert tried != trial_settings(name, {}, 8, seed=2)
 
 
 @pytest.mark.parametrize("name", TUNABLE)
 def test_a_larger_budget_tries_the_smaller_ones_settings_first(name: str) -> None:
-    assert trial_settings(METHODS[name], {}, 8, seed=0)[:4] == trial_settings(METHODS[name], {}, 4, seed=0)
+    assert trial_settings(name, {}, 8, seed=0)[:4] == trial_settings(name, {}, 4, seed=0)
 
 
 @pytest.mark.parametrize("name", TUNABLE)
 def test_what_the_user_fixed_is_never_varied(name: str) -> None:
     fixed = pinned(name)
-    tried = trial_settings(METHODS[name], fixed, 8, seed=0)
+    tried = trial_settings(name, fixed, 8, seed=0)
     assert tried[0] == fixed
     assert all(settings.items() >= fixed.items() for settings in tried)
     assert all(set(settings) == set(METHODS[name].space) | set(fixed) for settings in tried[1:])
-
-
-def test_a_choice_gives_its_values_only_and_all_of_them() -> None:
-    generator = random.Random(0)
-    assert {Choice((1, 2, 4)).sample(generator) for _ in range(50)} == {1, 2, 4}
-
-
-def test_a_log_uniform_number_stays_in_bounds_and_halves_them_by_logarithm() -> None:
-    generator = random.Random(0)
-    drawn = [LogUniform(1e-4, 1e-2).sample(generator) for _ in range(400)]
-    assert 1e-4 <= min(drawn) <= max(drawn) <= 1e-2
-    assert 150 < sum(number < 1e-3 for number in drawn) < 250
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -138,6 +133,59 @@ def test_a_fit_depends_on_the_seed_by_its_method_or_by_a_subsample() -> None:
     assert not depends_on_seed(MethodConfig(method="knn"), "full")
     assert depends_on_seed(MethodConfig(method="knn"), 8)
     assert not depends_on_seed(MethodConfig(method="affinity"), 8)
+
+
+class Numbered(Strict):
+    number: int = 0
+
+
+class Odd(Method):
+    """Fits odd numbers only, and remembers what it fitted."""
+
+    name = "odd"
+    needs: ClassVar = frozenset({"train"})
+    Settings: ClassVar = Numbered
+
+    def __init__(self) -> None:
+        self.fitted: list[tuple[int, int]] = []
+
+    def fit(self, settings: Numbered, materials: Any, seed: int) -> dict[str, torch.Tensor]:
+        self.fitted.append((settings.number, seed))
+        if settings.number % 2 == 0:
+            raise InputError(f"{settings.number} is even")
+        return {"weight": torch.tensor([settings.number, seed])}
+
+    def predict(self, settings: Any, fitted: Any, states: torch.Tensor, materials: Any) -> torch.Tensor:
+        return states
+
+
+def test_several_are_fitted_one_after_another_and_one_that_cannot_be_is_an_error_in_its_place() -> None:
+    method = Odd()
+    jobs = [(Numbered(number=number), seed) for number, seed in ((1, 7), (2, 8), (3, 9))]
+    first, second, third = method.fit_many(jobs, None)
+    assert method.fitted == [(1, 7), (2, 8), (3, 9)]
+    assert isinstance(first, Fitted)
+    assert isinstance(third, Fitted)
+    assert (first.tensors["weight"].tolist(), third.tensors["weight"].tolist()) == ([1, 7], [3, 9])
+    assert (first.validation_loss, first.epochs) == (None, None)
+    assert isinstance(second, InputError)
+    assert str(second) == "2 is even"
+
+
+def test_a_mistake_in_a_method_is_no_failed_fit() -> None:
+    class Broken(Odd):
+        def fit(self, settings: Numbered, materials: Any, seed: int) -> dict[str, torch.Tensor]:
+            raise KeyError("weight")
+
+    with pytest.raises(KeyError, match="weight"):
+        Broken().fit_many([(Numbered(), 0)], None)
+
+
+def test_by_default_only_equal_settings_are_of_one_structure() -> None:
+    method = Odd()
+    assert method.structure(Numbered(number=1)) == method.structure(Numbered(number=1))
+    assert method.structure(Numbered(number=1)) != method.structure(Numbered(number=2))
+    assert method.fit_bytes(Numbered(), None) == 0
 
 
 def test_methods_are_imported_without_torch() -> None:

@@ -89,6 +89,7 @@ def test_each_result_of_the_document_has_exactly_its_fields() -> None:
         "sd_seeds": None,
         "seeds": [0, 1, 2],
         "n_test": 500,
+        "rows": "test",
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vocabsem_core.errors import InputError
 from workflows.config import Strict
+from workflows.space import Domain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,27 +17,16 @@ if TYPE_CHECKING:
     from workflows.materials import Materials
 
 Need = Literal["train", "head", "basis"]
+Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One of these values."""
+class Fitted:
+    """What was learned, as named tensors, and where the method trains in epochs, how that went."""
 
-    values: tuple[Any, ...]
-
-    def sample(self, generator: random.Random) -> Any:
-        return generator.choice(self.values)
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """A number whose logarithm is uniform between those of `low` and `high`."""
-
-    low: float
-    high: float
-
-    def sample(self, generator: random.Random) -> float:
-        return math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+    tensors: dict[str, Tensor]
+    validation_loss: float | None = None
+    epochs: int | None = None
 
 
 class Method(ABC):
@@ -50,7 +39,8 @@ class Method(ABC):
             label words' rows). Only what is named here becomes an input of its steps.
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.
-        space: setting -> distribution to search; empty: nothing to tune.
+        space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
+        has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
         sources: modules whose source is watched for drift.
     """
 
@@ -59,7 +49,8 @@ class Method(ABC):
     needs: ClassVar[frozenset[Need]]
     seeded: ClassVar[bool] = False
     Settings: ClassVar[type[Strict]] = Strict
-    space: ClassVar[Mapping[str, Choice | LogUniform]] = {}
+    space: ClassVar[Mapping[str, Domain]] = {}
+    has_epochs: ClassVar[bool] = False
     sources: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -74,10 +65,25 @@ class Method(ABC):
         """How many numbers were trained. The default counts what `fit` returned."""
         return sum(tensor.numel() for tensor in fitted.values())
 
+    def structure(self, settings: Any) -> Hashable:
+        """What settings must have in common to be fitted as one batched computation. The default: everything."""
+        return settings.model_dump_json()
 
-def trial_settings(method: Method, fixed: Mapping[str, Any], trials: int, seed: int) -> list[dict[str, Any]]:
-    """The settings a search tries: the defaults first, then random draws; what the user fixed is not varied."""
-    generator = random.Random(seed)
-    free = {name: domain for name, domain in method.space.items() if name not in fixed}
-    draws = [{name: domain.sample(generator) for name, domain in free.items()} for _ in range(trials - 1)]
-    return [dict(fixed), *({**fixed, **draw} for draw in draws)]
+    def fit_bytes(self, settings: Any, materials: Materials) -> int:
+        """About how much memory each fit of such a batch takes; 0: not worth counting."""
+        return 0
+
+    def fit_many(
+        self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
+    ) -> list[Fitted | InputError]:
+        """Fit several (settings, seed) of one structure; an InputError where one cannot be trained, the others go on.
+
+        Each must come out as if it were alone. The default is one after another.
+        """
+        found: list[Fitted | InputError] = []
+        for settings, seed in jobs:
+            try:
+                found.append(Fitted(self.fit(settings, materials, seed)))
+            except InputError as error:
+                found.append(error)
+        return found

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from vocabsem_core.errors import InputError
 from workflows.config import Strict
-from workflows.methods.base import Choice, LogUniform, Method
+from workflows.methods.base import Fitted, Method, Watch
+from workflows.space import Domain
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from torch import Tensor
 
     from vocabsem_core.calibration import CalibrationSettings
@@ -55,25 +59,56 @@ class Calibration(Method):
     """Residual low-rank module, cross-entropy over the task's labels, early stopping (ours)."""
 
     name = "calibration"
+    version = 2  # 2: each use of a seed has a random stream of its own, so that fits side by side do not mix
     needs: ClassVar = frozenset({"train", "basis"})
     seeded = True
+    has_epochs = True
     Settings: ClassVar[type[Strict]] = ResidualSettings
     space: ClassVar = {
-        "learning_rate": LogUniform(3e-4, 3e-3),
-        "weight_decay": LogUniform(1e-2, 1.0),
-        "rank": Choice((16, 32, 64, 128)),
-        "dropout": Choice((0.0, 0.1, 0.3, 0.5)),
+        "learning_rate": Domain(log_uniform=(3e-4, 3e-3)),
+        "weight_decay": Domain(log_uniform=(1e-2, 1.0)),
+        "rank": Domain(choice=(16, 32, 64, 128)),
+        "dropout": Domain(choice=(0.0, 0.1, 0.3, 0.5)),
     }
-    sources = ("vocabsem_core.calibration", "vocabsem_core.affinity")
+    sources = ("vocabsem_core.calibration", "vocabsem_core.packs", "vocabsem_core.residual", "vocabsem_core.affinity")
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
-        from vocabsem_core.calibration import fit_calibration
+        (found,) = self.fit_many([(settings, seed)], materials)
+        if isinstance(found, InputError):
+            raise found
+        return found.tensors
 
+    def structure(self, settings: Any) -> Hashable:
+        from vocabsem_core.packs import structure
+
+        return structure(self.core_settings(settings))
+
+    def fit_bytes(self, settings: Any, materials: Materials) -> int:
+        from vocabsem_core.packs import lane_bytes
+
+        classes, width = materials.class_basis.shape
         core = self.core_settings(settings)
-        vocabulary = materials.other_basis if core.loss == "vocabulary" else None
-        return fit_calibration(
-            materials.train, materials.validation, materials.class_basis, core, seed, vocabulary
-        ).weights
+        rows = len(materials.other_basis) if core.loss == "vocabulary" else 0
+        return lane_bytes(core, width, classes + rows)
+
+    def fit_many(
+        self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
+    ) -> list[Fitted | InputError]:
+        from vocabsem_core.packs import Lane, fit_pack
+
+        lanes = [Lane(self.core_settings(settings), seed) for settings, seed in jobs]
+        vocabulary = materials.other_basis if lanes[0].settings.loss == "vocabulary" else None
+        done = fit_pack(
+            materials.stored_train,
+            materials.stored_validation,
+            materials.class_basis.to(materials.device),
+            lanes,
+            vocabulary.to(materials.device) if vocabulary is not None else None,
+            watch,
+        )
+        return [
+            one if isinstance(one, InputError) else Fitted(one.weights, one.validation_loss, one.epochs) for one in done
+        ]
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         from vocabsem_core.calibration import calibrated_logits
@@ -95,7 +130,10 @@ class PaperCalibration(Calibration):
 
     name = "calibration-paper"
     Settings = PaperSettings
-    space: ClassVar = {"learning_rate": LogUniform(1e-4, 1e-2), "weight_decay": LogUniform(1e-4, 1e-1)}
+    space: ClassVar = {
+        "learning_rate": Domain(log_uniform=(1e-4, 1e-2)),
+        "weight_decay": Domain(log_uniform=(1e-4, 1e-1)),
+    }
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """Without the temperature, which is fixed here."""

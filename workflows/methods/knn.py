@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from workflows.config import Strict
-from workflows.methods.base import Choice, Method
+from workflows.methods.base import Method
+from workflows.space import Domain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,10 @@ class Knn(Method):
     name = "knn"
     needs: ClassVar = frozenset({"train"})
     Settings = KnnSettings
-    space: ClassVar = {"k": Choice((1, 2, 4, 8, 16, 32, 64)), "distance": Choice(("cosine", "euclidean"))}
+    space: ClassVar = {
+        "k": Domain(choice=(1, 2, 4, 8, 16, 32, 64)),
+        "distance": Domain(choice=("cosine", "euclidean")),
+    }
     sources = ("vocabsem_core.retrieval",)
 
     def fit(self, settings: KnnSettings, materials: Materials, seed: int) -> dict[str, Tensor]:

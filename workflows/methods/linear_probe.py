@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from workflows.config import Strict
-from workflows.methods.base import LogUniform, Method
+from workflows.methods.base import Method
+from workflows.space import Domain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ class LinearProbe(Method):
     name = "linear-probe"
     needs: ClassVar = frozenset({"train"})
     Settings = LinearProbeSettings
-    space: ClassVar = {"inverse_penalty": LogUniform(1e-4, 1.0)}
+    space: ClassVar = {"inverse_penalty": Domain(log_uniform=(1e-4, 1.0))}
     sources = ("vocabsem_core.probe",)
 
     def fit(self, settings: LinearProbeSettings, materials: Materials, seed: int) -> dict[str, Tensor]:

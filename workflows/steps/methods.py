@@ -10,13 +10,13 @@ from typing import Any
 from orchestration.files import json_bytes
 from orchestration.graph import Step
 from orchestration.work import Work
-from vocabsem_core.errors import InputError
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import method_named
-from workflows.methods.base import Method, trial_settings
+from workflows.methods.base import Method
+from workflows.trials import best_first, configuration, listed, pack_size, packs_of, try_pack
 
-_SOURCES = ("workflows.materials", "workflows.steps.methods")
+_SOURCES = ("workflows.materials", "workflows.steps.methods", "workflows.trials")
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis
 
 
@@ -47,56 +47,38 @@ def search_step(
 ) -> Step | None:
     """The search on validation rows, or None where the method has nothing to tune or one trial is the budget."""
     method, fixed = method_named(config.method), fixed_settings(config)
-    if trials < 2 or not set(method.space) - set(fixed):
+    space = {name: domain for name, domain in method.space.items() if name not in fixed}
+    if trials < 2 or not space:
         return None
     return Step(
         name="search",
         label=f"search {where}",
-        version=1,
+        version=2,
         run="workflows.steps.methods:fill_search",
         identity={
-            **_method_identity(method, config, task, seed),
-            "settings": [_whole(method, settings) for settings in trial_settings(method, fixed, trials, seed)],
+            **method_identity(method, config, task, seed),
+            "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
             "metric": task["metric"],
         },
-        inputs=_inputs(method, materials, with_test=False),
+        inputs=inputs_of(method, materials, with_test=False),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
 
 
 def fill_search(work: Work) -> None:
-    """trials.json: each trial's settings and validation score, and the best (of equals the earliest)."""
-    method, materials = _method_of(work), _materials_of(work)
-    trials = [_trial(method, materials, settings, work) for settings in work.identity["settings"]]
-    finished = [trial for trial in trials if trial["validation"] is not None]
-    if not finished:
-        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {trials[0]['error']}")
-    best = max(finished, key=lambda trial: trial["validation"])  # of equals the first
-    work.out.write("trials.json", json_bytes({"trials": trials, "best": best["settings"]}))
-
-
-def _trial(method: Method, materials: Any, given: Mapping[str, Any], work: Work) -> dict[str, Any]:
-    """One trial's validation score; one whose settings cannot be trained has none, and the others go on."""
-    settings = method.Settings.model_validate(given)
-    try:
-        fitted = method.fit(settings, materials, work.identity["seed"])
-    except InputError as error:
-        return {"settings": dict(given), "validation": None, "error": str(error)}
-    return {
-        "settings": dict(given),
-        "validation": _validation_score(method, settings, fitted, materials, work.identity["metric"]),
+    """trials.json: each configuration's record, and the best settings."""
+    method, materials = method_of(work), materials_of(work)
+    tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
+    size = pack_size(method, materials, tried, 1)
+    packs = packs_of(method, tried, size)
+    found = {
+        record["key"]: record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])
     }
-
-
-def _validation_score(method: Method, settings: Any, fitted: Any, materials: Any, metric: Any) -> float:
-    import numpy as np
-
-    from vocabsem_core.scoring import metric_of
-
-    rows = materials.validation
-    predicted = method.predict(settings, fitted, rows.states, materials).argmax(dim=1).numpy()
-    ones = np.ones((1, len(rows.labels)))
-    return float(metric_of(predicted[None], rows.labels.numpy(), len(materials.labels), metric, ones)[0, 0])
+    records = [found[one["key"]] for one in tried]
+    best = best_first(records)
+    if not best:
+        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {records[0]['error']}")
+    work.out.write("trials.json", json_bytes({"trials": records, "best": best[0]["settings"]}))
 
 
 def fit_step(
@@ -109,8 +91,8 @@ def fit_step(
         label=f"fit {where} seed {seed}",
         version=1,
         run="workflows.steps.methods:fill_fit",
-        identity={**_method_identity(method, config, task, seed), "settings": _whole(method, fixed_settings(config))},
-        inputs={**_inputs(method, materials, with_test=True), **({"search": search} if search else {})},
+        identity={**method_identity(method, config, task, seed), "settings": _whole(method, fixed_settings(config))},
+        inputs={**inputs_of(method, materials, with_test=True), **({"search": search} if search else {})},
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
 
@@ -126,7 +108,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     from orchestration.shards import ROW_ID, table_of
     from workflows.materials import read_column
 
-    method, materials = _method_of(work), _materials_of(work)
+    method, materials = method_of(work), materials_of(work)
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
     states = materials.load()
@@ -201,7 +183,7 @@ def _softmax(scores: Any) -> Any:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def _method_identity(method: Method, config: MethodConfig, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def method_identity(method: Method, config: MethodConfig, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """What a method reads of the task: one without training does not depend on the training size."""
     trained = {"train_size": task["train_size"]} if "train" in method.needs else {}
     read = {"labels": task["labels"], **trained}
@@ -219,18 +201,20 @@ def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:
     return method.seeded or (train_size != "full" and "train" in method.needs)
 
 
-def _inputs(method: Method, materials: Inputs, with_test: bool) -> dict[str, Step]:
+def inputs_of(method: Method, materials: Inputs, with_test: bool) -> dict[str, Step]:
     """Only what the method reads, so that a change elsewhere does not rerun it."""
     roles = {"train": ("train", "train_labels"), "head": ("verbalizer", "head"), "basis": ("verbalizer", "basis")}
     needed = {role for need in method.needs for role in roles[need]} | ({"test"} if with_test else set())
     return {role: materials[role] for role in sorted(needed)}
 
 
-def _method_of(work: Work) -> Method:
+def method_of(work: Work) -> Method:
+    """The method a step is about."""
     return method_named(work.identity["method"])
 
 
-def _materials_of(work: Work) -> Any:
+def materials_of(work: Work) -> Any:
+    """What the method of a step sees of it."""
     from workflows.materials import Materials
 
     identity = work.identity

@@ -1,0 +1,120 @@
+"""Rows that stay in their files, and how training rows are divided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from orchestration.graph import Step
+from orchestration.shards import table_of
+from orchestration.store import Artifact, open_store
+from vocabsem_core.calibration import Labelled, States
+from workflows.errors import ConfigError
+from workflows.materials import Materials, StoredRows
+
+WIDTH = 3
+
+
+def parts(*sizes: int, dtype: type = np.float16) -> list[np.ndarray]:
+    """Files of these lengths; a row's first number is its place in all of them."""
+    rows = np.arange(sum(sizes))[:, None] + np.linspace(0, 0.5, WIDTH)
+    return np.split(rows.astype(dtype), np.cumsum(sizes)[:-1])
+
+
+@examples(max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(sum),
+    data=st.data(),
+    dtype=st.sampled_from([np.float16, np.float32]),
+)
+def test_stored_rows_are_those_of_the_files_in_one_piece(sizes: list[int], data: st.DataObject, dtype: type) -> None:
+    files = parts(*sizes, dtype=dtype)
+    numbers = st.integers(0, sum(sizes) - 1)
+    chosen = np.array(data.draw(st.lists(numbers, min_size=1, max_size=12)))
+    stored = StoredRows(files, chosen)
+    wanted = torch.tensor(data.draw(st.lists(st.integers(0, len(chosen) - 1), max_size=12)), dtype=torch.int64)
+    expected = torch.from_numpy(np.concatenate(files)[chosen].astype(np.float32))
+    assert stored.shape == (len(chosen), WIDTH)
+    assert torch.equal(stored[wanted], expected[wanted])
+
+
+def test_stored_rows_come_in_any_shape_as_float32() -> None:
+    stored = StoredRows(parts(4, 0, 3), np.array([6, 0, 5, 3]))
+    found = stored[torch.tensor([[0, 1, 1], [3, 2, 0]])]
+    assert (found.shape, found.dtype) == ((2, 3, WIDTH), torch.float32)
+    assert found[..., 0].tolist() == [[6, 0, 0], [3, 5, 6]]
+    assert stored.dtype == torch.float32
+    assert isinstance(stored, States)
+
+
+def test_stored_rows_do_not_change_the_files_and_are_not_theirs() -> None:
+    files = parts(3, 2, dtype=np.float32)
+    for file in files:
+        file.flags.writeable = False  # as mapped files are
+    stored = StoredRows(files, np.arange(5))
+    stored[torch.arange(5)].zero_()
+    assert stored[torch.arange(5)][:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def artifact(folder: Path, name: str, *tables: dict[str, np.ndarray]) -> Artifact:
+    store, start = open_store(folder), 0
+    step = Step(name, name, 1, "nowhere:nothing")
+    writer = store.writer(step)
+    writer.begin()
+    for index, columns in enumerate(tables):
+        count = len(next(iter(columns.values())))
+        writer.write_shard(index, table_of(range(start, start + count), columns))
+        start += count
+    writer.commit({})
+    found = store.find(step)
+    assert found is not None
+    return found
+
+
+def materials(folder: Path, labels: list[int]) -> Materials:
+    """States in three files; a row's state names its place, its hash turns the order round."""
+    count = len(labels)
+    (states,) = parts(count)
+    hashes = np.arange(count)[::-1].astype(np.int64)
+    cuts = [count // 4, count // 2]
+    shards = [
+        {"head": part, "row_hash": own}
+        for part, own in zip(np.split(states, cuts), np.split(hashes, cuts), strict=True)
+    ]
+    inputs = {
+        "train": artifact(folder, "encode", *shards),
+        "train_labels": artifact(folder, "labels", {"label": np.array(labels, dtype=np.int32)}),
+    }
+    return Materials(inputs, "head", ["no", "yes"], "full", 0)
+
+
+def places(rows: Labelled) -> list[int]:
+    return rows.states[torch.arange(len(rows.labels))][:, 0].int().tolist()
+
+
+def test_rows_left_in_their_files_are_those_that_are_loaded(tmp_path: Path) -> None:
+    found = materials(tmp_path, [place % 2 for place in range(40)])
+    for stored, loaded in ((found.stored_train, found.train), (found.stored_validation, found.validation)):
+        assert isinstance(stored.states, StoredRows)
+        assert torch.equal(stored.states[torch.arange(len(stored.labels))], loaded.states)
+        assert torch.equal(stored.labels, loaded.labels)
+        assert [place % 2 for place in places(stored)] == stored.labels.tolist()
+
+
+def test_training_and_validation_rows_are_a_fifth_of_each_class_and_the_rest(tmp_path: Path) -> None:
+    found = materials(tmp_path, [0] * 30 + [1] * 10)
+    train, held = places(found.stored_train), places(found.stored_validation)
+    assert sorted(train + held) == list(range(40))
+    assert held == [24, 25, 26, 27, 28, 29, 38, 39]  # of the lowest hashes
+    assert found.stored_validation.labels.tolist() == [0] * 6 + [1] * 2
+
+
+def test_a_class_of_one_row_cannot_be_trained_and_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="label 'yes' has 1 training rows; at least two are needed"):
+        _ = materials(tmp_path, [0] * 9 + [1]).stored_train

@@ -1,0 +1,299 @@
+"""The `sweep` workflow: a search over one method's settings, its best fitted anew, and what is shown of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestration.errors import DamagedArtifact
+from orchestration.facts import Facts
+from orchestration.graph import Step
+from orchestration.runs import RunRecord
+from orchestration.store import Store
+from orchestration.tracking import Status, TrackedRun
+from workflows.catalog import find_model, find_task
+from workflows.compare import materials_steps
+from workflows.config import MethodConfig
+from workflows.errors import ConfigError, in_field
+from workflows.jobs import Results
+from workflows.methods import METHODS, method_named
+from workflows.models import check_encoding, describe
+from workflows.progress import Say
+from workflows.report import Detail, Result, table
+from workflows.space import Domain, check_space, grid_settings
+from workflows.steps.methods import fixed_settings
+from workflows.steps.sweep import CONFIRMED, RECORDS, SWEEP, confirm_step, sweep_step
+from workflows.sweep_config import SweepConfig
+from workflows.sweep_plots import plot_sweep
+from workflows.trials import best_first
+
+_SHOWN = 5  # of the best, on the screen
+_MOST_POINTS = 20  # of a configuration's curve in MLflow
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search and the confirmation of its best."""
+
+    config: SweepConfig
+    space: Mapping[str, Domain]
+    model: str
+    task: str
+    search: Step
+    confirm: Step
+
+    @property
+    def targets(self) -> list[Step]:
+        return [self.confirm]
+
+    def results(self, store: Store, say: Say) -> Results:
+        """The candidates of the confirmation, best first."""
+        try:
+            if (artifact := store.find(self.confirm)) is None:
+                return []
+            found = artifact.json(CONFIRMED)
+        except DamagedArtifact as error:
+            say(f"no result of sweep {self.config.name}: {error}")
+            return []
+        return [self._result(found, candidate) for candidate in found["candidates"]]
+
+    def _result(self, found: Mapping[str, Any], candidate: Mapping[str, Any]) -> tuple[Result, Detail]:
+        numbers = {part: candidate[part] for part in ("mean", "low", "high", "sd_seeds")}
+        seeds = list(self.confirm.identity["seeds"])
+        name = f"{self.config.method}: {candidate['name']}"
+        result = Result(
+            self.model,
+            self.task,
+            name,
+            found["metric"],
+            **numbers,
+            seeds=seeds,
+            n_test=found["rows"],
+            rows="validation",
+        )
+        settings = dict.fromkeys(seeds, candidate["settings"])
+        return result, Detail(candidate["trained_weights"], candidate["fit_seconds"], False, 0.0, {}, settings)
+
+    def tracked(
+        self, record: RunRecord, store: Store, results: Results, status: Status
+    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
+        records = self.records(store)
+        if results and not (record.folder / "best.yaml").is_file():  # the last that is written
+            plot_sweep(records, self.space, results[0][0].metric, record.folder)
+            (record.folder / "best.yaml").write_text(self.best_yaml(store), encoding="utf-8")
+        best = best_first(records)
+        files = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")
+        plan = self.config.search
+        parent = TrackedRun(
+            key=record.run_id,
+            name=f"sweep {self.config.name}",
+            status=status,
+            params={
+                "model": self.model,
+                "task": self.task,
+                "method": self.config.method,
+                "algorithm": plan.algorithm,
+                "stopping": plan.stopping,
+                **{f"space/{name}": str(domain) for name, domain in self.space.items()},
+            },
+            metrics={
+                "configurations": float(len(records)),
+                **{ended: float(sum(r["ended"] == ended for r in records)) for ended in ("stopped", "failed")},
+                **({"best_validation": best[0]["validation"]} if best else {}),
+                **{f"confirmed/{result.method}": result.mean for result, _ in results},
+            },
+            tags={
+                "vocabsem.workflow": "sweep",
+                "vocabsem.run_id": record.run_id,
+                "vocabsem.record": str(record.folder),
+                **({"mlflow.note.content": self._note(store, results)} if results else {}),
+            },
+            tables={"configurations.json": [_row(r, self.space) for r in best]} if results else {},
+            files=tuple(path for name in files if (path := record.folder / name).is_file()),
+        )
+        return parent, tuple(self._child(record, one) for one in records) if results else ()
+
+    def _child(self, record: RunRecord, one: Mapping[str, Any]) -> TrackedRun:
+        numbers = {"validation": one["validation"], "validation_loss": one["loss"], "epochs": float(len(one["curve"]))}
+        varied = " ".join(f"{name}={_short(one['settings'][name])}" for name in self.space)
+        return TrackedRun(
+            key=f"{record.run_id}:{one['key']}",
+            name=varied,
+            status="FAILED" if one["ended"] == "failed" else "FINISHED",
+            params={name: str(value) for name, value in one["settings"].items()} | {"seed": str(one["seed"])},
+            metrics={name: value for name, value in numbers.items() if value is not None},
+            series={"epoch_loss": _thinned(one["curve"])} if one["curve"] else {},
+            tags={
+                "vocabsem.run_id": record.run_id,
+                "vocabsem.method": self.config.method,
+                "vocabsem.task": self.task,
+                "vocabsem.model": self.model,
+                "vocabsem.ended": one["ended"],
+                **({"vocabsem.error": one["error"]} if one["error"] else {}),
+            },
+        )
+
+    def records(self, store: Store) -> list[dict[str, Any]]:
+        """A record for each configuration (see `trials`)."""
+        artifact = store.find(self.search)
+        return artifact.json(RECORDS) if artifact is not None else []
+
+    def _note(self, store: Store, results: Results) -> str:
+        return "```\n" + "\n".join([table(results), "", *self.notes(store, True)]) + "\n```"
+
+    def notes(self, store: Store, ran: bool) -> list[str]:
+        """How the search went, its best configurations, and whether the winner's lead is more than noise."""
+        artifact, records = store.find(self.confirm), self.records(store)
+        if artifact is None or not records:
+            return []
+        confirmed, ends = artifact.json(CONFIRMED), [record["ended"] for record in records]
+        seconds = _found_seconds(store, self.search)
+        lines = [
+            f"{len(records)} configurations in {seconds:.1f} s ({len(records) / seconds:.1f}/s), "
+            f"{ends.count('stopped')} stopped early, {ends.count('failed')} failed",
+            "best of the search, one seed:",
+            *(
+                f"  {record['validation']:.3f}   "
+                + ", ".join(f"{name} {_short(record['settings'][name])}" for name in self.space)
+                for record in best_first(records)[:_SHOWN]
+            ),
+            *[f"  failed: {record['error']}" for record in records if record["ended"] == "failed"][:_SHOWN],
+        ]
+        if len(records) < (asked := self.search.identity["trials"]):
+            lines[0] += f"; {asked} were asked for, the space or the time limit gave no more"
+        winner = confirmed["candidates"][0]["name"]
+        for name, lead in confirmed["leads"].items():
+            verdict = "within noise" if lead["low"] <= 0 else "more than noise"
+            lines.append(
+                f"{winner} leads {name} by {lead['mean']:.3f} ({lead['low']:.3f} to {lead['high']:.3f}): {verdict}"
+            )
+        return lines
+
+    def deliver(self, store: Store, results: Results) -> list[str]:
+        return []
+
+    def best_yaml(self, store: Store) -> str:
+        """A compare workflow of the winner and the defaults on the test rows, for a file beside the sweep's own."""
+        artifact = store.find(self.confirm)
+        assert artifact is not None, "asked for once the sweep is done"
+        confirmed, config = artifact.json(CONFIRMED), self.config
+        winner = confirmed["candidates"][0]
+        shared = {"method": config.method, "layer": config.layer}
+        parts: dict[str, Any] = {
+            "workflow": "compare",
+            "models": [config.model],
+            "tasks": [config.task],
+            "methods": [
+                {**shared, "name": f"{config.method}-defaults", "settings": dict(config.settings)},
+                {**shared, "name": f"{config.method}-best", "settings": winner["settings"]},
+            ],
+            "seeds": list(self.confirm.identity["seeds"]),
+            "train_size": config.train_size,
+            "search": {"trials": 0},
+            "limit": config.limit.model_dump(mode="json"),
+            "encoding": config.encoding.model_dump(mode="json"),
+        }
+        head = f"# The best of sweep {config.name} ({winner['name']} in its confirmation), and the defaults\n"
+        return head + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
+
+
+def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Sweep:
+    """The graph of a workflow file. Raises ConfigError for what cannot be found or searched, or is another sweep's."""
+    method = sweep_method(config)
+    space = checked_space(config)
+    with in_field("task"):
+        task = find_task(config.task, base, data_dir)
+    with in_field("model"):
+        model = describe(find_model(config.model, base), facts)
+        check_encoding(model.name, model.layers, model.window, config.encoding)
+    with in_field("task"):
+        materials = materials_steps(config, model, task, facts)
+    shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
+    search = sweep_step(config, method, space, materials, shared)
+    _must_not_be_another(config.name, search, store)
+    return Sweep(config, space, model.name, task.config.name, search, confirm_step(config, search))
+
+
+def sweep_method(config: SweepConfig) -> MethodConfig:
+    """The method with its fixed settings, checked. Raises ConfigError."""
+    with in_field("method"):
+        method_named(config.method)
+    method = MethodConfig(method=config.method, layer=config.layer, settings=config.settings)
+    with in_field("settings"):
+        return method.model_copy(update={"settings": fixed_settings(method)})
+
+
+def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
+    """What is searched. Raises ConfigError for a space that makes no sense, or stopping where nothing tells epochs."""
+    method, fixed = method_named(config.method), dict(config.settings)
+    own = {name: domain for name, domain in method.space.items() if name not in fixed}
+    space = own if config.space is None else config.space
+    try:
+        check_space(method.name, method.Settings, space, fixed)
+        if config.search.algorithm == "grid":
+            grid_settings(space, fixed)
+    except ConfigError as error:
+        raise ConfigError(str(error), ("space", *error.place)) from error
+    if config.search.stopping != "none" and not method.has_epochs:
+        able = ", ".join(sorted(name for name, known in METHODS.items() if known.has_epochs))
+        told = f"method {method.name!r} never reports a loss while it is fitted; use `none`, or one of {able}"
+        raise ConfigError(f"stopping {config.search.stopping!r}: {told}", ("search", "stopping"))
+    return space
+
+
+def _must_not_be_another(name: str, search: Step, store: Store) -> None:
+    """Raises ConfigError where an unfinished sweep has this name and searches something else."""
+    for path in sorted((store.root / "scratch" / search.name).glob(f"*/{SWEEP}")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["name"] != name or path.parent.name == Path(search.folder).name:
+            continue
+        told = "; ".join(_differences(found["identity"], search.identity)) or "its rows or its model are others now"
+        raise ConfigError(
+            f"sweep {name!r} was begun with other contents and is not finished: {told}. Change it back to go on with "
+            f"it, give this one another `name`, or remove {path.parent} to begin anew.",
+            ("name",),
+        )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for field in sorted(old.keys() | new.keys()):
+        before, after = old.get(field), new.get(field)
+        if before == after or field == "listed":
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += [f"{field}.{line}" for line in _differences(before, after)]
+        else:
+            lines.append(f"{field} was {before}, is {after}")
+    return lines
+
+
+def _found_seconds(store: Store, step: Step) -> float:
+    artifact = store.find(step)
+    return artifact.json("provenance.json")["search_seconds"] if artifact is not None else 0.0
+
+
+def _row(record: Mapping[str, Any], space: Mapping[str, Domain]) -> dict[str, Any]:
+    return {
+        **{name: record["settings"][name] for name in space},
+        "validation": record["validation"],
+        "validation_loss": record["loss"],
+        "epochs": len(record["curve"]),
+        "ended": record["ended"],
+        "key": record["key"],
+    }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _thinned(curve: Sequence[float]) -> list[tuple[int, float]]:
+    """Points of a curve, its last always."""
+    apart = -(-len(curve) // _MOST_POINTS)
+    return [(epoch, loss) for epoch, loss in enumerate(curve, start=1) if (len(curve) - epoch) % apart == 0]

@@ -1,0 +1,91 @@
+"""The YAML schema of the `sweep` workflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from workflows.config import Encoding, Execution, Limit, Strict, checked_train_size
+from workflows.space import Domain
+
+
+class SweepSearch(Strict):
+    """What is tried, and when a try is given up."""
+
+    algorithm: Literal["random", "grid", "optuna"] = Field(
+        "random", description="random draws, every combination, or Optuna's tree-structured Parzen estimator"
+    )
+    trials: int | None = Field(
+        None, ge=2, description="configurations, the defaults being the first; none: 64, or all of a grid"
+    )
+    seed: int = Field(0, ge=0, description="of the draws and of every fit")
+    stopping: Literal["none", "asha", "median"] = Field(
+        "none", description="end poor configurations early, by validation loss; which ones depends on the timing"
+    )
+    grace: int = Field(5, ge=1, description="epochs that each configuration gets before it may be ended")
+    time_limit: float | None = Field(
+        None, gt=0, description="seconds; then nothing is begun any more, and what runs ends after its epoch"
+    )
+
+    @model_validator(mode="after")
+    def _a_grid_is_whole(self) -> SweepSearch:
+        if self.algorithm == "grid" and self.trials is not None:
+            raise ValueError("trials and grid exclude each other: a grid has as many as its space; take `trials` out")
+        return self
+
+
+class Confirm(Strict):
+    """The best are fitted anew before one is named."""
+
+    best: int = Field(3, ge=1, description="how many")
+    seeds: int = Field(5, ge=2, description="fits of each, with seeds that the search did not use")
+
+
+class SweepExecution(Execution):
+    """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
+
+    concurrent: int | None = Field(None, ge=1, description="workers that search at once; none: as many as have room")
+    cores: float = Field(1, gt=0, description="processor cores of each")
+    gpus: float | None = Field(None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any")
+    pack: int | None = Field(
+        None, ge=1, description="configurations a worker trains side by side, at most; none: as memory allows"
+    )
+
+
+class SweepConfig(Strict):
+    """Search a method's settings on one task under one model: `workflow: sweep`."""
+
+    workflow: Literal["sweep"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name of the sweep")
+    model: str = Field(description="catalog name, folder, model YAML file, or Hugging Face id (id@revision)")
+    task: str = Field(description="catalog name or task YAML file")
+    method: str = Field(description="name of the method")
+    layer: str = Field("head", description="the stored layer it reads")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
+    )
+    space: dict[str, Domain] | None = Field(
+        None, description="setting -> what to search it in, see below; none: what the method itself says"
+    )
+    search: SweepSearch = SweepSearch()
+    confirm: Confirm = Confirm()
+    train_size: Annotated[int | str, AfterValidator(checked_train_size)] = Field(
+        "full", description="training rows a class, validation included, or full"
+    )
+    limit: Limit = Limit()
+    encoding: Encoding = Encoding()
+    execution: SweepExecution = SweepExecution()
+    store: Path | None = Field(
+        None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store"
+    )
+    experiment: str = Field("vocabsem", description="MLflow experiment")
+
+    @model_validator(mode="after")
+    def _the_layer_is_stored(self) -> SweepConfig:
+        if self.layer not in self.encoding.layers:
+            raise ValueError(
+                f"layer {self.layer!r} is not stored; add it to encoding.layers {list(self.encoding.layers)}"
+            )
+        return self

@@ -1,0 +1,169 @@
+"""Configurations tried out on validation rows: fitted side by side where their structure allows, scored, recorded.
+
+A configuration is plain data, {"key", "settings", "seed"}, for it travels to workers and into files; so is its record:
+
+    {"key", "settings", "seed", "ended": "finished" | "stopped" | "failed", "validation", "loss", "curve", "error"}
+
+with the task's metric on the validation rows, the validation loss of the weights kept, and the loss after each epoch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestration.graph import KEY_CHARACTERS, key_of
+from vocabsem_core.errors import InputError
+from workflows.methods.base import Fitted, Method
+from workflows.space import Settings, Space, grid_settings, random_settings
+
+if TYPE_CHECKING:
+    from workflows.materials import Materials
+
+Configuration = dict[str, Any]
+Record = dict[str, Any]
+Outcome = TypeVar("Outcome")
+Watch = Callable[[int, Mapping[str, float]], Collection[str]]  # (epoch, key -> validation loss) -> keys to end
+_MOST_SIDE_BY_SIDE = {"cpu": 64, "cuda": 512}  # beyond, nothing is gained
+_MEMORY_SHARE = 0.25  # of what is free, for all fits that run at once
+_ROWS = 4096  # predicted at once
+
+
+def configuration(method: Method, given: Mapping[str, Any], seed: int) -> Configuration:
+    """Settings with every default written out, and the key that names them."""
+    settings = method.Settings.model_validate(given).model_dump(mode="json")
+    return {"key": key_of({"settings": settings, "seed": seed})[:KEY_CHARACTERS], "settings": settings, "seed": seed}
+
+
+def listed(method: Method, space: Space, fixed: Settings, trials: int | None, seed: int) -> list[Configuration]:
+    """The defaults and random draws, `trials` in all where the space has so many; with None, every combination."""
+    drawn = grid_settings(space, fixed) if trials is None else random_settings(space, fixed, trials + 1, seed)
+    unique = {one["key"]: one for given in drawn if (one := configuration(method, given, seed))}
+    return list(unique.values())[:trials]  # one may be the defaults written out
+
+
+def packs_of(method: Method, configurations: Iterable[Configuration], most: int) -> list[list[Configuration]]:
+    """Groups of one structure, `most` configurations each at most; in order of their first."""
+    groups: dict[Any, list[Configuration]] = {}
+    for one in configurations:
+        groups.setdefault(method.structure(settings_of(method, one)), []).append(one)
+    return [group[start : start + most] for group in groups.values() for start in range(0, len(group), most)]
+
+
+def pack_size(method: Method, materials: Materials, configurations: Iterable[Configuration], concurrent: int) -> int:
+    """How many fit side by side into the memory that is free, on each of `concurrent` workers."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE / concurrent
+    largest = max(method.fit_bytes(settings_of(method, one), materials) for one in configurations)
+    return max(1, min(_MOST_SIDE_BY_SIDE[materials.device.type], int(free // max(1, largest))))
+
+
+def try_pack(
+    method: Method, materials: Materials, pack: Sequence[Configuration], metric: Any, watch: Watch | None = None
+) -> list[Record]:
+    """A record for each configuration of a pack."""
+    return within_memory(
+        pack,
+        lambda part: _try_at_once(method, materials, part, metric, watch),
+        lambda one, error: _record(one, "failed", error=f"out of memory: {error}"),
+    )
+
+
+def within_memory(
+    pack: Sequence[Configuration],
+    attempt: Callable[[Sequence[Configuration]], list[Outcome]],
+    give_up: Callable[[Configuration, str], Outcome],
+) -> list[Outcome]:
+    """What `attempt` makes of a pack; where memory does not suffice, of half as many at a time."""
+    try:
+        return attempt(pack)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(pack) == 1:
+            return [give_up(pack[0], str(error).splitlines()[0] if str(error) else "MemoryError")]
+    half = len(pack) // 2
+    return [outcome for part in (pack[:half], pack[half:]) for outcome in within_memory(part, attempt, give_up)]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has an error of its own for GPUs alone."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _try_at_once(
+    method: Method, materials: Materials, pack: Sequence[Configuration], metric: Any, watch: Watch | None
+) -> list[Record]:
+    curves: list[list[float]] = [[] for _ in pack]
+    stopped: set[int] = set()
+
+    def listen(epoch: int, losses: Mapping[int, float]) -> Collection[int]:
+        for place, loss in losses.items():
+            curves[place].append(loss)
+        if watch is None:
+            return ()
+        keys = {pack[place]["key"]: place for place in losses}
+        ended = {keys[key] for key in watch(epoch, {key: losses[place] for key, place in keys.items()})}
+        stopped.update(ended)
+        return ended
+
+    jobs = [(settings_of(method, one), one["seed"]) for one in pack]
+    records = []
+    for place, fitted in enumerate(method.fit_many(jobs, materials, listen)):
+        one, curve = pack[place], curves[place]
+        if isinstance(fitted, InputError):
+            records.append(
+                _record(one, "failed", curve=[loss for loss in curve if loss - loss == 0], error=str(fitted))
+            )
+            continue
+        score = validation_score(method, jobs[place][0], fitted, materials, metric)
+        cut = place in stopped and fitted.epochs != getattr(jobs[place][0], "epochs", None)
+        ended = "stopped" if cut else "finished"  # what is stopped after its last epoch is whole
+        records.append(_record(one, ended, validation=score, loss=fitted.validation_loss, curve=curve))
+    return records
+
+
+def _record(
+    one: Configuration,
+    ended: str,
+    validation: float | None = None,
+    loss: float | None = None,
+    curve: Sequence[float] = (),
+    error: str = "",
+) -> Record:
+    return {**one, "ended": ended, "validation": validation, "loss": loss, "curve": list(curve), "error": error}
+
+
+def validation_score(method: Method, settings: Any, fitted: Fitted, materials: Materials, metric: Any) -> float:
+    """The metric of one fit on the validation rows."""
+    import numpy as np
+
+    from vocabsem_core.scoring import metric_of
+
+    labels = materials.stored_validation.labels.numpy()
+    predicted = validation_predictions(method, settings, fitted, materials)
+    return float(metric_of(predicted[None], labels, len(materials.labels), metric, np.ones((1, len(labels))))[0, 0])
+
+
+def validation_predictions(method: Method, settings: Any, fitted: Fitted, materials: Materials) -> Any:
+    """The predicted class of each validation row, [n]; some rows at a time, so that memory does not grow with them."""
+    import torch
+
+    rows = materials.stored_validation
+    parts = torch.arange(len(rows.labels)).split(_ROWS)
+    return torch.cat(
+        [method.predict(settings, fitted.tensors, rows.states[part], materials).argmax(dim=1) for part in parts]
+    ).numpy()
+
+
+def best_first(records: Iterable[Record]) -> list[Record]:
+    """What was trained, by validation score; of equal ones the lower validation loss, then the earlier, comes first."""
+    trained = [record for record in records if record["ended"] != "failed"]
+    return sorted(trained, key=lambda record: (-record["validation"], record["loss"] or 0.0))
+
+
+def settings_of(method: Method, one: Configuration) -> Any:
+    """A configuration's settings as the method's own type."""
+    return method.Settings.model_validate(one["settings"])
