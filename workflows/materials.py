@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -102,10 +102,17 @@ class Materials:
     @cached_property
     def label_head(self) -> OutputHead:
         """The head's rows of all label tokens, class after class."""
+        return self._head(lambda column: read_rows(self.inputs["head"], column, self._flat_tokens))
+
+    @cached_property
+    def head(self) -> OutputHead:
+        """The whole head, float32."""
+        return self._head(lambda column: read_column(self.inputs["head"], column))
+
+    def _head(self, read: Callable[[str], np.ndarray]) -> OutputHead:
         form = self.inputs["head"].json("head.json")
-        rows = self._flat_tokens
-        weight = torch.from_numpy(read_rows(self.inputs["head"], "weight", rows)).float()
-        bias = torch.from_numpy(read_rows(self.inputs["head"], "bias", rows)).float() if form["bias"] else None
+        weight = torch.from_numpy(read("weight")).float()
+        bias = torch.from_numpy(read("bias")).float() if form["bias"] else None
         return OutputHead(weight, bias, form["scale"], form["softcap"])
 
     @cached_property

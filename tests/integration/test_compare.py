@@ -180,3 +180,13 @@ def test_a_mistake_found_while_running_names_the_way_to_go_on(finished, tmp_path
     assert "labels 'negative' and 'positive' have the same tokens" in done.stderr
     assert "go on with:  vocabsem run failing.yaml" in done.stderr
     assert "linear-probe" in done.stdout  # what does not need label words is done all the same
+
+
+def test_the_neighbour_methods_answer_from_the_same_cache(finished):
+    """None of them runs the language model."""
+    file = write(finished[0], "neighbours.yaml", {**WORKFLOW, "methods": ["centroid", "knn-lm", "knn-prompting"]})
+    assert not {name for name in names(plan(finished[0], file), "run") if name.split()[0] in ("encode", "head")}
+    document = json.loads(cli(finished[0], "run", file, "--executor", "inline", "--json").stdout)
+    assert [line["method"] for line in document["results"]] == ["centroid", "knn-lm", "knn-prompting"]
+    assert document["steps"]["failed"] == 0
+    assert all(0 <= line["mean"] <= 1 and line["n_test"] == 30 for line in document["results"])

@@ -6,13 +6,25 @@ from workflows.errors import ConfigError, nearest
 from workflows.methods.affinity import Affinity
 from workflows.methods.base import Method
 from workflows.methods.calibration import Calibration, PaperCalibration
+from workflows.methods.centroid import Centroid
 from workflows.methods.knn import Knn
+from workflows.methods.knn_lm import KnnLm
+from workflows.methods.knn_prompting import KnnPrompting
 from workflows.methods.linear_probe import LinearProbe
 from workflows.methods.zero_shot import ZeroShot
 
-METHODS: dict[str, Method] = {
-    method.name: method for method in (ZeroShot(), Affinity(), Calibration(), PaperCalibration(), LinearProbe(), Knn())
-}
+_ALL: tuple[Method, ...] = (
+    ZeroShot(),
+    Affinity(),
+    Calibration(),
+    PaperCalibration(),
+    LinearProbe(),
+    Centroid(),
+    Knn(),
+    KnnLm(),
+    KnnPrompting(),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
 def method_named(name: str) -> Method:

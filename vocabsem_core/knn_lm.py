@@ -1,0 +1,37 @@
+"""kNN-LM (Khandelwal et al. 2020): the model's distribution mixed with one over the labels of near training states."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vocabsem_core.retrieval import nearest
+
+
+def squared_scale(train: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+    """The median squared distance of training states from their mean, doubled: that of two of them, about (ours).
+
+    It makes one temperature mean the same for states of any model; the paper's rule has none.
+    """
+    return 2 * (train - train.mean(dim=0)).square().sum(dim=1).median()
+
+
+def neighbour_shares(
+    queries: Float[Tensor, "n d"],
+    train: Float[Tensor, "m d"],
+    labels: Int[Tensor, " m"],
+    n_classes: int,
+    k: int,
+    temperature: float,
+) -> Float[Tensor, "n c"]:
+    """p(y) ∝ Σ exp(-|q - k_i|² / (temperature s)) over the k nearest with label y, s being `squared_scale`."""
+    gaps, rows = nearest(queries, train, k, "euclidean")
+    weights = torch.softmax(-gaps.square() / (temperature * squared_scale(train)), dim=1)
+    shares = torch.zeros(len(queries), n_classes, dtype=weights.dtype)
+    return shares.scatter_add(1, labels[rows], weights)
+
+
+def mixed(model: Float[Tensor, "n c"], neighbours: Float[Tensor, "n c"], interpolation: float) -> Float[Tensor, "n c"]:
+    """λ p_kNN + (1 - λ) p_LM, both over the task's labels."""
+    return interpolation * neighbours + (1 - interpolation) * model

@@ -1,0 +1,44 @@
+"""kNN-Prompting (Xu et al. 2023): neighbours by the distribution of the next token over the whole vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from vocabsem_core.heads import OutputHead
+
+_CHUNK = 256  # states whose distributions are formed at once: memory is that many times the vocabulary
+
+
+def divergences(queries: Float[Tensor, "n d"], anchors: Float[Tensor, "m d"], head: OutputHead) -> Float[Tensor, "n m"]:
+    """KL(p_anchor ‖ p_query) in nats, from states; the distributions are never kept.
+
+    KL = Σ p_a log p_a - E_a[logits_q] + log Z_q. Where logits are linear in the state, E_a[logits_q] is a product of
+    the query with E_a[W], so an anchor costs d numbers; soft-capped logits are not linear and are formed in chunks.
+    """
+    normalizers = torch.cat([head.logits(part).logsumexp(dim=1) for part in queries.split(_CHUNK)])
+    columns = []
+    for part in anchors.split(_CHUNK):
+        logs = functional.log_softmax(head.logits(part), dim=1)
+        shares = logs.exp()
+        negative_entropy = (shares * logs).sum(dim=1)
+        columns.append(negative_entropy - _expected(queries, shares, head))
+    return torch.cat(columns, dim=1) + normalizers.unsqueeze(1)
+
+
+def _expected(queries: Tensor, shares: Float[Tensor, "m v"], head: OutputHead) -> Float[Tensor, "n m"]:
+    """The mean of each query's logits under each anchor's distribution."""
+    if head.softcap is not None:
+        return torch.cat([head.logits(part) @ shares.T for part in queries.split(_CHUNK)])
+    expected = queries @ (shares @ head.weight.to(shares.dtype)).T
+    if head.bias is not None:
+        expected = expected + shares @ head.bias.to(shares.dtype)
+    return expected * head.scale
+
+
+def votes(gaps: Float[Tensor, "n m"], labels: Int[Tensor, " m"], n_classes: int, k: int) -> Float[Tensor, "n c"]:
+    """The share of the k nearest anchors in each class; by argmax a tie goes to the lower class, as in the original."""
+    rows = gaps.topk(min(k, gaps.shape[1]), dim=1, largest=False).indices
+    return functional.one_hot(labels[rows], n_classes).float().mean(dim=1)
