@@ -108,10 +108,10 @@ def test_validate_agrees_with_the_run(finished):
     assert (found["valid"], found["problems"]) == (True, [])
     assert [sum(rows.values()) for rows in found["tasks"][0]["rows"].values()] == [60, 30]
     write(folder, "odd.yaml", {**TASK, "source": {"train": "train.jsonl", "test": "gone.jsonl"}})
-    file = write(folder, "invalid.yaml", {**WORKFLOW, "tasks": ["odd.yaml"], "methods": [*METHODS, "knm"]})
+    file = write(folder, "invalid.yaml", {**WORKFLOW, "tasks": ["odd.yaml"], "methods": [*METHODS, "kn"]})
     done = cli(folder, "validate", file, check=False)
     assert done.returncode == 2
-    assert "unknown method 'knm'; did you mean 'knn'?" in done.stdout
+    assert "unknown method 'kn'; did you mean 'knn'?" in done.stdout
     assert "gone.jsonl for its test rows" in done.stdout
     assert done.stdout.endswith("2 problems in invalid.yaml\n")
 

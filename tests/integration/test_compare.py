@@ -164,10 +164,10 @@ def test_ls_lists_what_the_store_holds(finished):
 
 def test_a_users_mistake_ends_in_its_message_and_status_2(finished):
     folder, _ = finished
-    file = write(folder, "mistake.yaml", {**WORKFLOW, "methods": ["knm"]})
+    file = write(folder, "mistake.yaml", {**WORKFLOW, "methods": ["kn"]})
     done = cli(folder, "run", file, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: mistake.yaml:2: unknown method 'knm'; did you mean 'knn'?\n"
+    assert done.stderr == "error: mistake.yaml:2: unknown method 'kn'; did you mean 'knn'?\n"
 
 
 def test_a_mistake_found_while_running_names_the_way_to_go_on(finished, tmp_path):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from vocabsem_core.calibration import Labelled
 from vocabsem_core.errors import InputError
+from vocabsem_core.targets import centred_means, random_orthogonal
 from workflows.config import MethodConfig, Strict
 from workflows.errors import ConfigError
 from workflows.methods import METHODS, method_named
@@ -191,3 +194,36 @@ def test_by_default_only_equal_settings_are_of_one_structure() -> None:
 def test_methods_are_imported_without_torch() -> None:
     code = "import sys, workflows.methods, workflows.steps.methods; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["basis", "head", "class-means", "random"])
+def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> None:
+    """Rows of other targets never stand in: the fit holds its own, and they are of the kind that was asked for."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    states = torch.randn(40, 16, generator=draw) + 3 * labels.unsqueeze(1)
+    rows = Labelled(states, labels)
+    materials = SimpleNamespace(
+        train=rows,
+        stored_train=rows,
+        stored_validation=rows,
+        labels=["a", "b"],
+        device=torch.device("cpu"),
+        class_basis=torch.randn(2, 16, generator=draw),
+        label_head=SimpleNamespace(weight=torch.randn(3, 16, generator=draw)),
+        class_mean=lambda values, dim: torch.stack([values[:2].mean(dim=dim), values[2]]),
+    )
+    method = METHODS["calibration"]
+    settings = method.Settings.model_validate({"targets": kind, "rank": 4, "epochs": 30, "learning_rate": 0.01})
+    fitted = method.fit(settings, materials, 0)
+    expected = {
+        "basis": lambda: materials.class_basis,
+        "head": lambda: materials.class_mean(materials.label_head.weight, 0),
+        "class-means": lambda: centred_means(states, labels, 2),
+        "random": lambda: random_orthogonal(materials.class_basis),
+    }
+    assert torch.equal(fitted["targets"], expected[kind]())
+    blind = SimpleNamespace(labels=["a", "b"])  # nothing to predict from but the fit
+    accuracy = (method.predict(settings, fitted, states, blind).argmax(dim=1) == labels).float().mean()
+    assert accuracy > 0.9
+    assert method.trained_weights(fitted) == 4 * 16 * 2 + 4 + 16 + 1

@@ -148,7 +148,7 @@ def test_a_layer_that_is_stored_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("changes", "told", "place"),
     [
-        ({"method": "knm"}, "unknown method 'knm'; did you mean 'knn'", ("method",)),
+        ({"method": "kn"}, "unknown method 'kn'; did you mean 'knn'", ("method",)),
         ({"settings": {"kk": 1}}, "has no setting 'kk'", ("settings",)),
         ({"task": "none.yaml"}, "none.yaml", ()),
         ({"model": "./none"}, "none", ("model",)),

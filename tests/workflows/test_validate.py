@@ -66,11 +66,11 @@ def test_all_problems_are_told_at_once(folder):
         {"words": {"good": "fine", "bad": "fine"}},
         models=["model", "modell"],
         tasks=["mine.yaml", "trecc"],
-        methods=["affinity", "knm", {"method": "knn", "settings": {"kk": 1}}],
+        methods=["affinity", "kn", {"method": "knn", "settings": {"kk": 1}}],
         encoding={"layers": ["head", "layer_77"]},
     )
     expected = [
-        "unknown method 'knm'; did you mean 'knn'?",
+        "unknown method 'kn'; did you mean 'knn'?",
         "method 'knn' has no setting 'kk'",
         "has no layer 'layer_77'; it has layer_00",
         "unknown model 'modell'",

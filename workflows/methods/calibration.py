@@ -30,7 +30,12 @@ class ResidualSettings(Strict):
     """Settings of `calibration`."""
 
     rank: int = Field(64, ge=1, description="hidden width")
-    similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
+    targets: Literal["basis", "head", "class-means", "random"] = Field(
+        "basis",
+        description="what states are moved to: the label words' basis rows, their rows of the head, the classes' mean "
+        "states, or random orthogonal directions (to see what the basis is worth)",
+    )
+    similarity: _Similarity = Field("cosine", description="of calibrated states to their targets")
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
     dropout: float = Field(0.3, ge=0, lt=1, description="on hidden units")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
@@ -60,7 +65,7 @@ class Calibration(Method):
 
     name = "calibration"
     version = 2  # 2: each use of a seed has a random stream of its own, so that fits side by side do not mix
-    needs: ClassVar = frozenset({"train", "basis"})
+    needs: ClassVar = frozenset({"train", "basis", "head"})
     seeded = True
     has_epochs = True
     Settings: ClassVar[type[Strict]] = ResidualSettings
@@ -70,7 +75,7 @@ class Calibration(Method):
         "rank": Domain(choice=(16, 32, 64, 128)),
         "dropout": Domain(choice=(0.0, 0.1, 0.3, 0.5)),
     }
-    sources = ("vocabsem_core.calibration", "vocabsem_core.packs", "vocabsem_core.residual", "vocabsem_core.affinity")
+    sources = tuple(f"vocabsem_core.{name}" for name in ("calibration", "packs", "residual", "affinity", "targets"))
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
         (found,) = self.fit_many([(settings, seed)], materials)
@@ -81,7 +86,7 @@ class Calibration(Method):
     def structure(self, settings: Any) -> Hashable:
         from vocabsem_core.packs import structure
 
-        return structure(self.core_settings(settings))
+        return (self.targets_of(settings), *structure(self.core_settings(settings)))
 
     def fit_bytes(self, settings: Any, materials: Materials) -> int:
         from vocabsem_core.packs import lane_bytes
@@ -98,31 +103,52 @@ class Calibration(Method):
 
         lanes = [Lane(self.core_settings(settings), seed) for settings, seed in jobs]
         vocabulary = materials.other_basis if lanes[0].settings.loss == "vocabulary" else None
+        targets = self._targets(jobs[0][0], materials)
         done = fit_pack(
             materials.stored_train,
             materials.stored_validation,
-            materials.class_basis.to(materials.device),
+            targets.to(materials.device),
             lanes,
             vocabulary.to(materials.device) if vocabulary is not None else None,
             watch,
         )
         return [
-            one if isinstance(one, InputError) else Fitted(one.weights, one.validation_loss, one.epochs) for one in done
+            one
+            if isinstance(one, InputError)
+            else Fitted({**one.weights, "targets": targets}, one.validation_loss, one.epochs)
+            for one in done
         ]
+
+    def targets_of(self, settings: Any) -> str:
+        """The kind of targets."""
+        return settings.targets
+
+    def _targets(self, settings: Any, materials: Materials) -> Tensor:
+        """What the states of each class are moved to, [c, d]."""
+        from vocabsem_core.targets import centred_means, random_orthogonal
+
+        kind = self.targets_of(settings)
+        if kind == "head":
+            return materials.class_mean(materials.label_head.weight, dim=0)
+        if kind == "class-means":
+            return centred_means(materials.train.states, materials.train.labels, len(materials.labels))
+        return materials.class_basis if kind == "basis" else random_orthogonal(materials.class_basis)
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         from vocabsem_core.calibration import calibrated_logits
 
-        return calibrated_logits(states, materials.class_basis, self.core_settings(settings), fitted)
+        return calibrated_logits(states, fitted["targets"], self.core_settings(settings), fitted)
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
-        """Without the standardisation, which is measured and not trained."""
-        return sum(tensor.numel() for name, tensor in fitted.items() if name not in ("mean", "deviation"))
+        """Without the standardisation and the targets, which are measured and not trained."""
+        measured = ("mean", "deviation", "targets")
+        return sum(tensor.numel() for name, tensor in fitted.items() if name not in measured)
 
     def core_settings(self, settings: Any) -> CalibrationSettings:
         from vocabsem_core.calibration import CalibrationSettings
 
-        return CalibrationSettings(module="residual", loss="labels", learn_temperature=True, **settings.model_dump())
+        own = settings.model_dump(exclude={"targets"})
+        return CalibrationSettings(module="residual", loss="labels", learn_temperature=True, **own)
 
 
 class PaperCalibration(Calibration):
@@ -130,14 +156,18 @@ class PaperCalibration(Calibration):
 
     name = "calibration-paper"
     Settings = PaperSettings
+    needs: ClassVar = frozenset({"train", "basis"})
     space: ClassVar = {
         "learning_rate": Domain(log_uniform=(1e-4, 1e-2)),
         "weight_decay": Domain(log_uniform=(1e-4, 1e-1)),
     }
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
-        """Without the temperature, which is fixed here."""
-        return sum(tensor.numel() for name, tensor in fitted.items() if name != "log_temperature")
+        """Without the temperature and the targets, which are fixed."""
+        return sum(tensor.numel() for name, tensor in fitted.items() if name not in ("log_temperature", "targets"))
+
+    def targets_of(self, settings: Any) -> str:
+        return "basis"
 
     def core_settings(self, settings: Any) -> CalibrationSettings:
         from vocabsem_core.calibration import CalibrationSettings
