@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestration import files
-from orchestration.graph import key_of
+from orchestration.graph import Resources, key_of
 from orchestration.scratch import tell
 from orchestration.stopping import Referee, Stopping
 from orchestration.work import callable_of
@@ -37,8 +37,11 @@ class SearchMistake(Exception):
     """What a worker raised, in its own words."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+        super().__init__(message, exit_code)  # both: it travels between processes
         self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 class Proposals(Protocol):
@@ -99,10 +102,26 @@ def search(
     return list(board.records.values())
 
 
+def room(concurrent: int | None, cpus: float, gpus: float | None) -> Places:
+    """Places on the cluster this process is connected to: `concurrent`, or as many as its nodes have room for.
+
+    `gpus` None is one where there are any. Raises ClusterError where no node has room for one.
+    """
+    import ray
+
+    from orchestration.ray_engine import pool_size
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = gpus if gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
+    most = max(1, int(sum(node.get("CPU", 1) for node in nodes) / cpus))
+    workers, _ = pool_size(Resources(cpus, each, concurrent or most), nodes)
+    return Places(workers, cpus, each)
+
+
 def _records(scratch: Path) -> list[Record]:
-    """All that was ever finished."""
+    """All that was ever finished; what was lost for want of memory, say, may do better this time."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((scratch / _PACKS).glob("[!.]*.json"))]
-    return [record for records in found for record in records]
+    return [record for records in found for record in records if record["ended"] != "lost"]
 
 
 class Board:
@@ -144,15 +163,8 @@ class Board:
             half = len(pack) // 2
             self._again += [part for part in (pack[:half], pack[half:]) if part]
             return
-        lost: Record = {
-            "ended": "failed",
-            "validation": None,
-            "loss": None,
-            "curve": [],
-            "error": "its worker died twice",
-        }
-        _keep(self._scratch, pack, [{**pack[0], **lost}])
-        self.tell([{**pack[0], **lost}])
+        lost: Record = {"ended": "lost", "validation": None, "loss": None, "curve": []}
+        self.tell([{**pack[0], **lost, "error": f"its worker died {_DEATHS} times"}])
 
     def _note(self) -> str:
         scores = [record["validation"] for record in self.records.values() if record["validation"] is not None]

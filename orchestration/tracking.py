@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
 _MOST_METRICS = 1000  # of one call; MLflow refuses more
+_unhurried: set[str] = set()  # files of databases that this process writes as a projection
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 
 
@@ -90,7 +91,7 @@ def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[Track
         tags = {_PARENT_TAG: run.info.run_id}
         known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'") if children else {}
         for child in children:
-            _write(client, experiment_id, child, known, tags)
+            known[child.key] = _write(client, experiment_id, child, known, tags)
         return run.info.run_id
 
 
@@ -111,19 +112,25 @@ def _mlflow(uri: str) -> Iterator[MlflowClient]:
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    if database_file(uri) and not event.contains(Engine, "connect", _write_ahead):
-        event.listen(Engine, "connect", _write_ahead)
+    if (database := database_file(uri)) is not None and str(database.resolve()) not in _unhurried:
+        if not _unhurried:
+            event.listen(Engine, "connect", _do_not_wait_for_the_disk)
+        _unhurried.add(str(database.resolve()))
     try:
         yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(without_credentials(f"MLflow at {uri}: {str(error).splitlines()[0]}")) from error
 
 
-def _write_ahead(connection: Any, _: Any) -> None:
-    """Let SQLite flush to the disk now and then instead of at each of the eight commits MLflow makes a run."""
+def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
+    """Leave it to the system when our databases reach the disk: MLflow commits eight times a run, 8 ms each.
+
+    A killed process loses nothing by it. A power cut may; then remove the database, and `vocabsem sync` fills it anew.
+    """
     if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        _, _, path = connection.execute("PRAGMA database_list").fetchone()
+        if path in _unhurried:
+            connection.execute("PRAGMA synchronous=OFF")
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:

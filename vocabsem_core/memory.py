@@ -1,9 +1,10 @@
-"""How the C library's allocator treats large tensors that come and go."""
+"""Memory: how much there is, and how the C library's allocator treats large tensors that come and go."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 _LARGEST = 1 << 30  # bytes; mallopt takes an int
@@ -23,3 +24,15 @@ def keep_freed_memory() -> None:
             (_M_TOP_PAD, 64 << 20),
         ):
             mallopt(option, value)
+
+
+def free_bytes() -> int:
+    """Memory that can be had without swapping: what Linux says, within this container's limit."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").is_file() and (
+        most := (group / "memory.max").read_text(encoding="ascii").strip()
+    ) != "max":
+        free = min(free, int(most) - int((group / "memory.current").read_text(encoding="ascii")))
+    return max(0, free)

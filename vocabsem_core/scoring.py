@@ -54,27 +54,43 @@ def score(
     return Score(float(by_seed.mean()), float(low), float(high), tuple(map(float, by_seed)))
 
 
+@dataclass(frozen=True)
+class Lead:
+    """By how much one score is above another.
+
+    Attributes:
+        mean: the difference.
+        low, high: its 95 % paired percentile bootstrap over items.
+        p: how often a difference as large, of either sign, comes about where the two are swapped on items at random.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
 def lead(
-    first: Int[np.ndarray, "seeds n"],
-    second: Int[np.ndarray, "seeds n"],
+    first: Int[np.ndarray, " n"],
+    second: Int[np.ndarray, " n"],
     labels: Int[np.ndarray, " n"],
     n_classes: int,
     metric: Metric,
     seed: int = 0,
-) -> tuple[float, float, float]:
-    """By how much the first predictions score higher, averaged over seeds, with a 95 % interval.
-
-    The interval is a paired percentile bootstrap that draws items and seeds anew (our choice): the lead is within noise
-    where it holds zero.
-    """
-    items, seeds = len(labels), len(first)
-    generator = np.random.default_rng(seed)
-    plain = [metric_of(p, labels, n_classes, metric, np.ones((1, items)))[0].mean() for p in (first, second)]
+) -> Lead:
+    """The lead of one set of predictions over another on the same items; p is of a paired randomisation test."""
+    items, generator = len(labels), np.random.default_rng(seed)
+    ones = np.ones((1, items))
+    plain = metric_of(np.stack([first, second]), labels, n_classes, metric, ones)[0]
     weights = generator.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(float)
-    shares = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-    drawn = [(metric_of(p, labels, n_classes, metric, weights) * shares).sum(axis=1) for p in (first, second)]
-    low, high = np.quantile(drawn[0] - drawn[1], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(plain[0] - plain[1]), float(low), float(high)
+    drawn = metric_of(np.stack([first, second]), labels, n_classes, metric, weights)
+    low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    swapped = generator.random((RESAMPLES, items)) < 0.5
+    mixed = metric_of(np.where(swapped, second, first), labels, n_classes, metric, ones)[0]
+    others = metric_of(np.where(swapped, first, second), labels, n_classes, metric, ones)[0]
+    gap = float(plain[0] - plain[1])
+    as_large = int((np.abs(mixed - others) >= abs(gap) - 1e-12).sum())
+    return Lead(gap, float(low), float(high), (1 + as_large) / (1 + RESAMPLES))
 
 
 def metric_of(

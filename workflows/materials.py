@@ -30,6 +30,8 @@ class Materials:
         labels: label names in class order.
         train_size: rows a class (validation included) or "full".
         seed: of the subsample.
+        fold: which fifth of the training rows is held out for validation, from 0.
+        device: where batched work runs.
     """
 
     inputs: Mapping[str, Artifact]
@@ -37,11 +39,8 @@ class Materials:
     labels: list[str]
     train_size: int | Literal["full"]
     seed: int
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where batched work runs: the GPU that the step was given, if any."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fold: int = 0
+    device: str = "cpu"
 
     @cached_property
     def train(self) -> Labelled[Tensor]:
@@ -67,7 +66,7 @@ class Materials:
     def _labelled(self) -> tuple[Labelled[StoredRows], Labelled[StoredRows]]:
         labels = self._train_labels
         hashes = read_column(self.inputs["train"], "row_hash")
-        kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed)
+        kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
         for number, name in enumerate(self.labels):
             if (count := int((labels == number).sum())) < 2:
                 raise ConfigError(
@@ -168,7 +167,12 @@ def _loaded(stored: Labelled[StoredRows]) -> Labelled[Tensor]:
 
 
 def split_rows(
-    labels: np.ndarray, hashes: np.ndarray, n_classes: int, train_size: int | Literal["full"], seed: int
+    labels: np.ndarray,
+    hashes: np.ndarray,
+    n_classes: int,
+    train_size: int | Literal["full"],
+    seed: int,
+    fold: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers for training and for validation: of each class, a seeded subsample, of it a fifth (one row at least).
 
@@ -180,10 +184,22 @@ def split_rows(
         rows = rows[np.argsort(hashes[rows], kind="stable")]
         if train_size != "full" and len(rows) > train_size:
             rows = rows[np.sort(np.random.default_rng([seed, number]).permutation(len(rows))[:train_size])]
-        size = max(1, round(VALIDATION_SHARE * len(rows)))
-        held.append(rows[:size])
-        kept.append(rows[size:])
+        mine = _held_out(rows, fold)
+        held.append(mine)
+        kept.append(np.setdiff1d(rows, mine))
     return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+
+
+def _held_out(rows: np.ndarray, fold: int) -> np.ndarray:
+    """The rows of a class for validation: a fifth, or for folds 1 to 4 a fourth of the others, so that none is in two.
+
+    Of the less than four others of a tiny class some are in several folds, but never in fold 0.
+    """
+    size = max(1, round(VALIDATION_SHARE * len(rows)))
+    others = rows[size:]
+    if fold == 0:
+        return rows[:size]
+    return np.array_split(others, 4)[fold - 1] if len(others) >= 4 else others[[(fold - 1) % len(others)]]
 
 
 def read_tables(artifact: Artifact) -> list[Any]:

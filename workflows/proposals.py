@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workflows.methods.base import Method
@@ -14,22 +14,25 @@ from workflows.trials import Configuration, Record, configuration, packs_of
 if TYPE_CHECKING:
     import optuna
 
-_WAVES = 8  # at least so many times Optuna sees results before it proposes more
-_REPEATS = 100  # in a row of what was tried before: then the space is taken as exhausted
+PackSize = Callable[[Configuration], int]
+_WAVES = 8  # how often Optuna sees results and proposes more
+_REPEATS = 100  # in a row of what was proposed before: then the space is taken as exhausted
 
 
 class Listed:
     """Configurations that are known beforehand: a grid, random draws."""
 
-    def __init__(self, method: Method, configurations: Sequence[Configuration], most: int) -> None:
-        self._method, self._most = method, most
+    def __init__(self, method: Method, configurations: Sequence[Configuration], most: PackSize, workers: int) -> None:
+        self._method, self._most, self._workers = method, most, workers
         self._waiting = list(configurations)
         self._packs: deque[list[Configuration]] | None = None
         self.total = len(configurations)
 
     def take(self) -> list[Configuration] | None:
         if self._packs is None:
-            self._packs = deque(packs_of(self._method, self._waiting, self._most))
+            self._packs = deque(
+                packs_of(self._method, self._waiting, _shared(self._most, self._waiting, self._workers))
+            )
         return self._packs.popleft() if self._packs else None
 
     def tell(self, records: Sequence[Record]) -> None:
@@ -43,67 +46,90 @@ class Listed:
 
 
 class Suggested:
-    """Optuna's tree-structured Parzen estimator; the defaults come first, where the space holds them."""
+    """Optuna's tree-structured Parzen estimator, in waves: it sees all results of one before it proposes the next.
 
-    def __init__(self, method: Method, space: Space, fixed: Settings, trials: int, seed: int, most: int) -> None:
+    What it proposes follows from seed and results alone, whoever tries it and however often the search is interrupted.
+    The defaults are tried first; it learns from them where its space holds them.
+    """
+
+    def __init__(
+        self, method: Method, space: Space, fixed: Settings, trials: int, seed: int, most: PackSize, workers: int
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._method, self._space, self._fixed, self._seed = method, space, fixed, seed
-        self._distributions = {name: distribution(domain) for name, domain in space.items()}
+        self._most, self._workers, self.total = most, workers, trials
+        self._distributions = {name: distribution(space[name]) for name in sorted(space)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._wave, self._most = max(1, min(most, trials // _WAVES)), most
-        self._packs: deque[list[Configuration]] = deque()
         self._known: dict[str, Record] = {}
-        self._asked: dict[str, optuna.Trial | None] = {}  # key -> what waits for its result; none for the defaults
-        self._first: list[Configuration] = [configuration(method, fixed, seed)]
+        self._proposed: set[str] = set()
+        self._wave: list[tuple[str, optuna.Trial | None]] = []  # keys, and what waits for their results
+        self._packs: deque[list[Configuration]] = deque()
         self._dry = False
-        self.total = trials
 
     def take(self) -> list[Configuration] | None:
-        if not self._packs and not self.exhausted:
-            self._packs.extend(packs_of(self._method, self._next_wave(), self._most))
+        while not self._packs and not self._open and not self.exhausted:
+            self._close_wave()
+            new = [one for one in self._next_wave() if one["key"] not in self._known]
+            self._packs.extend(packs_of(self._method, new, _shared(self._most, new, self._workers)))
         return self._packs.popleft() if self._packs else None
 
-    def _next_wave(self) -> Iterable[Configuration]:
-        """New configurations, none tried or asked for before."""
-        found = [one for one in self._first if one["key"] not in self._known]
-        self._asked |= {one["key"]: None for one in found}
-        self._first = []
-        width = min(self._wave, self.total - len(self._known) - len(self._asked) + len(found))
-        repeats = 0
-        while len(found) < width and repeats < _REPEATS:
-            trial = self._study.ask(self._distributions)
-            one = configuration(self._method, {**self._fixed, **trial.params}, self._seed)
-            if one["key"] in self._known:
-                self._study.tell(trial, **_outcome(self._known[one["key"]]))
-                repeats += 1
-            elif one["key"] in self._asked:
-                self._study.tell(trial, state=_failed())
-                repeats += 1
-            else:
-                self._asked[one["key"]] = trial
-                found.append(one)
-        self._dry = repeats >= _REPEATS
-        return found
+    @property
+    def _open(self) -> bool:
+        return any(key not in self._known for key, _ in self._wave)
 
-    def tell(self, records: Sequence[Record]) -> None:
-        for record in records:
-            self._known[record["key"]] = record
-            trial = self._asked.pop(record["key"], None)
+    def _close_wave(self) -> None:
+        """Let Optuna learn, in the order it asked in."""
+        for key, trial in self._wave:
+            record = self._known[key]
             if trial is not None:
                 self._study.tell(trial, **_outcome(record))
             elif record["validation"] is not None and all(
                 domain.holds(record["settings"][name]) for name, domain in self._space.items()
             ):
                 self._study.add_trial(finished_trial(record, self._space))
+        self._wave = []
+
+    def _next_wave(self) -> list[Configuration]:
+        """New configurations, none proposed before."""
+        found: list[Configuration] = []
+        if not self._proposed:
+            found.append(configuration(self._method, self._fixed, self._seed))
+            self._wave.append((found[0]["key"], None))
+        closed, repeats = set(self._proposed), 0
+        self._proposed |= {one["key"] for one in found}
+        width = min(max(1, self.total // _WAVES), self.total - len(closed))
+        while len(found) < width and repeats < _REPEATS:
+            trial = self._study.ask(self._distributions)
+            one = configuration(self._method, {**self._fixed, **trial.params}, self._seed)
+            if one["key"] in self._proposed:
+                repeats += 1
+                told = _outcome(self._known[one["key"]]) if one["key"] in closed else {"state": _failed()}
+                self._study.tell(trial, **told)
+                continue
+            repeats = 0
+            self._proposed.add(one["key"])
+            self._wave.append((one["key"], trial))
+            found.append(one)
+        self._dry = repeats >= _REPEATS
+        return found
+
+    def tell(self, records: Sequence[Record]) -> None:
+        self._known |= {record["key"]: record for record in records}
 
     @property
     def exhausted(self) -> bool:
-        return not self._packs and (self._dry or len(self._known) + len(self._asked) >= self.total)
+        return not self._packs and (self._dry or len(self._proposed) >= self.total)
+
+
+def _shared(most: PackSize, configurations: Sequence[Configuration], workers: int) -> PackSize:
+    """Packs small enough that every worker gets one."""
+    share = max(1, -(-len(configurations) // workers))
+    return lambda one: min(share, most(one))
 
 
 def _outcome(record: Record) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from orchestration.graph import canonical
 from workflows.config import Strict
 from workflows.errors import ConfigError, nearest
 
 Settings = dict[str, Any]
+_MOST_COMBINATIONS = 100_000
 _DRAWS = 50  # in a row that were all tried before: then the few that are left are taken in their order
 
 
@@ -83,7 +85,9 @@ Space = Mapping[str, Domain]
 def check_space(method: str, settings: type[Strict], space: Space, fixed: Settings) -> None:
     """Raises ConfigError where a search of this space makes no sense; its place is the setting's name."""
     if not space:
-        raise ConfigError(f"method {method!r}: an empty space, nothing to search; name settings under `space`")
+        fields = ", ".join(settings.model_fields)
+        told = f"name some of {fields} under `space`" if fields else "it has no settings"
+        raise ConfigError(f"method {method!r}: an empty space, nothing to search; {told}")
     for name, domain in space.items():
         if name not in settings.model_fields:
             known = list(settings.model_fields)
@@ -103,27 +107,29 @@ def check_space(method: str, settings: type[Strict], space: Space, fixed: Settin
 
 def random_settings(space: Space, fixed: Settings, trials: int, seed: int) -> list[Settings]:
     """The defaults first, then random draws, none twice: fewer than `trials` where the space has no more."""
-    generator = random.Random(seed)
-    found, repeated = [dict(fixed)], 0
+    generator, found, repeated = random.Random(seed), {canonical(fixed): dict(fixed)}, 0
     while len(found) < trials and repeated < _DRAWS:
-        drawn = {**fixed, **{name: domain.sample(generator) for name, domain in space.items()}}
-        repeated = repeated + 1 if drawn in found else 0
-        if not repeated:
-            found.append(drawn)
+        drawn = {**fixed, **{name: space[name].sample(generator) for name in sorted(space)}}
+        repeated = repeated + 1 if canonical(drawn) in found else 0
+        found.setdefault(canonical(drawn), drawn)
     if repeated and not any(domain.kind in ("uniform", "log_uniform") for domain in space.values()):
-        found += [left for left in grid_settings(space, fixed) if left not in found]
-    return found[:trials]
+        left = {canonical(settings): settings for settings in grid_settings(space, fixed)}
+        found |= {name: settings for name, settings in left.items() if name not in found}
+    return list(found.values())[:trials]
 
 
 def grid_settings(space: Space, fixed: Settings) -> list[Settings]:
-    """Every combination. Raises ConfigError for a number without steps."""
+    """Every combination. Raises ConfigError for a number without steps, or more combinations than are sensible."""
     for name, domain in space.items():
         if domain.kind in ("uniform", "log_uniform"):
             raise ConfigError(
                 f"setting {name!r}: a grid needs values, not {domain.kind}; write them as choice", (name,)
             )
+    names = sorted(space)
     values: Sequence[Sequence[Any]] = [
         range(domain.values[0], domain.values[1] + 1) if domain.kind == "integer" else domain.values
-        for domain in space.values()
+        for domain in map(space.__getitem__, names)
     ]
-    return [{**fixed, **dict(zip(space, drawn, strict=True))} for drawn in itertools.product(*values)]
+    if (count := math.prod(map(len, values))) > _MOST_COMBINATIONS:
+        raise ConfigError(f"{count:,} combinations; a grid may have {_MOST_COMBINATIONS:,}. Use algorithm: random")
+    return [{**fixed, **dict(zip(names, drawn, strict=True))} for drawn in itertools.product(*values)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from orchestration import files
 from orchestration.errors import DamagedArtifact
 from orchestration.facts import Facts
 from orchestration.graph import Step
@@ -27,12 +29,13 @@ from workflows.progress import Say
 from workflows.report import Detail, Result, table
 from workflows.space import Domain, check_space, grid_settings
 from workflows.steps.methods import fixed_settings
-from workflows.steps.sweep import CONFIRMED, RECORDS, SWEEP, confirm_step, sweep_step
+from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, SWEEP, TRIALS, confirm_step, sweep_step
 from workflows.sweep_config import SweepConfig
 from workflows.sweep_plots import plot_sweep
 from workflows.trials import best_first
 
 _SHOWN = 5  # of the best, on the screen
+_LEVEL = 0.05  # of the randomisation test
 _MOST_POINTS = 20  # of a configuration's curve in MLflow
 
 
@@ -63,8 +66,8 @@ class Sweep:
         return [self._result(found, candidate) for candidate in found["candidates"]]
 
     def _result(self, found: Mapping[str, Any], candidate: Mapping[str, Any]) -> tuple[Result, Detail]:
-        numbers = {part: candidate[part] for part in ("mean", "low", "high", "sd_seeds")}
-        seeds = list(self.confirm.identity["seeds"])
+        numbers = {**{part: candidate[part] for part in ("mean", "low", "high")}, "sd_seeds": candidate["sd"]}
+        seeds = self._seeds
         name = f"{self.config.method}: {candidate['name']}"
         result = Result(
             self.model,
@@ -79,15 +82,22 @@ class Sweep:
         settings = dict.fromkeys(seeds, candidate["settings"])
         return result, Detail(candidate["trained_weights"], candidate["fit_seconds"], False, 0.0, {}, settings)
 
+    @property
+    def _seeds(self) -> list[int]:
+        """Of the refits; none of them is the search's."""
+        return [self.config.search.seed + fold for fold in FOLDS]
+
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
         records = self.records(store)
         if results and not (record.folder / "best.yaml").is_file():  # the last that is written
             plot_sweep(records, self.space, results[0][0].metric, record.folder)
-            (record.folder / "best.yaml").write_text(self.best_yaml(store), encoding="utf-8")
+            text = self.best_yaml(store)
+            staged = files.stage(record.folder, "best.yaml", lambda place: place.write_text(text, encoding="utf-8"))
+            os.replace(staged, record.folder / "best.yaml")
         best = best_first(records)
-        files = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")
+        shown = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")
         plan = self.config.search
         parent = TrackedRun(
             key=record.run_id,
@@ -103,7 +113,7 @@ class Sweep:
             },
             metrics={
                 "configurations": float(len(records)),
-                **{ended: float(sum(r["ended"] == ended for r in records)) for ended in ("stopped", "failed")},
+                **{ended: float(sum(r["ended"] == ended for r in records)) for ended in ("stopped", "failed", "lost")},
                 **({"best_validation": best[0]["validation"]} if best else {}),
                 **{f"confirmed/{result.method}": result.mean for result, _ in results},
             },
@@ -114,7 +124,7 @@ class Sweep:
                 **({"mlflow.note.content": self._note(store, results)} if results else {}),
             },
             tables={"configurations.json": [_row(r, self.space) for r in best]} if results else {},
-            files=tuple(path for name in files if (path := record.folder / name).is_file()),
+            files=tuple(path for name in shown if (path := record.folder / name).is_file()),
         )
         return parent, tuple(self._child(record, one) for one in records) if results else ()
 
@@ -124,7 +134,7 @@ class Sweep:
         return TrackedRun(
             key=f"{record.run_id}:{one['key']}",
             name=varied,
-            status="FAILED" if one["ended"] == "failed" else "FINISHED",
+            status="FAILED" if one["ended"] in ("failed", "lost") else "FINISHED",
             params={name: str(value) for name, value in one["settings"].items()} | {"seed": str(one["seed"])},
             metrics={name: value for name, value in numbers.items() if value is not None},
             series={"epoch_loss": _thinned(one["curve"])} if one["curve"] else {},
@@ -155,24 +165,31 @@ class Sweep:
         seconds = _found_seconds(store, self.search)
         lines = [
             f"{len(records)} configurations in {seconds:.1f} s ({len(records) / seconds:.1f}/s), "
-            f"{ends.count('stopped')} stopped early, {ends.count('failed')} failed",
+            f"{ends.count('stopped')} stopped early, {ends.count('failed')} failed, {ends.count('lost')} lost",
             "best of the search, one seed:",
             *(
                 f"  {record['validation']:.3f}   "
                 + ", ".join(f"{name} {_short(record['settings'][name])}" for name in self.space)
                 for record in best_first(records)[:_SHOWN]
             ),
-            *[f"  failed: {record['error']}" for record in records if record["ended"] == "failed"][:_SHOWN],
+            *[f"  {record['ended']}: {record['error']}" for record in records if record["error"]][:_SHOWN],
+            *[f"  not confirmed: {one['name']}: {one['error']}" for one in confirmed["failed"]],
         ]
-        if len(records) < (asked := self.search.identity["trials"]):
+        if len(records) < (asked := self._asked):
             lines[0] += f"; {asked} were asked for, the space or the time limit gave no more"
         winner = confirmed["candidates"][0]["name"]
         for name, lead in confirmed["leads"].items():
-            verdict = "within noise" if lead["low"] <= 0 else "more than noise"
-            lines.append(
-                f"{winner} leads {name} by {lead['mean']:.3f} ({lead['low']:.3f} to {lead['high']:.3f}): {verdict}"
-            )
+            verdict = "more than noise" if lead["p"] < _LEVEL else "within noise"
+            span = f"{lead['low']:.3f} to {lead['high']:.3f}"
+            lines.append(f"{winner} leads {name} by {lead['mean']:.3f} ({span}, p {lead['p']:.4f}): {verdict}")
         return lines
+
+    @property
+    def _asked(self) -> int:
+        """How many configurations were asked for."""
+        if self.config.search.algorithm == "grid":
+            return len(self.search.identity["listed"])
+        return self.config.search.trials or TRIALS
 
     def deliver(self, store: Store, results: Results) -> list[str]:
         return []
@@ -184,20 +201,24 @@ class Sweep:
         confirmed, config = artifact.json(CONFIRMED), self.config
         winner = confirmed["candidates"][0]
         shared = {"method": config.method, "layer": config.layer}
+        methods = [{**shared, "name": f"{config.method}-defaults", "settings": dict(config.settings)}]
+        if winner["name"] != "defaults":
+            methods.append({**shared, "name": f"{config.method}-best", "settings": winner["settings"]})
+        kept = {"store": config.store and str(config.store), "experiment": config.experiment}
         parts: dict[str, Any] = {
             "workflow": "compare",
             "models": [config.model],
             "tasks": [config.task],
-            "methods": [
-                {**shared, "name": f"{config.method}-defaults", "settings": dict(config.settings)},
-                {**shared, "name": f"{config.method}-best", "settings": winner["settings"]},
-            ],
-            "seeds": list(self.confirm.identity["seeds"]),
+            "methods": methods,
+            "seeds": self._seeds,
             "train_size": config.train_size,
             "search": {"trials": 0},
             "limit": config.limit.model_dump(mode="json"),
             "encoding": config.encoding.model_dump(mode="json"),
+            **{name: value for name, value in kept.items() if name in config.model_fields_set},
         }
+        if config.execution.address is not None:
+            parts["execution"] = {"address": config.execution.address}
         head = f"# The best of sweep {config.name} ({winner['name']} in its confirmation), and the defaults\n"
         return head + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
 
@@ -216,7 +237,7 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, 
     shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
     search = sweep_step(config, method, space, materials, shared)
     _must_not_be_another(config.name, search, store)
-    return Sweep(config, space, model.name, task.config.name, search, confirm_step(config, search))
+    return Sweep(config, space, model.name, task.config.name, search, confirm_step(config, method, search))
 
 
 def sweep_method(config: SweepConfig) -> MethodConfig:
@@ -233,6 +254,8 @@ def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
     method, fixed = method_named(config.method), dict(config.settings)
     own = {name: domain for name, domain in method.space.items() if name not in fixed}
     space = own if config.space is None else config.space
+    if "train" not in method.needs:
+        raise ConfigError(f"method {method.name!r} reads no training rows, so there are none to choose by", ("method",))
     try:
         check_space(method.name, method.Settings, space, fixed)
         if config.search.algorithm == "grid":
@@ -248,11 +271,21 @@ def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
 
 def _must_not_be_another(name: str, search: Step, store: Store) -> None:
     """Raises ConfigError where an unfinished sweep has this name and searches something else."""
+    if store.find(search) is not None:
+        return
     for path in sorted((store.root / "scratch" / search.name).glob(f"*/{SWEEP}")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["name"] != name or path.parent.name == Path(search.folder).name:
+        if path.parent.name == Path(search.folder).name:
             continue
-        told = "; ".join(_differences(found["identity"], search.identity)) or "its rows or its model are others now"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # it has just ended
+            continue
+        if found["name"] != name:
+            continue
+        told = (
+            "; ".join(_differences(found.get("asked", {}), search.local["asked"]))
+            or "its rows or its model are others now"
+        )
         raise ConfigError(
             f"sweep {name!r} was begun with other contents and is not finished: {told}. Change it back to go on with "
             f"it, give this one another `name`, or remove {path.parent} to begin anew.",
@@ -264,7 +297,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     lines = []
     for field in sorted(old.keys() | new.keys()):
         before, after = old.get(field), new.get(field)
-        if before == after or field == "listed":
+        if before == after:
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             lines += [f"{field}.{line}" for line in _differences(before, after)]

@@ -18,7 +18,7 @@ class SweepSearch(Strict):
         "random", description="random draws, every combination, or Optuna's tree-structured Parzen estimator"
     )
     trials: int | None = Field(
-        None, ge=2, description="configurations, the defaults being the first; none: 64, or all of a grid"
+        None, ge=2, description="configurations, the defaults being the first; none: 64; a grid has its own number"
     )
     seed: int = Field(0, ge=0, description="of the draws and of every fit")
     stopping: Literal["none", "asha", "median"] = Field(
@@ -26,7 +26,9 @@ class SweepSearch(Strict):
     )
     grace: int = Field(5, ge=1, description="epochs that each configuration gets before it may be ended")
     time_limit: float | None = Field(
-        None, gt=0, description="seconds; then nothing is begun any more, and what runs ends after its epoch"
+        None,
+        gt=0,
+        description="seconds of one attempt; then no pack is begun, and what trains in epochs ends after this one",
     )
 
     @model_validator(mode="after")
@@ -37,14 +39,13 @@ class SweepSearch(Strict):
 
 
 class Confirm(Strict):
-    """The best are fitted anew before one is named."""
+    """The best are fitted anew, with fresh seeds, and scored on rows the search did not choose by."""
 
-    best: int = Field(3, ge=1, description="how many")
-    seeds: int = Field(5, ge=2, description="fits of each, with seeds that the search did not use")
+    best: int = Field(3, ge=1, description="how many, beside the defaults")
 
 
 class SweepExecution(Execution):
-    """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
+    """Where the work runs; no part of a key. Without early stopping and time limit it changes no result."""
 
     concurrent: int | None = Field(None, ge=1, description="workers that search at once; none: as many as have room")
     cores: float = Field(1, gt=0, description="processor cores of each")

@@ -1,15 +1,17 @@
 """Configurations tried out on validation rows: fitted side by side where their structure allows, scored, recorded.
 
-A configuration is plain data, {"key", "settings", "seed"}, for it travels to workers and into files; so is its record:
+A configuration is plain data, {"key", "settings", "seed"}, for it travels to workers and into files; so is its record,
+which adds
 
-    {"key", "settings", "seed", "ended": "finished" | "stopped" | "failed", "validation", "loss", "curve", "error"}
-
-with the task's metric on the validation rows, the validation loss of the weights kept, and the loss after each epoch.
+    ended         "finished", "stopped" early, "failed" (these settings cannot be trained), or "lost" (no memory for it,
+                  or its worker died)
+    validation    the task's metric on the validation rows, None where there is no result
+    loss, curve   the validation loss of the weights kept, and that after each epoch
+    error         what went wrong, or ""
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,19 +45,31 @@ def listed(method: Method, space: Space, fixed: Settings, trials: int | None, se
     return list(unique.values())[:trials]  # one may be the defaults written out
 
 
-def packs_of(method: Method, configurations: Iterable[Configuration], most: int) -> list[list[Configuration]]:
-    """Groups of one structure, `most` configurations each at most; in order of their first."""
+def packs_of(
+    method: Method, configurations: Iterable[Configuration], most: Callable[[Configuration], int]
+) -> list[list[Configuration]]:
+    """Groups of one structure, in order of their first, each of at most as many configurations as `most` says of it."""
     groups: dict[Any, list[Configuration]] = {}
     for one in configurations:
         groups.setdefault(method.structure(settings_of(method, one)), []).append(one)
-    return [group[start : start + most] for group in groups.values() for start in range(0, len(group), most)]
+    return [
+        group[start : start + size]
+        for group in groups.values()
+        for size in [most(group[0])]
+        for start in range(0, len(group), size)
+    ]
 
 
-def pack_size(method: Method, materials: Materials, configurations: Iterable[Configuration], concurrent: int) -> int:
-    """How many fit side by side into the memory that is free, on each of `concurrent` workers."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE / concurrent
-    largest = max(method.fit_bytes(settings_of(method, one), materials) for one in configurations)
-    return max(1, min(_MOST_SIDE_BY_SIDE[materials.device.type], int(free // max(1, largest))))
+def pack_size(method: Method, materials: Materials, concurrent: int, one: Configuration) -> int:
+    """How many configurations like this one fit side by side into the memory that is free, on each of `concurrent`.
+
+    A GPU's memory is not looked at: a pack that does not fit there is split.
+    """
+    from vocabsem_core.memory import free_bytes
+
+    most = _MOST_SIDE_BY_SIDE[materials.device]
+    needed = max(1, method.fit_bytes(settings_of(method, one), materials))
+    return max(1, min(most, int(free_bytes() * _MEMORY_SHARE / concurrent) // needed))
 
 
 def try_pack(
@@ -65,7 +79,7 @@ def try_pack(
     return within_memory(
         pack,
         lambda part: _try_at_once(method, materials, part, metric, watch),
-        lambda one, error: _record(one, "failed", error=f"out of memory: {error}"),
+        lambda one, error: _record(one, "lost", error=f"out of memory: {error}"),
     )
 
 
@@ -160,7 +174,7 @@ def validation_predictions(method: Method, settings: Any, fitted: Fitted, materi
 
 def best_first(records: Iterable[Record]) -> list[Record]:
     """What was trained, by validation score; of equal ones the lower validation loss, then the earlier, comes first."""
-    trained = [record for record in records if record["ended"] != "failed"]
+    trained = [record for record in records if record["ended"] in ("finished", "stopped")]
     return sorted(trained, key=lambda record: (-record["validation"], record["loss"] or 0.0))
 
 

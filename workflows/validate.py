@@ -108,9 +108,7 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     if isinstance(config, SweepConfig):
         with findings.collecting(), naming_lines(path):
             sweep_method(config)
-        if config.method in METHODS:
-            with findings.collecting(), naming_lines(path):
-                checked_space(config)
+            checked_space(config)
     else:
         for index, method in enumerate(config.methods):
             with findings.collecting(), naming_lines(path), in_field("methods", index):

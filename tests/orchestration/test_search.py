@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from orchestration import search as module
 from orchestration.scratch import told
-from orchestration.search import Board, Pack, Places, Record, Watch, search
+from orchestration.search import Board, Pack, Places, Record, SearchMistake, Watch, search
 from orchestration.searcher import PackSearcher
 from orchestration.stopping import Stopping
 from tests.orchestration.steps import UsersMistake
@@ -234,7 +235,7 @@ def test_halves_that_die_too_are_halved_until_each_is_alone(tmp_path: Path) -> N
     assert sorted(one["number"] for one in alone) == list(range(9))
 
 
-def test_one_whose_worker_died_twice_fails_and_is_kept(tmp_path: Path) -> None:
+def test_one_whose_worker_died_twice_is_lost_and_no_file_keeps_it(tmp_path: Path) -> None:
     found, proposals = board(tmp_path, numbers(1, 2))
     found.died(found.take())
     first, second = found.take(), found.take()
@@ -246,21 +247,39 @@ def test_one_whose_worker_died_twice_fails_and_is_kept(tmp_path: Path) -> None:
     found.died(first)
     assert found.take() is None
     lost = found.records[first[0]["key"]]
-    assert (lost["ended"], lost["validation"], lost["error"]) == ("failed", None, "its worker died twice")
+    assert (lost["ended"], lost["validation"], lost["error"]) == ("lost", None, "its worker died 2 times")
     assert lost["number"] == first[0]["number"]
     assert proposals.told == [first[0]["key"]]
-    assert kept(tmp_path) == [[lost]]
+    assert kept(tmp_path) == []
     found.tell([record(second[0])])
-    assert sorted(one["ended"] for one in found.records.values()) == ["failed", "finished"]
+    assert sorted(one["ended"] for one in found.records.values()) == ["finished", "lost"]
 
 
-def test_one_that_was_given_up_is_not_tried_by_the_next_attempt(tmp_path: Path) -> None:
+def test_one_that_was_given_up_is_tried_again_by_the_next_attempt(tmp_path: Path) -> None:
     found, _ = board(tmp_path, numbers(1))
     for _ in range(2):
         found.died(found.take())
+    assert found.take() is None
     records = run(tmp_path, Packs(numbers(1), numbers(2)))
-    assert [one["ended"] for one in records] == ["failed", "finished"]
-    assert tried(tmp_path) == [2]
+    assert [one["ended"] for one in records] == ["finished", "finished"]
+    assert tried(tmp_path) == [1, 2]
+
+
+def test_what_was_lost_beside_others_is_tried_again_and_the_others_are_not(tmp_path: Path) -> None:
+    run(tmp_path, Packs(numbers(1, 2, 3)))
+    (path,) = (tmp_path / "scratch" / "packs").glob("*.json")
+    ends = ["finished", "lost", "failed"]
+    path.write_text(json.dumps([record(one, ended) for one, ended in zip(numbers(1, 2, 3), ends, strict=True)]))
+    proposals = Packs(numbers(1, 2, 3))
+    records = run(tmp_path, proposals)
+    assert {one["number"]: one["ended"] for one in records} == {1: "finished", 2: "finished", 3: "failed"}
+    assert tried(tmp_path) == [1, 2, 3, 2]
+    assert proposals.told == ["k1", "k3", "k2"]
+
+
+def test_a_workers_mistake_keeps_its_words_and_exit_code_between_processes() -> None:
+    found = pickle.loads(pickle.dumps(SearchMistake("no such number", 2)))
+    assert (type(found), str(found), found.exit_code) == (SearchMistake, "no such number", 2)
 
 
 def test_a_board_is_exhausted_once_nothing_waits(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
-from vocabsem_core.scoring import Metric, expected_calibration_error, lead, metric_of, score
+from vocabsem_core.scoring import RESAMPLES, Lead, Metric, expected_calibration_error, lead, metric_of, score
 
 METRICS: list[Metric] = ["accuracy", "macro_f1"]
 
@@ -120,63 +120,93 @@ def test_certain_predictions_are_off_by_their_share_of_errors() -> None:
     assert expected_calibration_error(certain, np.array([0, 0, 1, 0])) == pytest.approx(0.25)
 
 
-def two(seed: int = 0, n: int = 60, seeds: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def two(seed: int = 0, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predictions that are often right, others that are less so, and labels."""
-    second, labels = answers(seed, n, seeds)
-    better = np.random.default_rng(seed + 1).random(second.shape) < 0.25
+    (second,), labels = answers(seed, n, 1)
+    better = np.random.default_rng(seed + 1).random(n) < 0.25
     return np.where(better, labels, second), second, labels
 
 
+def won_and_lost(won: int, lost: int, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions, others that are wrong where these are right `won` times, and the reverse; half of the rest right."""
+    labels = np.arange(items) % 2
+    first = np.where(np.arange(items) % 4 < 2, labels, 1 - labels)
+    second = first.copy()
+    first[:won], second[:won] = labels[:won], 1 - labels[:won]
+    first[won : won + lost], second[won : won + lost] = 1 - labels[won : won + lost], labels[won : won + lost]
+    return first, second, labels
+
+
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_lead_is_that_of_a_plain_loop_over_draws_of_items_and_seeds(metric: Metric) -> None:
+def test_a_lead_is_that_of_a_plain_loop_over_draws_of_items_and_over_swaps(metric: Metric) -> None:
     first, second, labels = two()
-    rng, leads = np.random.default_rng(5), []
-    for _ in range(250):
-        items, chosen = rng.integers(len(labels), size=len(labels)), rng.integers(len(first), size=len(first))
-        scores = []
-        for predictions in (first, second):
-            by_seed = [oracle(metric, labels[items], one[items], 4, np.ones(len(items))) for one in predictions]
-            scores.append(sum(by_seed[seed] for seed in chosen) / len(chosen))
-        leads.append(scores[0] - scores[1])
-    mean, low, high = lead(first, second, labels, 4, metric)
-    assert (low, high) == pytest.approx(tuple(np.quantile(leads, [0.025, 0.975])), abs=0.025)
-    plain = [[oracle(metric, labels, one, 4, np.ones(len(labels))) for one in two] for two in (first, second)]
-    assert mean == pytest.approx(np.mean(plain[0]) - np.mean(plain[1]))
-    assert low < mean < high
+    rng, ones = np.random.default_rng(5), np.ones(len(labels))
+
+    def gap(one: np.ndarray, other: np.ndarray, items: np.ndarray) -> float:
+        return oracle(metric, labels[items], one[items], 4, ones) - oracle(metric, labels[items], other[items], 4, ones)
+
+    everything = np.arange(len(labels))
+    plain = gap(first, second, everything)
+    leads = [gap(first, second, rng.integers(len(labels), size=len(labels))) for _ in range(200)]
+    swaps = [rng.random(len(labels)) < 0.5 for _ in range(200)]
+    others = [gap(np.where(swap, second, first), np.where(swap, first, second), everything) for swap in swaps]
+    found = lead(first, second, labels, 4, metric)
+    assert found.mean == pytest.approx(plain)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(leads, [0.025, 0.975])), abs=0.03)
+    assert found.low < found.mean < found.high
+    assert found.p == pytest.approx(np.mean(np.abs(others) >= plain - 1e-9), abs=0.03)
+
+
+@settings(max_examples=40)
+@given(won=st.integers(0, 25), lost=st.integers(0, 25), rest=st.integers(0, 150), seed=st.integers(0, 1000))
+def test_p_of_accuracy_is_that_of_the_sign_test_on_the_items_that_differ(
+    won: int, lost: int, rest: int, seed: int
+) -> None:
+    assume(won + lost + rest)
+    expected = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    found = lead(*won_and_lost(won, lost, won + lost + rest), 2, "accuracy", seed)
+    error = (expected * (1 - expected) / RESAMPLES) ** 0.5
+    assert abs(found.p - expected) < 5 * error + 2 / RESAMPLES
+    assert found.mean == pytest.approx((won - lost) / (won + lost + rest))
+
+
+def test_four_rows_won_and_none_lost_of_five_hundred_may_be_luck() -> None:
+    found = lead(*won_and_lost(4, 0, 500), 2, "accuracy")
+    assert found.p == pytest.approx(2 * 0.5**4, abs=0.03)
+    assert found.p > 0.05
+    assert found.mean == pytest.approx(4 / 500)
+
+
+def test_twelve_rows_won_and_none_lost_are_more_than_luck_and_p_is_never_zero() -> None:
+    assert 0 < lead(*won_and_lost(12, 0, 500), 2, "accuracy").p < 0.01
+    assert lead(*won_and_lost(200, 0, 500), 2, "accuracy").p == pytest.approx(1 / (1 + RESAMPLES))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_identical_predictions_lead_by_nothing(metric: Metric) -> None:
-    predictions, labels = answers()
-    assert lead(predictions, predictions.copy(), labels, 4, metric) == (0, 0, 0)
+    (predictions,), labels = answers(seeds=1)
+    assert lead(predictions, predictions.copy(), labels, 4, metric) == Lead(0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_clear_winners_interval_lies_above_zero_and_the_losers_below(metric: Metric) -> None:
-    second, labels = answers(n=300)
-    mean, low, high = lead(np.broadcast_to(labels, second.shape), second, labels, 4, metric)
-    assert 0.2 < low < mean < high < 0.6
-    turned = lead(second, np.broadcast_to(labels, second.shape), labels, 4, metric)
-    assert turned == pytest.approx((-mean, -high, -low))
+    (second,), labels = answers(n=300, seeds=1)
+    found, turned = lead(labels, second, labels, 4, metric), lead(second, labels, labels, 4, metric)
+    assert 0.2 < found.low < found.mean < found.high < 0.6
+    assert (turned.mean, turned.low, turned.high) == pytest.approx((-found.mean, -found.high, -found.low))
+    assert found.p == turned.p < 0.001
 
 
 def test_draws_are_paired_so_that_a_small_lead_on_hard_items_is_seen() -> None:
     """Unpaired, the intervals of two scores near a half are five times as wide as this lead."""
     labels = np.zeros(400, dtype=int)
-    second = np.tile(np.arange(400) % 2, (3, 1))
+    second = np.arange(400) % 2
     first = second.copy()
-    first[:, 1:25:2] = 0
-    mean, low, high = lead(first, second, labels, 2, "accuracy")
-    assert mean == pytest.approx(0.03)
-    assert 0.01 < low < high < 0.06
-
-
-def test_a_lead_in_one_seed_of_two_may_be_that_seeds_luck() -> None:
-    second, labels = answers(n=300, seeds=2)
-    first = second.copy()
-    first[0] = labels
-    mean, low, high = lead(first, second, labels, 4, "accuracy")
-    assert low <= 0 < mean < high
+    first[1:25:2] = 0
+    found = lead(first, second, labels, 2, "accuracy")
+    assert found.mean == pytest.approx(0.03)
+    assert 0.01 < found.low < found.high < 0.06
+    assert found.p < 0.01
 
 
 def test_the_same_predictions_have_the_same_lead() -> None:

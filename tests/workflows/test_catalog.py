@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from string import Formatter
 
 import pytest
+from safetensors import safe_open
 
+import workflows.catalog
+from orchestration.files import checksum
 from workflows.catalog import find_model, find_task, model_names, task_names
 from workflows.data import split_file
 from workflows.errors import ConfigError
+from workflows.pretrain_config import PretrainConfig
+from workflows.yaml_file import read_yaml
 
+CATALOG = Path(workflows.catalog.__file__).parent
+BUNDLED = ["reference", "reference-3m", "reference-1m"]  # the largest first
 TASK = 'name: mine\nsource: {train: a.csv, test: b.csv}\ntemplate: "{text} is"\nwords: {x: good, y: bad}\n'
 STARTERS = [("starter-topics", 360, 240), ("starter-sentiment", 300, 200)]
 
@@ -136,3 +144,39 @@ def test_data_dir_takes_over_only_where_it_has_the_tasks_folder(tmp_path: Path) 
     assert find_task("trec", tmp_path, tmp_path).local_data == tmp_path / "trec"
     assert find_task("sst2", tmp_path, tmp_path).local_data is None
     assert find_task("trec", tmp_path, None).local_data is None
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_is_what_its_recipe_makes(name: str) -> None:
+    recipe = read_yaml(CATALOG / "recipes" / f"{name}.yaml", PretrainConfig)
+    shape = json.loads((CATALOG / "models" / name / "config.json").read_text(encoding="utf-8"))
+    assert recipe.name == name
+    assert (shape["n_embd"], shape["n_layer"], shape["n_head"]) == (
+        recipe.model.width,
+        recipe.model.layers,
+        recipe.model.heads,
+    )
+    assert (shape["n_positions"], shape["vocab_size"]) == (recipe.model.context, recipe.vocabulary)
+    card = (CATALOG / "models" / name / "README.md").read_text(encoding="utf-8")
+    assert recipe.description.strip() in card
+    assert f"tokens: {recipe.training.tokens}\n" in card
+    assert checksum(CATALOG / "models" / name / "tokenizer.json") in card
+
+
+def test_the_bundled_models_are_small_and_half_precision() -> None:
+    folders = [CATALOG / "models" / name for name in BUNDLED]
+    assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) <= 25_000_000
+    for folder in folders:
+        with safe_open(folder / "model.safetensors", framework="np") as file:
+            assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
+
+
+def test_the_bundled_models_are_in_order_of_bits_per_byte() -> None:
+    found = []
+    for name in BUNDLED:
+        card = (CATALOG / "models" / name / "README.md").read_text(encoding="utf-8")
+        lines = re.findall(r"^\| ([\w-]+) \| [\d,]+ \| ([\d.]+) \|", card, re.MULTILINE)
+        found.append({task: float(bits) for task, bits in lines})
+    assert set(found[0]) == {"held-out", "sst2", "trec", "agnews", "subj"}
+    for task in found[0]:
+        assert found[0][task] < found[1][task] < found[2][task]

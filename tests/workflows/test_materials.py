@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from orchestration.shards import table_of
 from orchestration.store import Artifact, open_store
 from vocabsem_core.calibration import Labelled, States
 from workflows.errors import ConfigError
-from workflows.materials import Materials, StoredRows
+from workflows.materials import Materials, StoredRows, split_rows
 
 WIDTH = 3
 
@@ -77,7 +79,7 @@ def artifact(folder: Path, name: str, *tables: dict[str, np.ndarray]) -> Artifac
     return found
 
 
-def materials(folder: Path, labels: list[int]) -> Materials:
+def materials(folder: Path, labels: list[int], **changes: Any) -> Materials:
     """States in three files; a row's state names its place, its hash turns the order round."""
     count = len(labels)
     (states,) = parts(count)
@@ -91,7 +93,7 @@ def materials(folder: Path, labels: list[int]) -> Materials:
         "train": artifact(folder, "encode", *shards),
         "train_labels": artifact(folder, "labels", {"label": np.array(labels, dtype=np.int32)}),
     }
-    return Materials(inputs, "head", ["no", "yes"], "full", 0)
+    return Materials(inputs, "head", ["no", "yes"], "full", 0, **changes)
 
 
 def places(rows: Labelled) -> list[int]:
@@ -113,6 +115,66 @@ def test_training_and_validation_rows_are_a_fifth_of_each_class_and_the_rest(tmp
     assert sorted(train + held) == list(range(40))
     assert held == [24, 25, 26, 27, 28, 29, 38, 39]  # of the lowest hashes
     assert found.stored_validation.labels.tolist() == [0] * 6 + [1] * 2
+
+
+def test_the_fold_says_which_fifth_is_held_out(tmp_path: Path) -> None:
+    found = [materials(tmp_path, [0] * 30 + [1] * 10, fold=fold) for fold in range(5)]
+    held = [places(one.stored_validation) for one in found]
+    assert held[0] == places(materials(tmp_path, [0] * 30 + [1] * 10).stored_validation)
+    assert held[1] == [18, 19, 20, 21, 22, 23, 36, 37]  # hashes count down
+    assert sorted(chain.from_iterable(held)) == list(range(40))
+    for one, rows in zip(found, held, strict=True):
+        assert sorted(rows + places(one.stored_train)) == list(range(40))
+
+
+def test_work_is_done_on_the_processor_unless_another_device_is_named(tmp_path: Path) -> None:
+    assert materials(tmp_path, [0, 1]).device == "cpu"
+    assert materials(tmp_path, [0, 1], device="cuda").device == "cuda"
+
+
+def folds(count: int, other: int = 3) -> list[tuple[list[int], list[int]]]:
+    """Rows of the first of two classes, in each fold: those kept and those held out."""
+    labels = np.array([0] * count + [1] * other)
+    hashes = np.random.default_rng(count).permutation(count + other)
+    found = [split_rows(labels, hashes, 2, "full", 0, fold) for fold in range(5)]
+    first = [[[int(row) for row in part if row < count] for part in both] for both in found]
+    return [(kept, held) for kept, held in first]
+
+
+@pytest.mark.parametrize("count", range(5, 24))
+def test_the_folds_of_a_class_are_disjoint_and_cover_it(count: int) -> None:
+    held = [rows for _, rows in folds(count)]
+    assert sorted(chain.from_iterable(held)) == list(range(count))
+
+
+@given(count=st.integers(2, 60))
+def test_a_fold_holds_out_a_fifth_and_keeps_the_rest(count: int) -> None:
+    for fold, (kept, held) in enumerate(folds(count)):
+        assert sorted([*kept, *held]) == list(range(count))
+        assert len(kept) >= 1
+        assert abs(len(held) - max(1, round(count / 5))) <= (fold > 0)
+
+
+@given(count=st.integers(2, 60))
+def test_no_fold_holds_out_a_row_of_the_first(count: int) -> None:
+    (_, first), *others = folds(count)
+    assert not set(first) & {row for _, held in others for row in held}
+
+
+def test_a_class_of_two_rows_has_one_in_each_part_whatever_the_fold() -> None:
+    found = folds(2)
+    assert {(len(kept), len(held)) for kept, held in found} == {(1, 1)}
+    assert len({held[0] for _, held in found[1:]} | {found[0][1][0]}) == 2
+
+
+@examples(max_examples=30)
+@given(count=st.integers(2, 40), fold=st.integers(0, 4), size=st.integers(2, 20), seed=st.integers(0, 20))
+def test_a_fold_divides_the_subsample_that_the_seed_draws(count: int, fold: int, size: int, seed: int) -> None:
+    labels, hashes = np.zeros(count, dtype=int), np.arange(count)
+    first = np.concatenate(split_rows(labels, hashes, 1, size, seed))
+    kept, held = split_rows(labels, hashes, 1, size, seed, fold)
+    assert sorted([*kept, *held]) == sorted(first)
+    assert len(first) == min(count, size)
 
 
 def test_a_class_of_one_row_cannot_be_trained_and_is_named(tmp_path: Path) -> None:

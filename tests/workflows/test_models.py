@@ -122,12 +122,14 @@ def test_a_folder_that_lacks_a_part_is_named(copy: Path, tmp_path: Path, missing
 
 
 def test_a_model_that_states_no_window_needs_a_length_limit(copy: Path, tmp_path: Path) -> None:
-    """BLOOM's configuration, for one, has no `max_position_embeddings`."""
+    """BLOOM's configuration, for one, has no `max_position_embeddings`; here its tokenizer has no limit either."""
     import torch
     from transformers import BloomConfig, BloomForCausalLM
 
     torch.manual_seed(0)
     BloomForCausalLM(BloomConfig(vocab_size=8192, hidden_size=8, n_layer=1, n_head=2)).save_pretrained(copy)
+    tokenizer = copy / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"model_max_length": 512', f'"model_max_length": {10**30}'))
     model = described(copy, tmp_path)
     assert model.window is None
     task = find_task("starter-topics", tmp_path, None)

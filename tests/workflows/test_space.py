@@ -14,6 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from workflows import space as module
 from workflows.config import Strict
 from workflows.errors import ConfigError
 from workflows.space import Domain, check_space, grid_settings, random_settings
@@ -158,7 +159,12 @@ def test_a_domain_reads_as_its_values_or_its_bounds() -> None:
 @pytest.mark.parametrize(
     ("space", "fixed", "told", "place"),
     [
-        ({}, {}, "method 'plain': an empty space, nothing to search", ()),
+        (
+            {},
+            {},
+            "method 'plain': an empty space, nothing to search; name some of k, rate, distance under `space`",
+            (),
+        ),
         (
             {"distanse": Domain(choice=("cosine",))},
             {},
@@ -187,6 +193,8 @@ def test_a_space_that_makes_no_sense_is_refused_at_its_setting(
 def test_a_space_for_a_method_without_settings_is_told_so() -> None:
     with pytest.raises(ConfigError, match="method 'plain' has no setting 'k'; it has no settings"):
         check_space("plain", Strict, {"k": Domain(choice=(1,))}, {})
+    with pytest.raises(ConfigError, match="an empty space, nothing to search; it has no settings"):
+        check_space("plain", Strict, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -226,15 +234,19 @@ def test_no_settings_are_drawn_twice_and_a_longer_list_starts_with_the_shorter_o
 def test_a_small_space_is_drawn_whole_and_each_of_it_once(seed: int) -> None:
     drawn = random_settings(FINITE, {"rate": 0.2}, 64, seed)
     whole = [{"rate": 0.2, "k": k, "distance": name} for k in (1, 2) for name in ("cosine", "euclidean")]
+
+    def text(one: dict[str, Any]) -> str:
+        return json.dumps(one, sort_keys=True)
+
     assert drawn[0] == {"rate": 0.2}
-    assert sorted(drawn[1:], key=str) == sorted(whole, key=str)
+    assert sorted(drawn[1:], key=text) == sorted(whole, key=text)
 
 
 def test_a_grid_is_every_combination_once_with_what_is_fixed() -> None:
     space = {"k": Domain(integer=(2, 4)), "distance": Domain(choice=("cosine", "euclidean"))}
     expected = []
-    for k in (2, 3, 4):
-        for distance in ("cosine", "euclidean"):
+    for distance in ("cosine", "euclidean"):
+        for k in (2, 3, 4):
             expected.append({"rate": 0.3, "k": k, "distance": distance})
     assert grid_settings(space, {"rate": 0.3}) == expected
 
@@ -247,8 +259,37 @@ def test_a_grid_is_every_combination_once_with_what_is_fixed() -> None:
 )
 def test_a_grid_of_choices_is_their_product(values: dict[str, list[int]]) -> None:
     grid = grid_settings({name: Domain(choice=tuple(listed)) for name, listed in values.items()}, {})
-    assert [tuple(one.values()) for one in grid] == list(itertools.product(*values.values()))
-    assert all(list(one) == list(values) for one in grid)
+    names = sorted(values)
+    assert [tuple(one[name] for name in names) for one in grid] == list(itertools.product(*map(values.get, names)))
+    assert all(one.keys() == values.keys() for one in grid)
+
+
+def turned(space: dict[str, Domain]) -> dict[str, Domain]:
+    return dict(reversed(space.items()))
+
+
+@pytest.mark.parametrize("space", [FINITE, ENDLESS, {**FINITE, **ENDLESS}])
+def test_the_order_in_which_a_file_lists_its_settings_changes_no_draw(space: dict[str, Domain]) -> None:
+    assert list(space) != list(turned(space))
+    assert random_settings(space, {}, 20, seed=1) == random_settings(turned(space), {}, 20, seed=1)
+
+
+def test_the_order_in_which_a_file_lists_its_settings_changes_no_grid() -> None:
+    space = {**FINITE, "rate": Domain(choice=(0.1, 0.2))}
+    assert grid_settings(space, {}) == grid_settings(turned(space), {})
+
+
+def test_a_grid_too_large_is_refused_with_its_count_before_it_is_built() -> None:
+    million = Domain(integer=(1, 1_000_000))
+    with pytest.raises(ConfigError, match="2,000,000,000,000 combinations; a grid may have 100,000"):
+        grid_settings({"k": million, "rate": Domain(choice=(1, 2)), "width": million}, {})
+
+
+def test_a_grid_of_as_many_as_are_allowed_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_COMBINATIONS", 4)
+    assert len(grid_settings(FINITE, {})) == 4
+    with pytest.raises(ConfigError, match="6 combinations; a grid may have 4"):
+        grid_settings({**FINITE, "k": Domain(integer=(1, 3))}, {})
 
 
 @pytest.mark.parametrize("domain", [Domain(uniform=(0.1, 0.5)), Domain(log_uniform=(0.1, 0.5))])

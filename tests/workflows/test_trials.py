@@ -1,4 +1,4 @@
-"""Configurations, their packs, and what becomes of each: finished, stopped, failed."""
+"""Configurations, their packs, and what becomes of each: finished, stopped, failed, lost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from vocabsem_core import memory
 from vocabsem_core.calibration import CalibrationSettings, Labelled, untrained
 from vocabsem_core.errors import InputError
 from vocabsem_core.packs import lane_bytes
@@ -100,31 +101,43 @@ def test_a_configuration_has_every_default_and_a_key_of_what_it_means() -> None:
 def test_packs_are_of_one_structure_in_order_of_their_first_and_at_most_so_many() -> None:
     ones, twos = pack(1, 2, 3, 4, 5, width=1), pack(6, 7, width=2)
     mixed = [ones[0], twos[0], *ones[1:4], twos[1], ones[4]]
-    assert packs_of(Fake(), mixed, 2) == [ones[:2], ones[2:4], ones[4:], twos]
-    assert packs_of(Fake(), mixed[1:], 64) == [twos, ones[1:]]
-    assert packs_of(Fake(), [], 2) == []
+    assert packs_of(Fake(), mixed, lambda _: 2) == [ones[:2], ones[2:4], ones[4:], twos]
+    assert packs_of(Fake(), mixed[1:], lambda _: 64) == [twos, ones[1:]]
+    assert packs_of(Fake(), [], lambda _: 2) == []
+
+
+def test_how_many_go_into_a_pack_is_asked_of_each_groups_first() -> None:
+    ones, twos, asked = pack(1, 2, 3, width=1), pack(4, 5, 6, 7, width=3), []
+
+    def most(one: Configuration) -> int:
+        asked.append(one)
+        return one["settings"]["width"]
+
+    mixed = [twos[0], *ones, *twos[1:]]
+    assert packs_of(Fake(), mixed, most) == [twos[:3], twos[3:], ones[:1], ones[1:2], ones[2:]]
+    assert asked == [twos[0], ones[0]]
 
 
 @given(st.lists(st.integers(1, 3), max_size=12), st.integers(1, 5))
 def test_packs_hold_each_configuration_once(widths: list[int], most: int) -> None:
     given = [configuration(Fake(), {"width": width, "right": place}, 0) for place, width in enumerate(widths)]
-    packs = packs_of(Fake(), given, most)
+    packs = packs_of(Fake(), given, lambda _: most)
     assert sorted(one["key"] for group in packs for one in group) == sorted(one["key"] for one in given)
     assert all(len({one["settings"]["width"] for one in group}) == 1 and len(group) <= most for group in packs)
 
 
-def test_the_size_of_a_pack_is_what_its_largest_leaves_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"SC_AVPHYS_PAGES": 100, "SC_PAGE_SIZE": 4000}
-    monkeypatch.setattr(trials, "os", SimpleNamespace(sysconf=sizes.__getitem__))
+def test_the_size_of_a_pack_is_what_memory_leaves_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 400_000)
     monkeypatch.setattr(trials, "_MEMORY_SHARE", 0.5)  # 200 000 bytes
-    given = [*pack(1, width=1), *pack(2, width=5)]
-    assert pack_size(Fake(size=1000), MATERIALS, given, 1) == 40
-    assert pack_size(Fake(size=1000), MATERIALS, given[:1], 1) == 64  # beyond, nothing is gained
-    assert pack_size(Fake(size=1000), MATERIALS, given, 4) == 10
-    assert pack_size(Fake(size=10**9), MATERIALS, given, 4) == 1
-    assert pack_size(Fake(size=0), MATERIALS, given, 4) == 64
-    gpu = SimpleNamespace(device=torch.device("cuda"))
-    assert pack_size(Fake(size=100), gpu, given, 1) == 400
+    cpu, gpu = (SimpleNamespace(device=name) for name in ("cpu", "cuda"))
+    (narrow,), (wide,) = pack(1, width=1), pack(2, width=5)
+    assert pack_size(Fake(size=1000), cpu, 1, wide) == 40
+    assert pack_size(Fake(size=1000), cpu, 1, narrow) == 64  # beyond, nothing is gained
+    assert pack_size(Fake(size=1000), cpu, 4, wide) == 10
+    assert pack_size(Fake(size=10**9), cpu, 4, wide) == 1
+    assert pack_size(Fake(size=0), cpu, 4, wide) == 64
+    assert pack_size(Fake(size=100), gpu, 1, wide) == 400
+    assert pack_size(Fake(size=0), gpu, 1, wide) == 512
 
 
 @pytest.mark.parametrize("module", ["residual", "paper"])
@@ -206,16 +219,16 @@ def test_a_pack_too_large_for_memory_is_halved_until_it_fits(error: Exception) -
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "cpu", "gpu"])
-def test_one_that_does_not_fit_alone_fails_with_a_record_and_the_others_do_not(error: Exception) -> None:
+def test_one_that_does_not_fit_alone_is_lost_with_a_record_and_the_others_are_not(error: Exception) -> None:
     def before(settings: list[FakeSettings]) -> None:
         if any(one.right == 3 for one in settings):
             raise error
 
     given = pack(1, 2, 3, 4)
     records = attempt(Fake(before), given)
-    assert [record["ended"] for record in records] == ["finished", "finished", "failed", "finished"]
+    assert [record["ended"] for record in records] == ["finished", "finished", "lost", "finished"]
     told = str(error) or "MemoryError"
-    lost = {"ended": "failed", "validation": None, "loss": None, "curve": [], "error": f"out of memory: {told}"}
+    lost = {"ended": "lost", "validation": None, "loss": None, "curve": [], "error": f"out of memory: {told}"}
     assert records[2] == {**given[2], **lost}
 
 
@@ -314,6 +327,7 @@ def test_the_best_come_first_and_of_equals_the_lower_loss_and_then_the_earlier()
         record("low", 0.2, 0.1),
         record("tied, higher loss", 0.9, 0.5),
         record("failed", None, None, "failed"),
+        record("lost", None, None, "lost"),
         record("tied, lower loss", 0.9, 0.3, "stopped"),
         record("tied, later", 0.9, 0.5),
         record("best", 0.95, 2.0),
@@ -329,4 +343,4 @@ def test_without_losses_the_earlier_of_equals_comes_first() -> None:
 
 
 def test_of_nothing_trained_nothing_is_best() -> None:
-    assert best_first([record("a", None, None, "failed")]) == []
+    assert best_first([record("a", None, None, "failed"), record("b", None, None, "lost")]) == []

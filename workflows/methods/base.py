@@ -66,8 +66,8 @@ class Method(ABC):
         return sum(tensor.numel() for tensor in fitted.values())
 
     def structure(self, settings: Any) -> Hashable:
-        """What settings must have in common to be fitted as one batched computation. The default: everything."""
-        return settings.model_dump_json()
+        """What settings must have in common to be given to `fit_many` together. The default: nothing."""
+        return ()
 
     def fit_bytes(self, settings: Any, materials: Materials) -> int:
         """About how much memory each fit of such a batch takes; 0: not worth counting."""

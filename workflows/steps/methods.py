@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -69,8 +71,7 @@ def fill_search(work: Work) -> None:
     """trials.json: each configuration's record, and the best settings."""
     method, materials = method_of(work), materials_of(work)
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
-    size = pack_size(method, materials, tried, 1)
-    packs = packs_of(method, tried, size)
+    packs = packs_of(method, tried, partial(pack_size, method, materials, os.cpu_count() or 1))
     found = {
         record["key"]: record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])
     }
@@ -213,10 +214,10 @@ def method_of(work: Work) -> Method:
     return method_named(work.identity["method"])
 
 
-def materials_of(work: Work) -> Any:
-    """What the method of a step sees of it."""
+def materials_of(work: Work, **changes: Any) -> Any:
+    """What the method of a step sees of it; `changes` to the fields of Materials."""
     from workflows.materials import Materials
 
     identity = work.identity
-    train_size = identity.get("train_size", "full")
-    return Materials(work.inputs, identity["layer"], list(identity["labels"]), train_size, identity["seed"])
+    fields = {"train_size": identity.get("train_size", "full"), "seed": identity["seed"], **changes}
+    return Materials(work.inputs, identity["layer"], list(identity["labels"]), **fields)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes, replace_json
 from orchestration.graph import Resources, Step
-from orchestration.search import Places, Proposals, search
+from orchestration.search import Places, Proposals, room, search
 from orchestration.stopping import Stopping
 from orchestration.work import Work
+from vocabsem_core.errors import InputError
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import method_named
-from workflows.methods.base import Method
+from workflows.methods.base import Fitted, Method
 from workflows.proposals import Listed, Suggested
 from workflows.space import Domain
 from workflows.steps.methods import Inputs, inputs_of, materials_of, method_identity
@@ -25,11 +28,8 @@ from workflows.trials import (
     configuration,
     listed,
     pack_size,
-    packs_of,
-    settings_of,
     try_pack,
     validation_predictions,
-    within_memory,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from workflows.materials import Materials
 
+FOLDS = (1, 2, 3, 4)  # the fifths of the training rows that the search did not choose by
 RECORDS, CONFIRMED, SWEEP = "configurations.json", "confirmed.json", "sweep.json"
-_TRIALS = 64
+TRIALS = 64
 _SOURCES = (
     "workflows.materials",
     "workflows.steps.sweep",
@@ -51,97 +52,109 @@ _SOURCES = (
 def sweep_step(
     config: SweepConfig, method: MethodConfig, space: Mapping[str, Domain], materials: Inputs, task: Mapping[str, Any]
 ) -> Step:
-    """The search. Where and how many at once are no part of it: without early stopping the result is the same."""
+    """The search. Where and how many at once are no part of it."""
     found, plan, fixed = method_named(method.method), config.search, dict(method.settings)
-    trials = plan.trials or _TRIALS
+    trials = plan.trials or TRIALS
     known: list[dict[str, Any]] | None = None  # the settings, where they are known beforehand
     if plan.algorithm != "optuna":
         most = None if plan.algorithm == "grid" else trials
         known = [one["settings"] for one in listed(found, space, fixed, most, plan.seed)]
+    optuna = {
+        "space": {name: domain.model_dump(mode="json", exclude_none=True) for name, domain in space.items()},
+        "fixed": fixed,
+        "trials": trials,
+    }
     return Step(
         name="sweep",
         label=f"sweep {config.name}",
         version=1,
         run="workflows.steps.sweep:fill_sweep",
         identity={
-            **method_identity(found, method, task, config.search.seed),
-            "fixed": fixed,
-            "space": {name: domain.model_dump(mode="json", exclude_none=True) for name, domain in space.items()},
-            "search": plan.model_dump(mode="json"),
-            "trials": trials if known is None else len(known),
+            **method_identity(found, method, task, plan.seed),
             "listed": known,
+            "optuna": None if known is not None else optuna,
+            "stopping": None if plan.stopping == "none" else {"rule": plan.stopping, "grace": plan.grace},
+            "time_limit": plan.time_limit,
             "metric": task["metric"],
         },
         inputs=inputs_of(found, materials, with_test=False),
-        local={"name": config.name, **config.execution.model_dump(mode="json", exclude={"address"})},
+        local={
+            "name": config.name,
+            "asked": config.model_dump(
+                mode="json", exclude_none=True, exclude={"execution", "confirm", "store", "experiment"}
+            ),
+            **config.execution.model_dump(mode="json", exclude={"address"}),
+        },
         resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
         sources=(*_SOURCES, type(found).__module__, *found.sources),
     )
 
 
 def fill_sweep(work: Work) -> dict[str, float]:
-    """configurations.json: a record for each configuration, those known beforehand in their order."""
+    """configurations.json: a record for each configuration, in the order of the list or, with Optuna, of their keys."""
     started = time.perf_counter()
-    config, method = work.identity, method_named(work.identity["method"])
-    replace_json(work.scratch / SWEEP, {"name": work.local["name"], "identity": dict(work.identity)})
+    identity, method = work.identity, method_named(work.identity["method"])
+    replace_json(work.scratch / SWEEP, {"name": work.local["name"], "asked": work.local["asked"]})
     places = _places(work.local)
-    proposals, order = _proposals(work, method, places)
-    stopping = Stopping(config["search"]["stopping"], config["search"]["grace"], _most_epochs(method, work.identity))
-    setup = {"work": work, "threads": max(1, int(places.cpus)) if places.concurrent else None}
+    rule = identity["stopping"] or {"rule": "none", "grace": 1}
+    stopping = Stopping(rule["rule"], rule["grace"], _most_epochs(method, identity))
+    device = "cuda" if places.gpus else "cpu"
+    setup = {"work": work, "threads": max(1, int(places.cpus)) if places.concurrent else None, "device": device}
     records = search(
         "workflows.steps.sweep:try_on_worker",
         setup,
-        proposals,
+        _proposals(work, method, places, device),
         places,
         stopping,
-        config["search"]["time_limit"],
+        identity["time_limit"],
         work.scratch,
     )
     if not best_first(records):
-        told = f"the first: {records[0]['error']}" if records else "the time limit was over before one was done"
+        told = (
+            f"the first: {records[0]['error']}"
+            if records
+            else "search.time_limit was over before one was done; raise it (workers take some seconds to start)"
+        )
         raise ConfigError(f"{method.name}: no configuration of the sweep could be trained; {told}")
+    order = [configuration(method, given, identity["seed"])["key"] for given in identity["listed"] or []]
     rank = {key: place for place, key in enumerate(order)}
-    work.out.write(RECORDS, json_bytes(sorted(records, key=lambda record: rank.get(record["key"], len(rank)))))
+    records.sort(key=lambda record: (rank.get(record["key"], len(rank)), record["key"]))
+    work.out.write(RECORDS, json_bytes(records))
     return {"search_seconds": round(time.perf_counter() - started, 3)}
 
 
-def _proposals(work: Work, method: Method, places: Places) -> tuple[Proposals, list[str]]:
-    """Where configurations come from, and the keys of those that are known beforehand."""
-    identity, at_once, materials = work.identity, max(1, places.concurrent), materials_of(work)
-    seed, fixed = identity["search"]["seed"], dict(identity["fixed"])
-    first = [configuration(method, given, seed) for given in identity["listed"] or [fixed]]
-    most = work.local["pack"] or pack_size(method, materials, first, at_once)
+def _proposals(work: Work, method: Method, places: Places, device: str) -> Proposals:
+    """Where configurations come from."""
+    identity, workers = work.identity, max(1, places.concurrent)
+    memory = partial(pack_size, method, materials_of(work, device=device), workers)
+
+    def most(one: Configuration) -> int:
+        return work.local["pack"] or memory(one)
+
     if identity["listed"] is not None:
-        return Listed(method, first, most), [one["key"] for one in first]
-    space = {name: Domain.model_validate(domain) for name, domain in identity["space"].items()}
-    return Suggested(method, space, fixed, identity["trials"], seed, most), []
+        tried = [configuration(method, given, identity["seed"]) for given in identity["listed"]]
+        return Listed(method, tried, most, workers)
+    plan = identity["optuna"]
+    space = {name: Domain.model_validate(domain) for name, domain in plan["space"].items()}
+    return Suggested(method, space, dict(plan["fixed"]), plan["trials"], identity["seed"], most, workers)
 
 
 def _most_epochs(method: Method, identity: Mapping[str, Any]) -> int:
     """Of any configuration; 1 where the method has no epochs, for then nothing is stopped."""
     if not method.has_epochs:
         return 1
-    domain = identity["space"].get("epochs")
-    return max(next(iter(domain.values()))) if domain else method.Settings.model_validate(identity["fixed"]).epochs  # type: ignore[attr-defined]
+    if identity["listed"] is not None:
+        return max(settings["epochs"] for settings in identity["listed"])
+    domain, fixed = identity["optuna"]["space"].get("epochs"), identity["optuna"]["fixed"]
+    defaults = method.Settings.model_validate(fixed).model_dump()["epochs"]
+    return max([defaults, *(Domain.model_validate(domain).values if domain else ())])
 
 
 def _places(local: Mapping[str, Any]) -> Places:
-    """How many workers, and cores and GPUs of each. Raises ConfigError where not one fits."""
+    """Where packs are tried. Raises ClusterError where not one worker fits."""
     if local["executor"] == "inline":
         return Places(0, 1, 0)
-    import ray
-
-    there = ray.cluster_resources()
-    cpus, gpus = local["cores"], local["gpus"] if local["gpus"] is not None else float(there.get("GPU", 0) >= 1)
-    room = int(there.get("CPU", 1) // cpus)
-    if gpus:
-        room = min(room, int(there.get("GPU", 0) / gpus))
-    if not room:
-        raise ConfigError(
-            f"execution: a worker asks for {cpus:g} cores and {gpus:g} GPUs; the cluster has {there.get('CPU', 1):g} "
-            f"cores and {there.get('GPU', 0):g} GPUs. Ask for fewer."
-        )
-    return Places(min(room, local["concurrent"] or room), cpus, gpus)
+    return room(local["concurrent"], local["cores"], local["gpus"])
 
 
 _loaded: dict[str, Materials] = {}  # of this process's last search: its packs read the same files
@@ -157,25 +170,23 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     name = str(work.scratch)
     if name not in _loaded:
         _loaded.clear()
-        _loaded[name] = materials_of(work)
+        _loaded[name] = materials_of(work, device=setup["device"])
     return try_pack(method_named(work.identity["method"]), _loaded[name], pack, work.identity["metric"], watch)
 
 
-def confirm_step(config: SweepConfig, sweep: Step) -> Step:
-    """The best of a sweep and the defaults, fitted with fresh seeds: is one really better?"""
-    first = config.search.seed + 1
+def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step:
+    """The best of a sweep and the defaults, fitted anew: is one really better?"""
+    kept = ("method", "method_version", "layer", "labels", "metric", "train_size", "seed")
     return Step(
         name="confirm",
         label=f"confirm {config.name}",
         version=1,
         run="workflows.steps.sweep:fill_confirm",
         identity={
-            **{name: sweep.identity[name] for name in ("method", "method_version", "layer", "labels", "metric")},
-            **({"train_size": sweep.identity["train_size"]} if "train_size" in sweep.identity else {}),
-            "seed": config.search.seed,
-            "fixed": sweep.identity["fixed"],
+            **{name: sweep.identity[name] for name in kept},
+            "fixed": dict(method.settings),
             "best": config.confirm.best,
-            "seeds": list(range(first, first + config.confirm.seeds)),
+            "folds": FOLDS,
         },
         inputs={**sweep.inputs, "sweep": sweep},
         sources=(*sweep.sources, "vocabsem_core.scoring"),
@@ -183,59 +194,54 @@ def confirm_step(config: SweepConfig, sweep: Step) -> Step:
 
 
 def fill_confirm(work: Work) -> None:
-    """confirmed.json: scores of each candidate on the validation rows, best first, and the leads of the winner."""
+    """confirmed.json: scores of each candidate on rows the search did not choose by, best first; the winner's leads."""
+    import numpy as np
+
     from vocabsem_core.scoring import lead, score
 
-    identity, method, materials = work.identity, method_named(work.identity["method"]), materials_of(work)
+    identity, method = work.identity, method_named(work.identity["method"])
+    materials = [materials_of(work, fold=fold) for fold in identity["folds"]]
     found = best_first(work.inputs["sweep"].json(RECORDS))[: identity["best"]]
     defaults = configuration(method, identity["fixed"], identity["seed"])["settings"]
     tried = {f"best {place}": record["settings"] for place, record in enumerate(found, start=1)}
     names = {name: settings for name, settings in tried.items() if settings != defaults} | {"defaults": defaults}
-    labels, classes = materials.stored_validation.labels.numpy(), len(materials.labels)
-    arguments = (labels, classes, identity["metric"])
-    fits = {name: _refits(method, materials, settings, identity["seeds"]) for name, settings in names.items()}
-    scored = {name: score(predictions, *arguments) for name, (predictions, _, _) in fits.items()}
-    order = sorted(scored, key=lambda name: -scored[name].mean)
+    labels = [one.stored_validation.labels.numpy() for one in materials]
+    pooled = (np.concatenate(labels), len(identity["labels"]), identity["metric"])
+    candidates, predictions, failed = [], {}, []
+    for name, settings in names.items():
+        started = time.perf_counter()
+        try:
+            fits = [_refit(method, one, settings) for one in materials]
+        except InputError as error:
+            failed.append({"name": name, "settings": settings, "error": str(error)})
+            continue
+        seconds = (time.perf_counter() - started) / len(fits)
+        predictions[name] = np.concatenate([predicted for predicted, _ in fits])
+        whole = score(predictions[name][None], *pooled)
+        folds = [score(p[None], own, *pooled[1:]).mean for (p, _), own in zip(fits, labels, strict=True)]
+        candidates.append(
+            {
+                "name": name,
+                "settings": settings,
+                **{part: getattr(whole, part) for part in ("mean", "low", "high")},
+                "sd": float(np.std(folds, ddof=1)),
+                "trained_weights": fits[0][1],
+                "fit_seconds": seconds,
+            }
+        )
+    if not candidates:
+        raise ConfigError(f"{method.name}: none of the best could be fitted anew; the first: {failed[0]['error']}")
+    candidates.sort(key=lambda candidate: -candidate["mean"])
+    winner = candidates[0]["name"]
     leads = {
-        name: dict(zip(("mean", "low", "high"), lead(fits[order[0]][0], fits[name][0], *arguments), strict=True))
-        for name in order[1:]
+        one["name"]: asdict(lead(predictions[winner], predictions[one["name"]], *pooled)) for one in candidates[1:]
     }
-    candidates = [
-        {
-            "name": name,
-            "settings": names[name],
-            **{part: getattr(scored[name], part) for part in ("mean", "low", "high", "sd_seeds", "by_seed")},
-            "trained_weights": fits[name][1],
-            "fit_seconds": fits[name][2],
-        }
-        for name in order
-    ]
-    document = {"metric": identity["metric"], "rows": len(labels), "candidates": candidates, "leads": leads}
-    work.out.write(CONFIRMED, json_bytes(document))
+    shown = {"metric": identity["metric"], "rows": len(pooled[0]), "failed": failed}
+    work.out.write(CONFIRMED, json_bytes({**shown, "candidates": candidates, "leads": leads}))
 
 
-def _refits(
-    method: Method, materials: Materials, settings: Mapping[str, Any], seeds: Sequence[int]
-) -> tuple[np.ndarray, int, float]:
-    """Predictions on the validation rows, [seeds, n], trained weights, and seconds a fit."""
-    import numpy as np
-
-    started = time.perf_counter()
-    jobs = [configuration(method, settings, seed) for seed in seeds]
-
-    def attempt(pack: Sequence[Configuration]) -> list[Any]:
-        return method.fit_many([(settings_of(method, one), one["seed"]) for one in pack], materials)
-
-    def give_up(one: Configuration, error: str) -> Any:
-        raise ConfigError(f"{method.name} {one['settings']}: out of memory in its refit: {error}")
-
-    fitted = []
-    for pack in packs_of(method, jobs, pack_size(method, materials, jobs, 1)):
-        for one in within_memory(pack, attempt, give_up):
-            if isinstance(one, Exception):
-                raise ConfigError(f"{method.name}: a refit with a fresh seed failed: {one}")
-            fitted.append(one)
-    seconds = (time.perf_counter() - started) / len(jobs)
-    typed = settings_of(method, jobs[0])
-    predictions = np.stack([validation_predictions(method, typed, one, materials) for one in fitted])
-    return predictions, method.trained_weights(fitted[0].tensors), seconds
+def _refit(method: Method, materials: Materials, settings: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+    """Predictions on the rows held out, [n], and trained weights."""
+    typed = method.Settings.model_validate(settings)
+    fitted = method.fit(typed, materials, materials.seed + materials.fold)  # a seed that the search did not use
+    return validation_predictions(method, typed, Fitted(fitted), materials), method.trained_weights(fitted)
