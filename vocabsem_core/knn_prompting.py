@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.heads import OutputHead
+from vocabsem_core.retrieval import shares
 
 _CHUNK = 256  # states whose distributions are formed at once: memory is that many times the vocabulary
 
@@ -22,23 +23,23 @@ def divergences(queries: Float[Tensor, "n d"], anchors: Float[Tensor, "m d"], he
     columns = []
     for part in anchors.split(_CHUNK):
         logs = functional.log_softmax(head.logits(part), dim=1)
-        shares = logs.exp()
-        negative_entropy = (shares * logs).sum(dim=1)
-        columns.append(negative_entropy - _expected(queries, shares, head))
+        probabilities = logs.exp()
+        negative_entropy = (probabilities * logs).sum(dim=1)
+        columns.append(negative_entropy - _expected(queries, probabilities, head))
     return torch.cat(columns, dim=1) + normalizers.unsqueeze(1)
 
 
-def _expected(queries: Tensor, shares: Float[Tensor, "m v"], head: OutputHead) -> Float[Tensor, "n m"]:
+def _expected(queries: Tensor, probabilities: Float[Tensor, "m v"], head: OutputHead) -> Float[Tensor, "n m"]:
     """The mean of each query's logits under each anchor's distribution."""
     if head.softcap is not None:
-        return torch.cat([head.logits(part) @ shares.T for part in queries.split(_CHUNK)])
-    expected = queries @ (shares @ head.weight.to(shares.dtype)).T
+        return torch.cat([head.logits(part) @ probabilities.T for part in queries.split(_CHUNK)])
+    expected = queries @ (probabilities @ head.weight.to(probabilities.dtype)).T
     if head.bias is not None:
-        expected = expected + shares @ head.bias.to(shares.dtype)
+        expected = expected + probabilities @ head.bias.to(probabilities.dtype)
     return expected * head.scale
 
 
 def votes(gaps: Float[Tensor, "n m"], labels: Int[Tensor, " m"], n_classes: int, k: int) -> Float[Tensor, "n c"]:
     """The share of the k nearest anchors in each class; by argmax a tie goes to the lower class, as in the original."""
     rows = gaps.topk(min(k, gaps.shape[1]), dim=1, largest=False).indices
-    return functional.one_hot(labels[rows], n_classes).float().mean(dim=1)
+    return shares(labels[rows], n_classes)

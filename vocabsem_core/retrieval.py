@@ -42,4 +42,9 @@ def knn_votes(
 ) -> Float[Tensor, "n c"]:
     """The share of the k nearest training states in each class; a tie goes to the lower class by argmax."""
     _, rows = nearest(queries, train, k, distance)
-    return functional.one_hot(labels[rows], n_classes).float().mean(dim=1)
+    return shares(labels[rows], n_classes)
+
+
+def shares(votes: Int[Tensor, "n k"], n_classes: int) -> Float[Tensor, "n c"]:
+    """The share of each class among a row's votes."""
+    return functional.one_hot(votes, n_classes).float().mean(dim=1)

@@ -147,10 +147,11 @@ def try_pack(setup: Mapping[str, Any], pack: Sequence[dict[str, Any]], watch: An
 
 
 class Packs:
-    """Packs from a list."""
+    """Packs from a list, as many as there are workers at least."""
 
-    def __init__(self, all_of_them: list[dict[str, Any]]) -> None:
-        self._packs = [all_of_them[start : start + PACK] for start in range(0, len(all_of_them), PACK)]
+    def __init__(self, all_of_them: list[dict[str, Any]], workers: int = 1) -> None:
+        size = min(PACK, -(-len(all_of_them) // workers))
+        self._packs = [all_of_them[start : start + size] for start in range(0, len(all_of_them), size)]
         self.total = len(all_of_them)
 
     def take(self) -> list[dict[str, Any]] | None:
@@ -172,7 +173,7 @@ def packed_seconds(folder: Path, settings: CalibrationSettings, count: int, work
         found = search(
             "tests.benchmarks.sweep:try_pack",
             setup,
-            Packs(configurations(settings, count)),
+            Packs(configurations(settings, count), workers),
             Places(workers, 1, 0),
             Stopping("none", 1, settings.epochs),
             None,

@@ -31,7 +31,7 @@ class KnnPrompting(Method):
     needs: ClassVar = frozenset({"train", "head"})
     Settings = KnnPromptingSettings
     space: ClassVar = {"k": Domain(choice=(1, 2, 3, 5, 9, 17, 33, 65))}
-    sources = ("vocabsem_core.knn_prompting", "vocabsem_core.heads")
+    sources = ("vocabsem_core.knn_prompting", "vocabsem_core.retrieval", "vocabsem_core.heads")
 
     def fit(self, settings: KnnPromptingSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
         """Nothing is trained and nothing copied: the training states are in the store already."""

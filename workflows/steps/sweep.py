@@ -46,6 +46,8 @@ _SOURCES = (
     "workflows.trials",
     "workflows.space",
     "workflows.proposals",
+    "orchestration.search",
+    "orchestration.stopping",
 )
 
 
