@@ -146,11 +146,11 @@ class Execution(Strict):
 class MethodConfig(Strict):
     """A method with settings of your own."""
 
-    method: str = Field(description="name of the method")
+    method: str = Field(description="name of the method, or the Python file of your own; relative to this YAML file")
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="its name in results; needed when a method stands twice; none: the method's",
+        description="its name in results; needed when a method stands twice; none: the method's, or the file's",
     )
     layer: str = Field("head", description="the stored layer it reads")
     settings: dict[str, Any] = Field(
@@ -159,7 +159,7 @@ class MethodConfig(Strict):
 
     @property
     def label(self) -> str:
-        return self.name or self.method
+        return self.name or Path(self.method).name.removesuffix(".py")
 
 
 def checked_train_size(value: int | str) -> int | str:

@@ -19,6 +19,7 @@ from orchestration.tracking import Status, TrackingError, default_uri
 from workflows.compare import comparison
 from workflows.config import CompareConfig
 from workflows.jobs import Comparison, Job, Results
+from workflows.methods.own import with_own_methods
 from workflows.pretrain import pretrain
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say, Watching, plain_lines
@@ -64,6 +65,7 @@ class Report:
 def open_session(config: Config, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None) -> Session:
     """Resolve a workflow file against a store; raises ConfigError for what cannot be found."""
     base, facts = path.parent.resolve(), Facts(store.root / "facts.json")
+    config = with_own_methods(config, base)
     with naming_lines(path):
         job = _job(config, base, data_dir, facts, store)
     return Session(config, path.read_text(encoding="utf-8"), store, job, tracking_uri or default_uri(store.root))

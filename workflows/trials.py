@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestration.graph import KEY_CHARACTERS, key_of
 from vocabsem_core.errors import InputError
-from workflows.methods.base import Fitted, Method
+from workflows.methods.base import Fitted, Method, must_be_scores
 from workflows.space import Settings, Space, grid_settings, random_settings
 
 if TYPE_CHECKING:
@@ -166,10 +166,12 @@ def validation_predictions(method: Method, settings: Any, fitted: Fitted, materi
     import torch
 
     rows = materials.stored_validation
-    parts = torch.arange(len(rows.labels)).split(_ROWS)
-    return torch.cat(
-        [method.predict(settings, fitted.tensors, rows.states[part], materials).argmax(dim=1) for part in parts]
-    ).numpy()
+    found = []
+    for part in torch.arange(len(rows.labels)).split(_ROWS):
+        scores = method.predict(settings, fitted.tensors, rows.states[part], materials)
+        must_be_scores(method, scores, len(part), len(materials.labels))
+        found.append(scores.argmax(dim=1))
+    return torch.cat(found).numpy()
 
 
 def best_first(records: Iterable[Record]) -> list[Record]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
 from workflows.errors import ConfigError, Place, in_field
 from workflows.hub import hub_model
-from workflows.methods import METHODS
+from workflows.methods import method_named
+from workflows.methods.own import with_own_methods
 from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
 from workflows.session import WORKFLOWS
@@ -81,7 +82,7 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
     findings = Findings()
     with findings.collecting():
-        config = read_workflow(path, WORKFLOWS)
+        config = with_own_methods(read_workflow(path, WORKFLOWS), path.parent.resolve())
         if isinstance(config, PretrainConfig):
             _check_pretrain(path, config, data_dir, findings)
         else:
@@ -113,7 +114,7 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
         for index, method in enumerate(config.methods):
             with findings.collecting(), naming_lines(path), in_field("methods", index):
                 fixed_settings(method)
-    needs = {need for method in named.methods if method in METHODS for need in METHODS[method].needs}
+    needs = {need for method in named.methods for need in _needs(method)}
     models: list[_Tokens] = []
     for place, reference in named.models:
         with findings.collecting(), naming_lines(path), in_field(*place):
@@ -136,6 +137,14 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
             if needs & {"head", "basis"}:  # else label words are not read, as in a run
                 with findings.collecting():
                     checked.words.append(_words(task, model))
+
+
+def _needs(method: str) -> Collection[str]:
+    """What a method reads; nothing where it cannot be found, which is told elsewhere."""
+    try:
+        return method_named(method).needs
+    except ConfigError:
+        return ()
 
 
 @dataclass(frozen=True)

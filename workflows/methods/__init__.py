@@ -1,4 +1,4 @@
-"""The methods, by name. A new one is a new file and a line here."""
+"""The methods, by name. A new one is a new file and a line here; a user's own is a file of theirs, by its path."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from workflows.methods.knn import Knn
 from workflows.methods.knn_lm import KnnLm
 from workflows.methods.knn_prompting import KnnPrompting
 from workflows.methods.linear_probe import LinearProbe
+from workflows.methods.own import is_own, own_method
 from workflows.methods.zero_shot import ZeroShot
 
 _ALL: tuple[Method, ...] = (
@@ -28,7 +29,12 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
 def method_named(name: str) -> Method:
-    """Raises ConfigError for an unknown name, with the nearest one."""
+    """A method by its name, or a user's own by the path of its file.
+
+    Raises ConfigError for an unknown name, with the nearest one, and for a file that holds no method.
+    """
+    if is_own(name):
+        return own_method(name)
     if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}; {nearest(name, list(METHODS))}")
+        raise ConfigError(f"unknown method {name!r}; {nearest(name, list(METHODS))} Or name a method's .py file.")
     return METHODS[name]

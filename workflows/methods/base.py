@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vocabsem_core.errors import InputError
 from workflows.config import Strict
+from workflows.errors import ConfigError
 from workflows.space import Domain
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Method(ABC):
         space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
         sources: modules whose source is watched for drift.
+        source_file, source_digest: of a user's own method, its file and that file's digest, which joins every key.
     """
 
     name: ClassVar[str]
@@ -52,6 +54,8 @@ class Method(ABC):
     space: ClassVar[Mapping[str, Domain]] = {}
     has_epochs: ClassVar[bool] = False
     sources: ClassVar[tuple[str, ...]] = ()
+    source_file: str | None = None
+    source_digest: str | None = None
 
     @abstractmethod
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
@@ -87,3 +91,25 @@ class Method(ABC):
             except InputError as error:
                 found.append(error)
         return found
+
+
+def must_be_tensors(method: Method, fitted: Any) -> None:
+    """Raises ConfigError where a method learned anything but named tensors."""
+    if not isinstance(fitted, dict) or not all(hasattr(value, "numel") for value in fitted.values()):
+        found = ", ".join(type(value).__name__ for value in fitted.values()) if isinstance(fitted, dict) else ""
+        raise ConfigError(
+            f"method {method.name!r}: fit() returned {type(fitted).__name__}{f' of {found}' if found else ''}; "
+            "expected named tensors"
+        )
+
+
+def must_be_scores(method: Method, scores: Any, rows: int, classes: int) -> None:
+    """Raises ConfigError where a method predicted anything but a number for each row and class."""
+    found = tuple(getattr(scores, "shape", ())) or type(scores).__name__
+    if found != (rows, classes):
+        raise ConfigError(
+            f"method {method.name!r}: predict() returned scores of shape {found}; expected [rows, labels] = "
+            f"{(rows, classes)}"
+        )
+    if bool(scores.isnan().any()):
+        raise ConfigError(f"method {method.name!r}: predict() returned scores that are not numbers")

@@ -15,7 +15,8 @@ from orchestration.work import Work
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import method_named
-from workflows.methods.base import Method
+from workflows.methods.base import Method, must_be_scores, must_be_tensors
+from workflows.methods.own import naming_the_file
 from workflows.trials import best_first, configuration, listed, pack_size, packs_of, try_pack
 
 _SOURCES = ("workflows.materials", "workflows.steps.methods", "workflows.trials")
@@ -63,6 +64,7 @@ def search_step(
             "metric": task["metric"],
         },
         inputs=inputs_of(method, materials, with_test=False),
+        local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
 
@@ -72,9 +74,9 @@ def fill_search(work: Work) -> None:
     method, materials = method_of(work), materials_of(work)
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
     packs = packs_of(method, tried, partial(pack_size, method, materials, os.cpu_count() or 1))
-    found = {
-        record["key"]: record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])
-    }
+    with naming_the_file(method):
+        tries = [record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])]
+    found = {record["key"]: record for record in tries}
     records = [found[one["key"]] for one in tried]
     best = best_first(records)
     if not best:
@@ -94,6 +96,7 @@ def fit_step(
         run="workflows.steps.methods:fill_fit",
         identity={**method_identity(method, config, task, seed), "settings": _whole(method, fixed_settings(config))},
         inputs={**inputs_of(method, materials, with_test=True), **({"search": search} if search else {})},
+        local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
 
@@ -116,15 +119,12 @@ def fill_fit(work: Work) -> dict[str, float]:
     for module in method.sources:
         import_module(module)
     started = time.perf_counter()
-    fitted = method.fit(settings, materials, work.identity["seed"])
-    scores = method.predict(settings, fitted, states, materials)
+    with naming_the_file(method):
+        fitted = method.fit(settings, materials, work.identity["seed"])
+        must_be_tensors(method, fitted)
+        scores = method.predict(settings, fitted, states, materials)
     seconds = time.perf_counter() - started
-    expected = (len(states), len(materials.labels))
-    if tuple(scores.shape) != expected:
-        raise ConfigError(
-            f"method {method.name!r} predicted scores of shape {tuple(scores.shape)}; expected [test rows, labels] "
-            f"= {expected}"
-        )
+    must_be_scores(method, scores, len(states), len(materials.labels))
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
     work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))
@@ -188,7 +188,13 @@ def method_identity(method: Method, config: MethodConfig, task: Mapping[str, Any
     """What a method reads of the task: one without training does not depend on the training size."""
     trained = {"train_size": task["train_size"]} if "train" in method.needs else {}
     read = {"labels": task["labels"], **trained}
-    return {"method": method.name, "method_version": method.version, "layer": config.layer, **read, "seed": seed}
+    own = {"source": method.source_digest} if method.source_digest is not None else {}
+    return {"method": method.name, "method_version": method.version, **own, "layer": config.layer, **read, "seed": seed}
+
+
+def method_local(method: Method) -> dict[str, Any]:
+    """Where a worker finds a user's own method."""
+    return {"method_file": method.source_file} if method.source_file is not None else {}
 
 
 def _whole(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,8 +216,11 @@ def inputs_of(method: Method, materials: Inputs, with_test: bool) -> dict[str, S
 
 
 def method_of(work: Work) -> Method:
-    """The method a step is about."""
-    return method_named(work.identity["method"])
+    """The method a step is about. Raises ConfigError where a user's own file is no longer the one that was planned."""
+    method = method_named(work.local.get("method_file", work.identity["method"]))
+    if method.source_digest != work.identity.get("source"):
+        raise ConfigError(f"{method.source_file}: has changed since the run began; run again")
+    return method
 
 
 def materials_of(work: Work, **changes: Any) -> Any:

@@ -20,7 +20,7 @@ from workflows.methods import method_named
 from workflows.methods.base import Fitted, Method
 from workflows.proposals import Listed, Suggested
 from workflows.space import Domain
-from workflows.steps.methods import Inputs, inputs_of, materials_of, method_identity
+from workflows.steps.methods import Inputs, inputs_of, materials_of, method_identity, method_local, method_of
 from workflows.sweep_config import SweepConfig
 from workflows.trials import (
     Configuration,
@@ -81,6 +81,7 @@ def sweep_step(
         },
         inputs=inputs_of(found, materials, with_test=False),
         local={
+            **method_local(found),
             "name": config.name,
             "asked": config.model_dump(
                 mode="json", exclude_none=True, exclude={"execution", "confirm", "store", "experiment"}
@@ -95,7 +96,7 @@ def sweep_step(
 def fill_sweep(work: Work) -> dict[str, float]:
     """configurations.json: a record for each configuration, in the order of the list or, with Optuna, of their keys."""
     started = time.perf_counter()
-    identity, method = work.identity, method_named(work.identity["method"])
+    identity, method = work.identity, method_of(work)
     replace_json(work.scratch / SWEEP, {"name": work.local["name"], "asked": work.local["asked"]})
     places = _places(work.local)
     rule = identity["stopping"] or {"rule": "none", "grace": 1}
@@ -173,24 +174,25 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     if name not in _loaded:
         _loaded.clear()
         _loaded[name] = materials_of(work, device=setup["device"])
-    return try_pack(method_named(work.identity["method"]), _loaded[name], pack, work.identity["metric"], watch)
+    return try_pack(method_of(work), _loaded[name], pack, work.identity["metric"], watch)
 
 
 def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step:
     """The best of a sweep and the defaults, fitted anew: is one really better?"""
-    kept = ("method", "method_version", "layer", "labels", "metric", "train_size", "seed")
+    kept = ("method", "method_version", "source", "layer", "labels", "metric", "train_size", "seed")
     return Step(
         name="confirm",
         label=f"confirm {config.name}",
         version=1,
         run="workflows.steps.sweep:fill_confirm",
         identity={
-            **{name: sweep.identity[name] for name in kept},
+            **{name: sweep.identity[name] for name in kept if name in sweep.identity},
             "fixed": dict(method.settings),
             "best": config.confirm.best,
             "folds": FOLDS,
         },
         inputs={**sweep.inputs, "sweep": sweep},
+        local=method_local(method_named(method.method)),
         sources=(*sweep.sources, "vocabsem_core.scoring"),
     )
 
@@ -201,7 +203,7 @@ def fill_confirm(work: Work) -> None:
 
     from vocabsem_core.scoring import lead, score
 
-    identity, method = work.identity, method_named(work.identity["method"])
+    identity, method = work.identity, method_of(work)
     materials = [materials_of(work, fold=fold) for fold in identity["folds"]]
     found = best_first(work.inputs["sweep"].json(RECORDS))[: identity["best"]]
     defaults = configuration(method, identity["fixed"], identity["seed"])["settings"]

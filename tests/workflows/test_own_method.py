@@ -1,0 +1,150 @@
+"""A user's own method: the documented example from end to end, its key, and every mistake told with file and line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from orchestration.store import open_store
+from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_json, make_workspace, write
+from workflows.config import CompareConfig
+from workflows.errors import ConfigError
+from workflows.materials import read_column, read_states
+from workflows.methods import method_named
+from workflows.methods.own import with_own_methods
+
+PAGE = (REPOSITORY / "docs" / "own-method.md").read_text(encoding="utf-8")
+(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+HEAD = "from workflows.methods.base import Method\n\n\n"
+CONSTANT = f"""{HEAD}class Constant(Method):
+    name = "constant"
+    needs = frozenset({{"train"}})
+
+    def fit(self, settings, materials, seed):
+        return {{}}
+
+    def predict(self, settings, fitted, states, materials):
+        return states[:, :2] * 0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose states are stored."""
+    made = make_workspace(tmp_path_factory.mktemp("own"))
+    (made / "lda.py").write_text(EXAMPLE)
+    write(made, "workflow.yaml", {**WORKFLOW, "methods": ["linear-probe", "lda.py"]})
+    cli(made, "run", "workflow.yaml", "--executor", "inline")
+    return made
+
+
+def test_the_example_is_short():
+    assert len(EXAMPLE.splitlines()) < 40
+
+
+def test_the_example_joins_the_table_with_the_same_budget(folder: Path):
+    results = {line["method"]: line for line in cli_json(folder, "run", "workflow.yaml")["results"]}
+    assert set(results) == {"linear-probe", "lda"}
+    searches = [artifact for artifact in open_store(store_of(folder)).artifacts() if "search" in str(artifact.folder)]
+    assert [len(one.json("trials.json")["trials"]) for one in searches] == [2, 2]
+
+
+def test_the_example_is_linear_discriminant_analysis(folder: Path):
+    """Against scikit-learn's, whose shrinkage is towards the same multiple of the identity, on equal class shares."""
+    store = open_store(store_of(folder))
+    (fit,) = [a for a in store.artifacts() if a.folder.parent.name == "fit" and identity(a).get("method") == "lda"]
+    settings = fit.json("fit.json")["settings"]
+    states = {
+        len(artifact.shards()) and artifact.rows: artifact
+        for artifact in store.artifacts()
+        if artifact.folder.parent.name == "encode"
+    }
+    train, test = states[60], states[30]
+    from workflows.materials import split_rows
+
+    (labels,) = [a for a in store.artifacts() if a.folder.parent.name == "labels" and a.rows == 60]
+    classes = read_column(labels, "label")
+    kept, _ = split_rows(classes, read_column(train, "row_hash"), 2, "full", 0)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=settings["shrinkage"], priors=[0.5, 0.5])
+    oracle.fit(read_states(train, "head").numpy()[kept], classes[kept])
+    expected = oracle.predict(read_states(test, "head").numpy())
+    assert (read_column(fit, "prediction") == expected).mean() >= 0.9  # its shares weigh the classes' covariances
+
+
+def test_an_edited_file_is_another_method_and_nothing_else_runs(folder: Path):
+    (folder / "lda.py").write_text(EXAMPLE + "\n# edited\n")
+    planned = [step for step in cli_json(folder, "plan", "workflow.yaml")["steps"] if step["state"] != "cached"]
+    assert {step["name"].split()[0] for step in planned} == {"search", "fit", "score"}
+    assert all(" lda" in step["name"] for step in planned)
+    (folder / "lda.py").write_text(EXAMPLE)
+    assert all(step["state"] == "cached" for step in cli_json(folder, "plan", "workflow.yaml")["steps"])
+
+
+def test_a_file_is_found_relative_to_the_workflow_file(tmp_path: Path):
+    config = CompareConfig.model_validate({**WORKFLOW, "methods": ["knn", "sub/mine.py"]})
+    found = with_own_methods(config, tmp_path)
+    assert [method.method for method in found.methods] == ["knn", str(tmp_path / "sub" / "mine.py")]
+    assert [method.label for method in found.methods] == ["knn", "mine"]
+
+
+MISTAKES = {
+    "no class": ("x = 1\n", r"holds 0 methods \(none\); expected one class derived from Method"),
+    "two classes": (CONSTANT + CONSTANT.replace("Constant", "Other"), r"holds 2 methods \(.*Constant.*\)"),
+    "an error at import": (f"{HEAD}import nowhere\n", "line 4: ModuleNotFoundError: No module named 'nowhere'"),
+    "a syntax error": ("class Broken(:\n", "line 1: SyntaxError"),
+    "no name": (CONSTANT.replace('    name = "constant"\n', ""), "class Constant does not say its 'name'"),
+    "no predict": (CONSTANT[: CONSTANT.index("    def predict")], r"class Constant has no predict\(\)"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_file_that_holds_no_method_is_told(mistake: str, tmp_path: Path):
+    text, told = MISTAKES[mistake]
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=told) as caught:
+        method_named(str(file))
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"mine\.py: cannot be read \(No such file or directory\)"):
+        method_named(str(tmp_path / "mine.py"))
+
+
+RUNTIME = {
+    "raises": ("states[:, :2] * 0", "states[:, 10**6]", r"constant', .*mine\.py, line 12: IndexError"),
+    "wrong shape": (
+        "states[:, :2] * 0",
+        "states",
+        r"predict\(\) returned scores of shape \(30, \d+\); expected .*30, 2",
+    ),
+    "no tensor": ("states[:, :2] * 0", "None", r"predict\(\) returned scores of shape NoneType; expected"),
+    "not numbers": ("[:, :2] * 0", "[:, :2] * float('nan')", r"predict\(\) returned scores that are not numbers"),
+    "no dictionary": ("return {}", "return 1", r"fit\(\) returned int; expected named tensors"),
+}
+
+
+@pytest.mark.parametrize("mistake", RUNTIME)
+def test_a_method_that_goes_wrong_is_told_without_a_traceback(mistake: str, folder: Path):
+    old, new, told = RUNTIME[mistake]
+    assert old in CONSTANT
+    (folder / "mine.py").write_text(CONSTANT.replace(old, new))
+    write(folder, "mine.yaml", {**WORKFLOW, "methods": ["linear-probe", "mine.py"]})
+    done = cli(folder, "run", "mine.yaml", "--executor", "inline", check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.search(told, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert "linear-probe" in done.stdout  # the others are there
+
+
+def store_of(folder: Path) -> Path:
+    return folder / ".vocabsem" / "store"
+
+
+def identity(artifact) -> dict:
+    return json.loads((artifact.folder / "identity.json").read_text())["identity"]
