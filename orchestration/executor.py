@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from orchestration.graph import Step, canonical
 from orchestration.plan import Planned
 from orchestration.store import Store
-from orchestration.work import callable_of, provenance, run_whole, work_of
+from orchestration.work import callable_of, commit_shards, run_whole, work_of
 
 Emit = Callable[[str, Step, dict[str, Any]], None]  # (event, step, details)
 
@@ -152,7 +152,7 @@ class InlineEngine:
             if not work.out.shard_committed(shard):
                 self._worker(step.run, step.setup).fill(work, shard)
             self._emit("shard", step, {"done": shard + 1, "of": count})
-        work.out.commit(provenance(started), count)
+        commit_shards(work, started, count)
 
     def _worker(self, reference: str, setup: Mapping[str, Any]) -> Any:
         name = worker_name(reference, setup)

@@ -21,7 +21,7 @@ from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
 from orchestration.scratch import scratch_folder, told
 from orchestration.store import Store
-from orchestration.work import Work, callable_of, provenance, run_whole, work_of
+from orchestration.work import Work, callable_of, commit_shards, run_whole, work_of
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
@@ -178,7 +178,7 @@ class RayEngine:
     def _close_sharded(self, sharded: _Sharded) -> None:
         if sharded.error is None:
             try:
-                sharded.work.out.commit(provenance(sharded.started), sharded.count)
+                commit_shards(sharded.work, sharded.started, sharded.count)
             except Exception as error:  # a full disk, say: of this step, and not of those beside it
                 sharded.error = error
         self._done.append(Finished(sharded.step, sharded.error, sharded.detail))

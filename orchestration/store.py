@@ -128,15 +128,32 @@ class Writer:
             raise DamagedArtifact(damage)
         return True
 
-    def write_shard(self, index: int, table: Any, numerics: Mapping[str, Any] | None = None) -> None:
-        """Write and commit one shard: the file first, then its sidecar with the checksum of the file that is there."""
+    def write_shard(
+        self,
+        index: int,
+        table: Any,
+        numerics: Mapping[str, Any] | None = None,
+        measured: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write and commit one shard: the file first, then its sidecar with the checksum of the file that is there.
+
+        `measured`: what it took to make; see `measured_in_all`.
+        """
         from orchestration import shards
 
         name = f"{_part(index)}.arrow"
         self._publish(name, lambda path: shards.write_table(path, table))
         rows = shards.read_table(self.folder / name).num_rows  # of the file there, which may be another writer's
-        entry = {**_entry(self.folder / name), "rows": rows, "numerics": dict(numerics or {})}
+        made = {"numerics": dict(numerics or {}), "measured": dict(measured or {})}
+        entry = {**_entry(self.folder / name), "rows": rows, **made}
         self._write(f"{_part(index)}.json", files.json_bytes(entry))
+
+    def measured_in_all(self) -> dict[str, float]:
+        """What every shard was measured by: seconds added up, of all else the largest. Costs, never part of a key."""
+        sidecars = [json.loads(path.read_text()) for path in sorted(self.folder.glob("part-*.json"))]
+        found = [sidecar.get("measured", {}) for sidecar in sidecars]
+        names = set.intersection(*(set(one) for one in found)) if found else set()
+        return {name: (sum if name.endswith("seconds") else max)(one[name] for one in found) for name in sorted(names)}
 
     def write(self, name: str, data: bytes) -> None:
         """Write one more file of the artifact."""

@@ -81,6 +81,11 @@ def run_whole(reference: str, work: Work) -> None:
     shutil.rmtree(work.scratch, ignore_errors=True)
 
 
+def commit_shards(work: Work, started: float, count: int) -> None:
+    """Commit an artifact whose shards are all there; what workers measured of them joins the provenance."""
+    work.out.commit({**provenance(started), **work.out.measured_in_all()}, count)
+
+
 def provenance(started: float) -> dict[str, Any]:
     """Where, when and with what an artifact was made. Never part of a key."""
     return {

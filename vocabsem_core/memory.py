@@ -1,8 +1,10 @@
-"""Memory: how much there is, and how the C library's allocator treats large tensors that come and go."""
+"""Memory: how much there is, how much was used, and how the allocator treats large tensors that come and go."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import resource
 import sys
 from pathlib import Path
 
@@ -36,3 +38,30 @@ def free_bytes() -> int:
     ) != "max":
         free = min(free, int(most) - int((group / "memory.current").read_text(encoding="ascii")))
     return max(0, free)
+
+
+def forget_peaks() -> None:
+    """Begin to measure the peaks of `peak_bytes` anew, where the system can: Linux for the process, CUDA for itself."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_bytes() -> dict[str, int]:
+    """The most memory since the last `forget_peaks`, in bytes.
+
+    `peak_rss` is of the whole process: libraries, loaded models and mapped files that it touched are in it. `peak_cuda`
+    is of this process's tensors on the current GPU, and missing where it uses none.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        found = {"peak_rss": int(lines["VmHWM"].split()[0]) * 1024}
+    else:  # since the process began
+        found = {
+            "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        }
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        found["peak_cuda"] = torch.cuda.max_memory_allocated()
+    return found

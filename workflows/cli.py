@@ -54,13 +54,13 @@ def run(
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
     started = time.monotonic()
-    from workflows import progress, report, session
+    from workflows import progress, results, session
 
     opened = _session(file, store, data_dir, mlflow, executor)
     done = session.run(opened, _say, progress.watching_on(sys.stderr))
     seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps(report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)))
+        print(json.dumps(results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)))
     else:
         _show(done, opened.store.root, seconds)
     _end_if(done.failures)
@@ -80,7 +80,7 @@ def sweep(
 ) -> None:
     """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
     started = time.monotonic()
-    from workflows import progress, report, session
+    from workflows import progress, results, session
     from workflows.sweep import Sweep
 
     opened = _session(file, store, data_dir, mlflow, executor)
@@ -91,7 +91,7 @@ def sweep(
     done = session.run(opened, _say, progress.watching_on(sys.stderr))
     seconds = time.monotonic() - started
     if as_json:
-        counts = report.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
+        counts = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
         print(json.dumps({**counts, "configurations": opened.job.records(opened.store), "notes": done.notes}))
     elif best and not done.failures:
         print(opened.job.best_yaml(opened.store), end="")
@@ -325,7 +325,7 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
 
 
 def _show(done: Any, store: Path, seconds: float) -> None:
-    from workflows.report import table
+    from workflows.table import table
 
     if done.results:
         print(table(done.results))

@@ -13,7 +13,8 @@ from orchestration.plan import ABSENT, nearest, shown
 from orchestration.projection import mlflow_run_id
 from orchestration.runs import RunRecord, runs
 from orchestration.store import Artifact, Store
-from workflows.report import read_stored, table
+from workflows.results import read_stored
+from workflows.table import table
 
 _DIGEST = 40  # characters and more without a space: a digest
 _SHORT = 24  # characters of a value in a tree

@@ -12,8 +12,9 @@ from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackedRun
 from workflows.compare import Cell
+from workflows.compare_runs import tracked
 from workflows.progress import Say
-from workflows.report import Detail, Result, read_result, tracked, truncations
+from workflows.results import Detail, Result, read_result, truncations
 
 Results = Sequence[tuple[Result, Detail]]
 

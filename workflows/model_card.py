@@ -9,7 +9,7 @@ import yaml
 
 from orchestration.store import Artifact
 from workflows.pretrain_config import PretrainConfig
-from workflows.report import Detail, Result
+from workflows.results import Detail, Result
 
 _LOSSES = 100  # steps
 
@@ -36,9 +36,9 @@ def model_card(
         "## How it was made",
         f"`vocabsem run` on a file with `workflow: pretrain`; {steps:,} of {recipe['steps']:,} steps of "
         f"{recipe['batch_rows']} x {recipe['context']} tokens, {tokens:,} tokens in all, "
-        f"{detail.fit_seconds / 3600:.2f} hours of training ({versions}). Muon for the blocks' matrices, AdamW for the "
-        f"rest; learning rate {recipe['learning_rate']:g} after {recipe['warmup_steps']} steps of warm-up, falling "
-        f"linearly to zero; weight decay {recipe['weight_decay']:g}; seed {recipe['seed']}. The workflow file:",
+        f"{(detail.fit_seconds or 0) / 3600:.2f} hours of training ({versions}). Muon for the blocks' matrices, AdamW "
+        f"for the rest; learning rate {recipe['learning_rate']:g} after {recipe['warmup_steps']} steps of warm-up, "
+        f"falling linearly to zero; weight decay {recipe['weight_decay']:g}; seed {recipe['seed']}. The workflow file:",
         f"```yaml\n{_recipe(config)}```",
         "Corpus, by file with the xxh3-128 of its content "
         f"({config.corpus.held_out:.1%} of it held out by hash):\n\n"

@@ -25,10 +25,11 @@ from workflows.jobs import Results
 from workflows.model_card import model_card
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say
-from workflows.report import Detail, Result, table
+from workflows.results import Detail, Result
 from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
 from workflows.steps.data import texts_step
 from workflows.steps.pretrain import CURVE, bits_step, copy_model, pretrain_step
+from workflows.table import table
 
 _HELD_OUT = "held-out"
 _MOST_POINTS = 1000  # of a curve in MLflow

@@ -23,7 +23,7 @@ from workflows.methods.own import with_own_methods
 from workflows.pretrain import pretrain
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say, Watching, plain_lines
-from workflows.report import stored
+from workflows.results import stored
 from workflows.sweep import sweep
 from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines

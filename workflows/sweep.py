@@ -26,12 +26,13 @@ from workflows.jobs import Results
 from workflows.methods import METHODS, method_named
 from workflows.models import check_encoding, describe
 from workflows.progress import Say
-from workflows.report import Detail, Result, table
+from workflows.results import Detail, Result
 from workflows.space import Domain, check_space, grid_settings
 from workflows.steps.methods import fixed_settings
 from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, SWEEP, TRIALS, confirm_step, sweep_step
 from workflows.sweep_config import SweepConfig
 from workflows.sweep_plots import plot_sweep
+from workflows.table import table
 from workflows.trials import best_first
 
 _SHOWN = 5  # of the best, on the screen

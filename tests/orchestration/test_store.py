@@ -209,3 +209,21 @@ def test_reading_a_store_that_is_not_there_makes_none(tmp_path):
     with pytest.raises(StoreError, match="no store; run a workflow first, or name its folder with --store"):
         existing_store(tmp_path / "misspelt")
     assert not (tmp_path / "misspelt").exists()
+
+
+def test_what_shards_were_measured_by_is_added_up_where_it_is_seconds_and_else_the_largest(store):
+    writer = store.writer(number(2))
+    writer.begin()
+    for shard, (seconds, peak) in enumerate([(1.5, 30), (2.0, 10)]):
+        measured = {"work_seconds": seconds, "peak_rss": peak, **({"peak_cuda": 7} if shard else {})}
+        writer.write_shard(shard, table_of([shard], {"x": np.ones(1)}), measured=measured)
+    assert writer.measured_in_all() == {"peak_rss": 30, "work_seconds": 3.5}  # not what a shard does not say
+
+
+def test_shards_of_an_older_version_were_not_measured(store):
+    writer = store.writer(number(2))
+    writer.begin()
+    writer.write_shard(0, table_of([0], {"x": np.ones(1)}))
+    sidecar = json.loads((writer.folder / "part-00000.json").read_text())
+    (writer.folder / "part-00000.json").write_text(json.dumps({k: v for k, v in sidecar.items() if k != "measured"}))
+    assert writer.measured_in_all() == {}

@@ -7,9 +7,9 @@ import pytest
 from orchestration.runs import open_run
 from orchestration.store import open_store
 from tests.orchestration.steps import number, total
-from tests.workflows.test_report import entry
+from tests.workflows.test_results import entry
 from workflows.difference import diff_document, diff_text
-from workflows.report import stored
+from workflows.results import stored
 
 
 @pytest.fixture

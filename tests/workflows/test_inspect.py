@@ -11,9 +11,9 @@ from orchestration.plan import make_plan
 from orchestration.runs import open_run
 from orchestration.store import open_store
 from tests.orchestration.steps import number, squares, total
-from tests.workflows.test_report import entry
+from tests.workflows.test_results import entry
 from workflows.inspect import artifact_document, artifact_text, run_document, run_text, why_document, why_text
-from workflows.report import stored
+from workflows.results import stored
 
 TARGETS = [total(number(2), number(3)), total(number(2), number(3), factor=2.0), squares(2)]
 

@@ -22,7 +22,7 @@ from workflows.compare import Cell, comparison
 from workflows.config import CompareConfig
 from workflows.errors import ConfigError
 from workflows.materials import read_column, read_states
-from workflows.report import read_result, truncations
+from workflows.results import read_result, truncations
 from workflows.steps.model import _RCOND, stored_states
 
 Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]
@@ -162,6 +162,17 @@ def test_labels_of_the_same_tokens_are_both_named(compare: Compared) -> None:
 def test_a_masked_model_without_a_mask_token_is_told_so(compare: Compared, tmp_path: Path) -> None:
     tiny.save(tmp_path / "model", tiny.bert())
     assert "has no mask token" in failure(compare(methods=["zero-shot"])[2]).error
+
+
+def test_steps_that_cost_something_say_what_they_took(compare: Compared) -> None:
+    store, cells, _ = compare(methods=["linear-probe", "affinity"], search={"trials": 2})
+    names = {"encode", "head", "basis", "search", "fit"}
+    dear = [step for step in in_order([cell.score for cell in cells]) if step.name in names]
+    assert {step.name for step in dear} == names
+    for step in dear:
+        found = store.find(step).json("provenance.json")
+        assert 0 < found["work_seconds"] <= found["seconds"] + 0.01
+        assert found["peak_rss"] > 1 << 20
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

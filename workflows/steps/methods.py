@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
@@ -14,6 +13,7 @@ from orchestration.graph import Step
 from orchestration.work import Work
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
+from workflows.measures import measured
 from workflows.methods import method_named
 from workflows.methods.base import Method, must_be_scores, must_be_tensors
 from workflows.methods.own import naming_the_file
@@ -69,12 +69,13 @@ def search_step(
     )
 
 
-def fill_search(work: Work) -> None:
-    """trials.json: each configuration's record, and the best settings."""
+def fill_search(work: Work) -> dict[str, float]:
+    """trials.json: each configuration's record, and the best settings. Returns what the work took."""
     method, materials = method_of(work), materials_of(work)
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
+    _import_sources(method)
     packs = packs_of(method, tried, partial(pack_size, method, materials, os.cpu_count() or 1))
-    with naming_the_file(method):
+    with naming_the_file(method), measured() as took:
         tries = [record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])]
     found = {record["key"]: record for record in tries}
     records = [found[one["key"]] for one in tried]
@@ -82,6 +83,7 @@ def fill_search(work: Work) -> None:
     if not best:
         raise ConfigError(f"{method.name}: every trial of the search failed; the first: {records[0]['error']}")
     work.out.write("trials.json", json_bytes({"trials": records, "best": best[0]["settings"]}))
+    return took
 
 
 def fit_step(
@@ -104,7 +106,7 @@ def fit_step(
 def fill_fit(work: Work) -> dict[str, float]:
     """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json.
 
-    Returns the seconds of fit and prediction, without imports and loading: a worker's start is no method's cost.
+    Returns what fit and prediction took, without imports and loading: a worker's start is no method's cost.
     """
     import numpy as np
     from safetensors.torch import save
@@ -116,14 +118,11 @@ def fill_fit(work: Work) -> dict[str, float]:
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
     states = materials.load()
-    for module in method.sources:
-        import_module(module)
-    started = time.perf_counter()
-    with naming_the_file(method):
+    _import_sources(method)
+    with naming_the_file(method), measured() as took:
         fitted = method.fit(settings, materials, work.identity["seed"])
         must_be_tensors(method, fitted)
         scores = method.predict(settings, fitted, states, materials)
-    seconds = time.perf_counter() - started
     must_be_scores(method, scores, len(states), len(materials.labels))
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
@@ -133,7 +132,13 @@ def fill_fit(work: Work) -> dict[str, float]:
         "trained_weights": method.trained_weights(fitted),
     }
     work.out.write("fit.json", json_bytes(record))
-    return {"fit_seconds": round(seconds, 4)}
+    return took
+
+
+def _import_sources(method: Method) -> None:
+    """So that imports are no part of what is measured."""
+    for module in method.sources:
+        import_module(module)
 
 
 def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: int, metric: str) -> Step:

@@ -12,6 +12,7 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
+from workflows.measures import measured
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
 
@@ -33,7 +34,7 @@ def head_step(model: Model) -> Step:
     )
 
 
-def fill_head(work: Work) -> None:
+def fill_head(work: Work) -> dict[str, float]:
     """Shards of row_id (the token id), weight [d], bias where there is one; head.json says what follows the product."""
     import torch
 
@@ -46,15 +47,17 @@ def fill_head(work: Work) -> None:
     place = head_place(folder)
     bias = place.read_bias(rows)
     start = 0
-    for shard, block in enumerate(place.blocks(rows, work.identity["rows_per_shard"])):
-        stored = block.to(getattr(torch, _STORED.get(str(block.dtype), "float32")))
-        columns = {"weight": stored.numpy()}
-        if bias is not None:
-            columns["bias"] = bias[start : start + len(block)].numpy()
-        work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
-        start += len(block)
+    with measured() as took:
+        for shard, block in enumerate(place.blocks(rows, work.identity["rows_per_shard"])):
+            stored = block.to(getattr(torch, _STORED.get(str(block.dtype), "float32")))
+            columns = {"weight": stored.numpy()}
+            if bias is not None:
+                columns["bias"] = bias[start : start + len(block)].numpy()
+            work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
+            start += len(block)
     scale, softcap = scale_and_softcap(load_config(folder))
     work.out.write("head.json", json_bytes({"scale": scale, "softcap": softcap, "bias": bias is not None}))
+    return took
 
 
 def basis_step(model: Model) -> Step:
@@ -70,7 +73,7 @@ def basis_step(model: Model) -> Step:
     )
 
 
-def fill_basis(work: Work) -> None:
+def fill_basis(work: Work) -> dict[str, float]:
     """Shards of row_id (the token id) and basis [d], float32; diagnostics.json."""
     import numpy as np
     import torch
@@ -84,12 +87,13 @@ def fill_basis(work: Work) -> None:
     def blocks() -> Any:
         return (torch.tensor(column_array(table, "weight")) for table in tables)
 
-    basis = semantic_basis(blocks(), work.identity["rcond"])
     start = 0
-    for shard, block in enumerate(blocks()):
-        columns = {"basis": basis.rows(block).numpy()}
-        work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
-        start += len(block)
+    with measured() as took:
+        basis = semantic_basis(blocks(), work.identity["rcond"])
+        for shard, block in enumerate(blocks()):
+            columns = {"basis": basis.rows(block).numpy()}
+            work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
+            start += len(block)
     ids = np.sort(np.random.default_rng(0).choice(start, size=min(_SEEDED_ROWS, start), replace=False))
     rows = basis.rows(torch.from_numpy(read_rows(work.inputs["head"], "weight", ids.tolist())))
     diagnostics = {
@@ -100,6 +104,7 @@ def fill_basis(work: Work) -> None:
         "round_trip_rows": len(ids),
     }
     work.out.write("diagnostics.json", json_bytes(diagnostics))
+    return took
 
 
 def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
@@ -169,7 +174,8 @@ class EncodeWorker:
         ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
         prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], closing=ends)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
-        states = self._encoder.encode(ids, work.local["batch_tokens"], positions)
+        with measured() as took:
+            states = self._encoder.encode(ids, work.local["batch_tokens"], positions)
         columns = {
             "row_hash": column_array(texts, "row_hash"),
             "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),
@@ -182,7 +188,7 @@ class EncodeWorker:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), numerics)
+        work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), numerics, took)
 
 
 def stored_states(layer: str, states: Any, dtype: str) -> Any:

@@ -6,7 +6,8 @@ import dataclasses
 import json
 from typing import Any
 
-from workflows.report import Detail, Result, document, read_stored, stored, table
+from workflows.results import Detail, Result, document, read_stored, stored
+from workflows.table import table
 
 
 def entry(constant: bool = False, **changes: Any) -> tuple[Result, Detail]:
