@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from workflows import capacity
 from workflows.config import CompareConfig, ModelConfig, TaskConfig
 from workflows.methods import METHODS
 from workflows.methods.base import Method
@@ -20,7 +21,7 @@ from workflows.sweep_config import SweepConfig
 
 def pages() -> dict[str, str]:
     """File name -> text of every reference page."""
-    return {"yaml.md": _yaml(), "commands.md": _commands()}
+    return {"yaml.md": _yaml(), "commands.md": _commands(), "capacity.md": capacity.page()}
 
 
 def _yaml() -> str:
