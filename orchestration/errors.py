@@ -21,6 +21,10 @@ class ClusterError(Exception):
     exit_code = 2
 
 
+class LeaseLost(Exception):
+    """Another driver took over while this writer did not answer: the artifact is that one's to commit."""
+
+
 @dataclass(frozen=True)
 class Damage:
     """One thing wrong with a committed artifact."""

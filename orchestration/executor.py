@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from orchestration.errors import LeaseLost
 from orchestration.graph import Step, canonical
+from orchestration.leases import Holder, Lease, Leases
 from orchestration.plan import Planned
 from orchestration.store import Store
 from orchestration.work import callable_of, commit_shards, run_whole, work_of
 
+POLL_SECONDS = 0.5  # between looks at what another driver is making
 Emit = Callable[[str, Step, dict[str, Any]], None]  # (event, step, details)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step. `error` is a short message, `exit_code` 2 for a user's mistake."""
+    """What became of a step. `error` is a short message, `exit_code` 2 for a user's mistake.
+
+    It is cached where it was there at the start, or another driver made it meanwhile.
+    """
 
     state: Literal["cached", "ran", "failed", "skipped"]
     error: str = ""
@@ -39,12 +45,18 @@ class Finished:
 class Engine(Protocol):
     """Where steps run."""
 
-    def start(self, step: Step) -> None:
+    store: Store
+
+    def accepts(self, step: Step) -> bool:
+        """Whether it would begin a step soon: one that would only queue here is left to other drivers."""
+        ...
+
+    def start(self, step: Step, lease: Lease) -> None:
         """Accept a step whose inputs are committed."""
         ...
 
-    def next(self) -> Finished:
-        """Block until one of the accepted steps is done."""
+    def next(self, seconds: float | None) -> Finished | None:
+        """Block until one of the accepted steps is done; None after so many seconds, or where it accepts more."""
         ...
 
     def close(self) -> None: ...
@@ -53,52 +65,118 @@ class Engine(Protocol):
 def run_plan(plan: Sequence[Planned], open_engine: Callable[[], Engine], emit: Emit) -> dict[str, Outcome]:
     """Run every step the plan says will run; outcomes by key. The engine is opened only when there is work.
 
-    `emit` hears of every change. A blocked step counts as failed, its dependants as skipped.
+    `emit` hears of every change. A blocked step counts as failed, its dependants as skipped. What another driver of the
+    same store is making is waited for and counts as cached.
     """
-    outcomes: dict[str, Outcome] = {}
-    waiting: dict[str, Step] = {}
-    for planned in plan:
-        if planned.state == "cached":
-            outcomes[planned.step.key] = Outcome("cached")
-        elif planned.state == "blocked" and not any(_is_bad(outcomes.get(s.key)) for s in planned.step.inputs.values()):
-            outcomes[planned.step.key] = Outcome("failed", planned.why, exit_code=1)
-            emit("failed", planned.step, {"error": planned.why})
-        else:
-            waiting[planned.step.key] = planned.step
-    if not waiting:
-        return outcomes
-    engine = open_engine()
-    running = 0
-    try:
-        while True:
-            running += _advance(waiting, outcomes, engine, emit)
-            if not running:
-                return outcomes
-            done = engine.next()
-            running -= 1
-            outcomes[done.step.key] = _outcome(done)
-            emit(outcomes[done.step.key].state, done.step, _details(outcomes[done.step.key]))
-    finally:
-        engine.close()
+    progress = _Progress(plan, emit)
+    if progress.ready:
+        engine = open_engine()
+        with ExitStack() as last:
+            leases = Leases(engine.store.root)
+            last.callback(leases.close)
+            last.callback(engine.close)  # comes first: no lease is given back while its work still runs
+            _drive(progress, engine, leases, emit)
+    return progress.outcomes
 
 
-def _advance(waiting: dict[str, Step], outcomes: dict[str, Outcome], engine: Engine, emit: Emit) -> int:
-    """Start what became ready and skip what lost an input; how many were started. `waiting` is in dependency order."""
-    started = 0
-    for key, step in list(waiting.items()):
-        results = [outcomes.get(source.key) for source in step.inputs.values()]
-        if any(_is_bad(result) for result in results):
-            lost = next(s for s in step.inputs.values() if _is_bad(outcomes.get(s.key)))
-            outcomes[key] = Outcome("skipped", f"needs {lost.label}")
-            emit("skipped", step, {"error": f"needs {lost.label}"})
-        elif all(results):
-            engine.start(step)
-            emit("started", step, {})
-            started += 1
+class _Progress:
+    """What became of a plan's steps so far, and which are ready."""
+
+    def __init__(self, plan: Sequence[Planned], emit: Emit) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._ready: dict[str, Step] = {}
+        self._emit = emit
+        self._rank = {planned.step.key: rank for rank, planned in enumerate(plan)}
+        self._missing: dict[str, int] = {}  # inputs that are not there yet
+        self._readers: dict[str, list[Step]] = {}
+        for planned in plan:  # inputs come first
+            step, needed = planned.step, {source.key for source in planned.step.inputs.values()}
+            if planned.state == "cached":
+                self.outcomes[step.key] = Outcome("cached")
+            elif lost := [source for source in step.inputs.values() if _is_bad(self.outcomes.get(source.key))]:
+                self.end(step, Outcome("skipped", f"needs {lost[0].label}"))
+            elif planned.state == "blocked":
+                self.end(step, Outcome("failed", planned.why, exit_code=1))
+            elif missing := needed - self.outcomes.keys():
+                self._missing[step.key] = len(missing)
+                for key in missing:
+                    self._readers.setdefault(key, []).append(step)
+            else:
+                self._ready[step.key] = step
+
+    @property
+    def ready(self) -> list[Step]:
+        """Steps whose inputs are there, in the plan's order."""
+        return sorted(self._ready.values(), key=lambda step: self._rank[step.key])
+
+    def begin(self, step: Step) -> None:
+        """The engine has it."""
+        del self._ready[step.key]
+
+    def again(self, step: Step) -> None:
+        """The engine has given it back undone."""
+        self._ready[step.key] = step
+
+    def end(self, step: Step, outcome: Outcome, **told: Any) -> None:
+        """Note what became of a step, free those that read it, or skip them."""
+        ended = [(step, outcome)]
+        while ended:
+            step, outcome = ended.pop()
+            if step.key in self.outcomes:  # skipped for want of another input
+                continue
+            self.outcomes[step.key] = outcome
+            self._ready.pop(step.key, None)
+            self._emit("shared" if outcome.state == "cached" else outcome.state, step, {**_details(outcome), **told})
+            for reader in self._readers.pop(step.key, ()):
+                self._missing[reader.key] -= 1
+                if _is_bad(outcome):
+                    ended.append((reader, Outcome("skipped", f"needs {step.label}")))
+                elif not self._missing[reader.key] and reader.key not in self.outcomes:
+                    self._ready[reader.key] = reader
+
+
+def _drive(progress: _Progress, engine: Engine, leases: Leases, emit: Emit) -> None:
+    """Run all steps to their ends."""
+    held: dict[str, Lease] = {}
+    elsewhere: dict[str, tuple[Holder, float]] = {}  # who makes a step, and when that was looked up
+    while True:
+        for step in progress.ready:
+            looked_up = elsewhere[step.key][1] if step.key in elsewhere else 0.0
+            if time.monotonic() - looked_up < POLL_SECONDS or not engine.accepts(step):
+                continue
+            taken = None if engine.store.holds(step) else leases.take(step.folder)
+            if isinstance(taken, Holder):
+                if step.key not in elsewhere or elsewhere[step.key][0].name != taken.name:
+                    emit("waiting", step, {"holder": str(taken)})
+                elsewhere[step.key] = (taken, time.monotonic())
+                continue
+            maker = elsewhere.pop(step.key, None)
+            if taken is not None and not engine.store.holds(step):
+                held[step.key] = taken
+                progress.begin(step)
+                engine.start(step, taken)
+                emit("started", step, {})
+                continue
+            if taken is not None:  # another committed it before the lease could be had
+                leases.give_back(taken)
+            progress.end(step, Outcome("cached"), holder=str(maker[0]) if maker else "another run")
+        if held:
+            waits = any(step.key in elsewhere for step in progress.ready)
+            _one_done(progress, engine.next(POLL_SECONDS if waits else None), leases, held)
+        elif progress.ready:
+            time.sleep(POLL_SECONDS if elsewhere else 0)
         else:
-            continue
-        del waiting[key]
-    return started
+            return
+
+
+def _one_done(progress: _Progress, done: Finished | None, leases: Leases, held: dict[str, Lease]) -> None:
+    if done is None:
+        return
+    leases.give_back(held.pop(done.step.key))
+    if isinstance(done.error, LeaseLost):
+        progress.again(done.step)  # to be waited for, or done after all
+    else:
+        progress.end(done.step, _outcome(done))
 
 
 def _is_bad(outcome: Outcome | None) -> bool:
@@ -121,18 +199,22 @@ class InlineEngine:
     """Runs each step in this process: for a debugger, and for tests that need no cluster."""
 
     def __init__(self, store: Store, emit: Emit) -> None:
-        self._store = store
+        self.store = store
         self._emit = emit
-        self._queue: deque[Step] = deque()
+        self._next: tuple[Step, Lease] | None = None
         self._workers: dict[str, Any] = {}
 
-    def start(self, step: Step) -> None:
-        self._queue.append(step)
+    def accepts(self, step: Step) -> bool:
+        return self._next is None
 
-    def next(self) -> Finished:
-        step = self._queue.popleft()
+    def start(self, step: Step, lease: Lease) -> None:
+        self._next = (step, lease)
+
+    def next(self, seconds: float | None) -> Finished:
+        assert self._next is not None, "nothing was accepted"
+        (step, lease), self._next = self._next, None
         try:
-            self._run(step)
+            self._run(step, lease)
         except Exception as error:
             return Finished(step, error, traceback.format_exc())
         return Finished(step, None)
@@ -140,8 +222,8 @@ class InlineEngine:
     def close(self) -> None:
         self._workers.clear()
 
-    def _run(self, step: Step) -> None:
-        work = work_of(step, self._store)
+    def _run(self, step: Step, lease: Lease) -> None:
+        work = work_of(step, self.store, lease)
         if step.setup is None:
             run_whole(step.run, work)
             return

@@ -7,6 +7,7 @@ Ray retries work whose process or node died; the store's commit rules make a ste
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from orchestration.errors import ClusterError
 from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
+from orchestration.leases import Lease
 from orchestration.scratch import scratch_folder, told
 from orchestration.store import Store
 from orchestration.work import Work, callable_of, commit_shards, run_whole, work_of
@@ -79,41 +81,42 @@ class RayEngine:
     """
 
     def __init__(self, store: Store, emit: Emit, address: str | None = None) -> None:
-        self._store = store
+        self.store = store
         self._emit = emit
         self._own = not ray.is_initialized()
         if self._own:
             _connect(address)
-        self._queue: deque[tuple[Step, Work]] = deque()
         self._most_tasks = max(2, int(ray.cluster_resources().get("CPU", 1)) + 1)
         self._tasks: dict[ray.ObjectRef, Step] = {}
         self._pools: dict[str, _Pool] = {}
         self._done: deque[Finished] = deque()
         self._said: dict[str, Any] = {}
 
-    def start(self, step: Step) -> None:
+    def accepts(self, step: Step) -> bool:
+        """Few plain steps at a time: each is a process, and light ones reserve no core. Workers never run dry."""
+        if step.setup is None:
+            return len(self._tasks) < self._most_tasks
+        pool = self._pools.get(worker_name(step.run, step.setup))
+        return pool is None or len(pool.pending) < 2 * pool.size
+
+    def start(self, step: Step, lease: Lease) -> None:
         try:
-            work = work_of(step, self._store)
+            work = work_of(step, self.store, lease)
             if step.setup is None:
-                self._queue.append((step, work))
-                self._submit()
+                options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
+                task = ray.remote(run_whole).options(name=step.label, **options)
+                self._tasks[task.remote(step.run, work)] = step
             else:
                 self._start_sharded(step, step.setup, work)
         except Exception as error:  # of this step, and not of those beside it
             self._done.append(Finished(step, error))
 
-    def _submit(self) -> None:
-        """Hand waiting steps to Ray, few at a time: each running task is a process, and light ones reserve no core."""
-        while self._queue and len(self._tasks) < self._most_tasks:
-            step, work = self._queue.popleft()
-            options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
-            task = ray.remote(run_whole).options(name=step.label, **options)
-            self._tasks[task.remote(step.run, work)] = step
-
-    def next(self) -> Finished:
-        while not self._done:
+    def next(self, seconds: float | None) -> Finished | None:
+        deadline = time.monotonic() + seconds if seconds is not None else math.inf
+        while not self._done and time.monotonic() < deadline:
             refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in pool.busy]
-            found, _ = ray.wait(refs, num_returns=1, timeout=_LISTEN_SECONDS)
+            patience = max(0.0, min(_LISTEN_SECONDS, deadline - time.monotonic()))
+            found, _ = ray.wait(refs, num_returns=1, timeout=patience)
             self._listen()
             if not found:
                 continue
@@ -121,15 +124,15 @@ class RayEngine:
             error = _error_of(ready)
             if ready in self._tasks:
                 self._done.append(Finished(self._tasks.pop(ready), error, _detail_of(ready, error)))
-                self._submit()
             else:
                 self._shard_done(ready, error)
-        return self._done.popleft()
+                break  # there may be room for another sharded step, before its workers run dry
+        return self._done.popleft() if self._done else None
 
     def _listen(self) -> None:
         """Pass on what running tasks say of their progress, where it is new."""
         for step in self._tasks.values():
-            said = told(scratch_folder(self._store.root, step.folder))
+            said = told(scratch_folder(self.store.root, step.folder))
             if said is not None and self._said.get(step.key) != said:
                 self._said[step.key] = said
                 self._emit("progress", step, said)

@@ -9,7 +9,7 @@
 
 Any number of writers may fill one artifact at the same time: the first file of a name stays, the others are dropped,
 and checksums are taken from the file that stayed. So a late writer is harmless, and a killed one leaves nothing that is
-ever read.
+ever read. That two do not do the same work is the business of leases (leases.py).
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestration import files
-from orchestration.errors import Damage, DamagedArtifact, StoreError
+from orchestration.errors import Damage, DamagedArtifact, LeaseLost, StoreError
 from orchestration.graph import Step, key_of
+from orchestration.leases import Lease
 
 FORMAT = 1
 _MARKER = "COMMITTED"
@@ -95,11 +96,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Writer:
-    """Fills one artifact. Plain data, so that it travels to workers."""
+    """Fills one artifact. Plain data, so that it travels to workers.
+
+    Attributes:
+        lease: the right to commit, where others may want to fill the same artifact.
+    """
 
     folder: Path
     payload: Mapping[str, Any]
     sources: Mapping[str, str]
+    lease: Lease | None = None
 
     @property
     def committed(self) -> bool:
@@ -162,10 +168,13 @@ class Writer:
     def commit(self, provenance: Mapping[str, Any], shard_count: int | None = None) -> None:
         """List every file in the manifest and write the marker. Losing the race to another writer is not an error.
 
-        Raises StoreError where the shards there are not the first `shard_count` (None: any number, without a gap).
+        Raises StoreError where the shards there are not the first `shard_count` (None: any number, without a gap), and
+        LeaseLost where another has taken the work over and has not committed it yet.
         """
         self._write("provenance.json", files.json_bytes(dict(provenance)))
         self._write("manifest.json", files.json_bytes(self._manifest(shard_count)))
+        if self.lease is not None and not self.lease.kept and not self.committed:
+            raise LeaseLost(f"{self.folder}: another run has taken over")
         self._write(_MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
         for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
@@ -235,8 +244,12 @@ class Store:
         """Every committed artifact, by step and key."""
         return [Artifact(marker.parent) for marker in sorted(self.root.glob(f"*/*/{_MARKER}"))]
 
-    def writer(self, step: Step) -> Writer:
-        return Writer(self.root / step.folder, step.payload, source_digests(step.sources))
+    def holds(self, step: Step) -> bool:
+        """Whether a step's artifact is committed, by its marker alone."""
+        return (self.root / step.folder / _MARKER).is_file()
+
+    def writer(self, step: Step, lease: Lease | None = None) -> Writer:
+        return Writer(self.root / step.folder, step.payload, source_digests(step.sources), lease)
 
 
 def existing_store(root: Path) -> Store:

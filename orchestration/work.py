@@ -10,11 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchestration.graph import Step
+from orchestration.leases import Lease
 from orchestration.scratch import scratch_folder
 from orchestration.store import Artifact, Store, Writer
 
@@ -55,15 +57,15 @@ class ShardWorker(Protocol):
         ...
 
 
-def work_of(step: Step, store: Store) -> Work:
-    """Raises KeyError where an input is not committed: a scheduler's mistake, not a user's."""
+def work_of(step: Step, store: Store, lease: Lease | None = None) -> Work:
+    """What a step's function gets. Raises KeyError for an input not committed: a scheduler's mistake, not a user's."""
     inputs = {}
     for role, source in step.inputs.items():
         artifact = store.find(source)
         if artifact is None:
             raise KeyError(f"{step.label} needs {source.label}, which is not committed")
         inputs[role] = artifact
-    return Work(step.identity, inputs, step.local, store.writer(step), scratch_folder(store.root, step.folder))
+    return Work(step.identity, inputs, step.local, store.writer(step, lease), scratch_folder(store.root, step.folder))
 
 
 def callable_of(reference: str) -> Any:
@@ -98,6 +100,7 @@ def provenance(started: float) -> dict[str, Any]:
     }
 
 
+@cache  # searching the installed packages takes longer than a small step
 def _version_of(package: str) -> str | None:
     try:
         return version(package)

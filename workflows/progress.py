@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Watching = Callable[[Sequence[Planned], Say], AbstractContextManager[Emit]]
-_ENDS = ("ran", "failed", "skipped")
+_ENDS = ("ran", "shared", "failed", "skipped")
 
 
 def watching_on(stream: TextIO) -> Watching:
@@ -68,11 +68,13 @@ def live_display(plan: Sequence[Planned], say: Say, console: Console | None = No
                 bars.update(
                     sharded[step.key], completed=details["done"], description=f"{step.label}: {details['note']}"
                 )
+            elif kind == "waiting":
+                bars.console.print(_line(kind, step, details), markup=False, highlight=False)
             elif kind in _ENDS:
                 bars.advance(steps)
                 if step.key in sharded:
                     bars.remove_task(sharded.pop(step.key))
-                if kind != "ran":
+                if kind in ("failed", "skipped"):
                     bars.console.print(_line(kind, step, details), markup=False, highlight=False)
 
         yield show
@@ -85,6 +87,10 @@ def _line(kind: str, step: Step, details: dict[str, Any]) -> str:
         return f"  {step.label}: {details['done']:,} of {details['of']:,}; {details['note']}"
     if kind == "ran":
         return f"  ran      {step.label}"
+    if kind == "waiting":
+        return f"  waiting  {step.label}: it is being made by {details['holder']}"
+    if kind == "shared":
+        return f"  shared   {step.label}: made by {details['holder']}"
     if kind == "failed":
         return f"  FAILED   {step.label}: {details['error']}"
     if kind == "skipped":
