@@ -31,8 +31,10 @@ def fill(record: RunRecord, uri: str) -> str:
     if wanted is None:
         raise StoreError(f"{record.folder}: no {_WANTED}; run its workflow again, which writes it")
     children = tuple(_tracked(child, record) for child in wanted["children"])
-    run_id = project(uri, wanted["experiment"], _tracked(wanted["parent"], record), children)
-    record.write(_TOLD, {**_place(record, uri), "experiment": wanted["experiment"], "run_id": run_id})
+    parent = _tracked(wanted["parent"], record)
+    run_id = project(uri, wanted["experiment"], parent, children)
+    told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status}
+    record.write(_TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
     return run_id
 
 
@@ -42,6 +44,16 @@ def is_filled(record: RunRecord, uri: str) -> bool:
     if told is None or (database is not None and not database.is_file()):
         return False
     return all(told.get(name) == value for name, value in _place(record, uri).items())
+
+
+def is_finished(record: RunRecord, uri: str) -> bool:
+    """Whether this MLflow was told the end of a run of this very workflow file.
+
+    Then there is nothing to add as long as every step is cached, and the document need not be made to see that.
+    """
+    told = record.read(_TOLD)
+    same = told is not None and (told.get("status"), told.get("workflow")) == ("FINISHED", _workflow(record))
+    return same and is_filled(record, uri)
 
 
 def is_begun(record: RunRecord) -> bool:
@@ -57,6 +69,10 @@ def mlflow_run_id(record: RunRecord) -> str | None:
 
 def _place(record: RunRecord, uri: str) -> dict[str, str]:
     return {"uri": without_credentials(uri), "tracked": files.checksum(record.folder / _WANTED)}
+
+
+def _workflow(record: RunRecord) -> str:
+    return files.checksum(record.folder / "workflow.yaml")
 
 
 def _document(run: TrackedRun) -> dict[str, Any]:

@@ -54,16 +54,7 @@ def run(
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
     started = time.monotonic()
-    from workflows import progress, results, session
-
-    opened = _session(file, store, data_dir, mlflow, executor)
-    done = session.run(opened, _say, progress.watching_on(sys.stderr))
-    seconds = time.monotonic() - started
-    if as_json:
-        print(json.dumps(results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)))
-    else:
-        _show(done, opened.store.root, seconds)
-    _end_if(done.failures)
+    _run(_session(file, store, data_dir, mlflow, executor), started, as_json)
 
 
 @app.command()
@@ -80,24 +71,14 @@ def sweep(
 ) -> None:
     """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
     started = time.monotonic()
-    from workflows import progress, results, session
     from workflows.sweep import Sweep
 
+    if best and as_json:
+        raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
     opened = _session(file, store, data_dir, mlflow, executor)
     if not isinstance(opened.job, Sweep):
         raise ConfigError(f"{file}: holds `workflow: {opened.config.workflow}`; run it with `vocabsem run`")
-    if best and as_json:
-        raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
-    done = session.run(opened, _say, progress.watching_on(sys.stderr))
-    seconds = time.monotonic() - started
-    if as_json:
-        counts = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
-        print(json.dumps({**counts, "configurations": opened.job.records(opened.store), "notes": done.notes}))
-    elif best and not done.failures:
-        print(opened.job.best_yaml(opened.store), end="")
-    else:
-        _show(done, opened.store.root, seconds)
-    _end_if(done.failures)
+    _run(opened, started, as_json, opened.job.best_yaml if best else None)
 
 
 @app.command()
@@ -290,6 +271,25 @@ def _session(
     if executor is not None:
         config = config.model_copy(update={"execution": config.execution.model_copy(update={"executor": executor})})
     return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
+
+
+def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], str] | None = None) -> None:
+    """Run a session and show what it came to: a text, one JSON document, or what `instead` makes of the store."""
+    from workflows import progress, results, session
+    from workflows.sweep import Sweep
+
+    done = session.run(opened, _say, progress.watching_on(sys.stderr))
+    seconds = time.monotonic() - started
+    if as_json:
+        document = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
+        if isinstance(opened.job, Sweep):
+            document |= {"configurations": opened.job.records(opened.store), "notes": done.notes}
+        print(json.dumps(document))
+    elif instead is not None and not done.failures:
+        print(instead(opened.store), end="")
+    else:
+        _show(done, opened.store.root, seconds)
+    _end_if(done.failures)
 
 
 def _must_be_free(host: str, port: int) -> None:

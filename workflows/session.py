@@ -12,7 +12,7 @@ from orchestration.executor import Engine, InlineEngine, Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step
 from orchestration.plan import Planned, make_plan
-from orchestration.projection import fill, is_filled, mlflow_run_id, write_projection
+from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id, write_projection
 from orchestration.runs import RunRecord, open_run
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackingError, default_uri
@@ -100,17 +100,20 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     results = session.job.results(session.store, say)
     record.write("results.json", stored(results))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
-    mlflow_run_id = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
+    counts = _counts(outcomes)
+    if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
+        tracked_as = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
+    else:
+        tracked_as = mlflow_run_id(record)
     delivered = [] if failed else session.job.deliver(session.store, results)
     labels = {planned.step.key: planned.step.label for planned in plan}
-    counts = _counts(outcomes)
     return Report(
         record.run_id,
         counts,
         [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
         results,
         _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
-        mlflow_run_id,
+        tracked_as,
     )
 
 

@@ -54,6 +54,22 @@ def test_it_counts_as_filled_only_for_the_same_mlflow_and_the_same_content(recor
     assert projection.mlflow_run_id(record) == "m2"
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "FINISHED"])
+def test_only_a_run_whose_end_was_told_is_finished_there(record, told, status):
+    projection.write_projection(record, "mine", parent(record, status))
+    assert not projection.is_finished(record, HERE)
+    projection.fill(record, HERE)
+    assert projection.is_finished(record, HERE) == (status == "FINISHED")
+    assert not projection.is_finished(record, "http://127.0.0.1:2")
+
+
+def test_a_workflow_in_other_words_is_told_anew(record, told):
+    projection.write_projection(record, "mine", parent(record))
+    projection.fill(record, HERE)
+    (record.folder / "workflow.yaml").write_text("experiment: another")
+    assert not projection.is_finished(record, HERE)
+
+
 def test_a_lost_database_is_not_a_filled_one(record, told, tmp_path):
     uri = f"sqlite:///{tmp_path / 'gone.db'}"
     projection.write_projection(record, "mine", parent(record))
