@@ -25,6 +25,12 @@ class LeaseLost(Exception):
     """Another driver took over while this writer did not answer: the artifact is that one's to commit."""
 
 
+class Stalled(Exception):
+    """Workers were silent for too long, too often."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Damage:
     """One thing wrong with a committed artifact."""

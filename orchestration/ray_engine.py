@@ -11,19 +11,21 @@ import math
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestration.errors import ClusterError
+from orchestration.errors import ClusterError, Stalled
 from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
 from orchestration.leases import Lease
 from orchestration.scratch import scratch_folder, told
+from orchestration.stalls import Watch
 from orchestration.store import Store
-from orchestration.work import Work, callable_of, commit_shards, run_whole, work_of
+from orchestration.work import Work, callable_of, commit_shards, run_watched, work_of
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
@@ -34,6 +36,9 @@ import ray.exceptions
 _RETRIES = 3  # of work whose process died; an exception in a step is not retried
 _KNOCK_SECONDS = 5.0
 _LISTEN_SECONDS = 5.0  # between looks at what running tasks say of their progress
+_LOOK_SECONDS = 1.0  # between looks at their signs of life
+STALL_SECONDS = 600.0
+_STALLS = 3  # of one task or shard, before it fails
 _OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
 
 
@@ -45,6 +50,7 @@ class _ShardActor:
         self._worker: Any = None
 
     def fill(self, work: Work, shard: int) -> None:
+        work.give_sign(shard)  # now it has begun: loading the worker counts
         if self._worker is None:
             self._worker = callable_of(self._reference)(self._setup)
         self._worker.fill(work, shard)
@@ -77,17 +83,23 @@ class _Pool:
 class RayEngine:
     """Runs steps on a Ray cluster: the one this process is connected to, the one at `address`, or one of its own.
 
+    A worker without a sign of life for `stall_seconds` is ended, and another begins its task or shard anew.
     Raises ClusterError where `address` does not answer.
     """
 
-    def __init__(self, store: Store, emit: Emit, address: str | None = None) -> None:
+    def __init__(
+        self, store: Store, emit: Emit, address: str | None = None, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         self.store = store
         self._emit = emit
         self._own = not ray.is_initialized()
         if self._own:
             _connect(address)
         self._most_tasks = max(2, int(ray.cluster_resources().get("CPU", 1)) + 1)
-        self._tasks: dict[ray.ObjectRef, Step] = {}
+        self._tasks: dict[ray.ObjectRef, tuple[Step, Work]] = {}
+        self._watch = Watch(stall_seconds)
+        self._stalls: Counter[Path] = Counter()
+        self._looked = time.monotonic()
         self._pools: dict[str, _Pool] = {}
         self._done: deque[Finished] = deque()
         self._said: dict[str, Any] = {}
@@ -103,9 +115,7 @@ class RayEngine:
         try:
             work = work_of(step, self.store, lease)
             if step.setup is None:
-                options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
-                task = ray.remote(run_whole).options(name=step.label, **options)
-                self._tasks[task.remote(step.run, work)] = step
+                self._submit(step, work)
             else:
                 self._start_sharded(step, step.setup, work)
         except Exception as error:  # of this step, and not of those beside it
@@ -118,12 +128,17 @@ class RayEngine:
             patience = max(0.0, min(_LISTEN_SECONDS, deadline - time.monotonic()))
             found, _ = ray.wait(refs, num_returns=1, timeout=patience)
             self._listen()
+            if time.monotonic() - self._looked > _LOOK_SECONDS:
+                self._replace_silent()
+                continue  # what is ready will be so again, unless it was replaced
             if not found:
                 continue
             (ready,) = found
             error = _error_of(ready)
+            self._watch.end(ready)
             if ready in self._tasks:
-                self._done.append(Finished(self._tasks.pop(ready), error, _detail_of(ready, error)))
+                step, _ = self._tasks.pop(ready)
+                self._done.append(Finished(step, error, _detail_of(ready, error)))
             else:
                 self._shard_done(ready, error)
                 break  # there may be room for another sharded step, before its workers run dry
@@ -131,11 +146,54 @@ class RayEngine:
 
     def _listen(self) -> None:
         """Pass on what running tasks say of their progress, where it is new."""
-        for step in self._tasks.values():
+        for step, _ in self._tasks.values():
             said = told(scratch_folder(self.store.root, step.folder))
             if said is not None and self._said.get(step.key) != said:
                 self._said[step.key] = said
                 self._emit("progress", step, said)
+
+    def _submit(self, step: Step, work: Work) -> None:
+        options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
+        task = ray.remote(run_watched).options(name=step.label, **options)
+        self._watch.begin(work.sign_file())
+        self._tasks[task.remote(step.run, work)] = (step, work)
+
+    def _replace_silent(self) -> None:
+        """End workers without a sign of life, and begin their work anew; what one still writes later does no harm."""
+        self._looked = time.monotonic()
+        for ref, (step, work) in list(self._tasks.items()):
+            if self._watch.is_silent(ref, work.sign_file()):
+                self._watch.end(ref)
+                ray.cancel(ref, force=True)
+                del self._tasks[ref]
+                if (error := self._stalled(step, work.sign_file())) is None:
+                    self._submit(step, work)
+                else:
+                    self._done.append(Finished(step, error))
+        for name, pool in list(self._pools.items()):
+            for ref, (actor, sharded, shard) in list(pool.busy.items()):
+                if self._watch.is_silent(ref, sharded.work.sign_file(shard)):
+                    self._watch.end(ref)
+                    ray.kill(actor)
+                    del pool.busy[ref]
+                    pool.idle.append(pool.make())
+                    error = self._stalled(sharded.step, sharded.work.sign_file(shard))
+                    if error is None and sharded.error is None:
+                        pool.pending.appendleft((sharded, shard))
+                    else:
+                        self._count(pool, sharded, error, "")
+                    self._feed(name, pool)
+
+    def _stalled(self, step: Step, file: Path) -> Stalled | None:
+        """Say that a worker is replaced; the error where that was done often enough."""
+        self._stalls[file] += 1
+        self._emit("stalled", step, {"seconds": self._watch.seconds, "times": self._stalls[file]})
+        if self._stalls[file] < _STALLS:
+            return None
+        return Stalled(
+            f"its worker gave no sign of life for {self._watch.seconds:g} s, {_STALLS} times in turn; look at the "
+            "cluster's nodes with `ray status`, or raise execution.stall_seconds"
+        )
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -158,15 +216,20 @@ class RayEngine:
         pool.pending.extend((sharded, shard) for shard in missing)
         while len(pool.busy) + len(pool.idle) < min(pool.size, len(pool.busy) + len(missing)):
             pool.idle.append(pool.make())
-        _feed(pool)
+        self._feed(name, pool)
 
     def _shard_done(self, ready: ray.ObjectRef, error: BaseException | None) -> None:
         name, pool = next((name, pool) for name, pool in self._pools.items() if ready in pool.busy)
         actor, sharded, _ = pool.busy.pop(ready)
         pool.idle.append(pool.make() if _has_died(error) else actor)
+        self._count(pool, sharded, error, _detail_of(ready, error))
+        self._feed(name, pool)
+
+    def _count(self, pool: _Pool, sharded: _Sharded, error: BaseException | None, detail: str) -> None:
+        """One shard less; the first error takes the waiting ones of its step along."""
         sharded.open -= 1
         if error is not None and sharded.error is None:
-            sharded.error, sharded.detail = error, _detail_of(ready, error)
+            sharded.error, sharded.detail = error, detail
             dropped = [item for item in pool.pending if item[0] is sharded]
             sharded.open -= len(dropped)
             pool.pending = deque(item for item in pool.pending if item[0] is not sharded)
@@ -174,7 +237,16 @@ class RayEngine:
             self._emit("shard", sharded.step, {"done": sharded.count - sharded.open, "of": sharded.count})
         if not sharded.open:
             self._close_sharded(sharded)
-        _feed(pool)
+
+    def _feed(self, name: str, pool: _Pool) -> None:
+        """Give shards to idle actors; end those for whom none is left: one not placed yet may wait for their cores."""
+        while pool.idle and pool.pending:
+            actor = pool.idle.pop()
+            sharded, shard = pool.pending.popleft()
+            self._watch.begin(sharded.work.sign_file(shard))
+            pool.busy[actor.fill.remote(sharded.work, shard)] = (actor, sharded, shard)
+        while pool.idle:
+            ray.kill(pool.idle.pop())
         if not pool.busy:
             self._pools.pop(name)
 
@@ -240,16 +312,6 @@ def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[i
         raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many. Ask for fewer.")
     by_cpu = sum(int(node.get("CPU", 1) / cpus) for node in able) if cpus else wanted
     return min(wanted, by_cpu, by_gpu or wanted), {"num_cpus": cpus, "num_gpus": gpus}
-
-
-def _feed(pool: _Pool) -> None:
-    """Give shards to idle actors; end those for whom none is left: one not placed yet may wait for their cores."""
-    while pool.idle and pool.pending:
-        actor = pool.idle.pop()
-        sharded, shard = pool.pending.popleft()
-        pool.busy[actor.fill.remote(sharded.work, shard)] = (actor, sharded, shard)
-    while pool.idle:
-        ray.kill(pool.idle.pop())
 
 
 def _end(pool: _Pool) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from orchestration.graph import Step
 from orchestration.leases import Lease
 from orchestration.scratch import scratch_folder
+from orchestration.stalls import give_sign, pulse
 from orchestration.store import Artifact, Store, Writer
 
 _RECORDED_PACKAGES = ("vocabsem", "torch", "transformers", "ray", "pyarrow", "numpy", "scikit-learn", "tokenizers")
@@ -41,6 +42,14 @@ class Work:
     out: Writer
     scratch: Path
 
+    def sign_file(self, shard: int | None = None) -> Path:
+        """Where the worker at a shard, or at the whole of a plain step, leaves its signs of life."""
+        return self.scratch / "signs" / ("step" if shard is None else str(shard))
+
+    def give_sign(self, shard: int) -> None:
+        """Say that a batch of a shard is done: a worker that does not for execution.stall_seconds is replaced."""
+        give_sign(self.sign_file(shard))
+
 
 class ShardWorker(Protocol):
     """A step's worker class: loads once what `setup` names, then fills shards."""
@@ -53,7 +62,7 @@ class ShardWorker(Protocol):
         ...
 
     def fill(self, work: Work, shard: int) -> None:
-        """Write one shard with `work.out.write_shard`."""
+        """Write one shard with `work.out.write_shard`; a long one calls `work.give_sign(shard)` on its way."""
         ...
 
 
@@ -83,9 +92,16 @@ def run_whole(reference: str, work: Work) -> None:
     shutil.rmtree(work.scratch, ignore_errors=True)
 
 
+def run_watched(reference: str, work: Work) -> None:
+    """`run_whole` in a process of its own, which a driver watches."""
+    with pulse(work.sign_file()):
+        run_whole(reference, work)
+
+
 def commit_shards(work: Work, started: float, count: int) -> None:
     """Commit an artifact whose shards are all there; what workers measured of them joins the provenance."""
     work.out.commit({**provenance(started), **work.out.measured_in_all()}, count)
+    shutil.rmtree(work.scratch, ignore_errors=True)
 
 
 def provenance(started: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ input of the output matrix: after the final norm, where the semantic basis lives
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,12 +55,14 @@ class Encoder:
         prompts: Sequence[Sequence[int]],
         batch_tokens: int = BATCH_TOKENS,
         positions: Sequence[int] | None = None,
+        after_batch: Callable[[], None] = lambda: None,
     ) -> dict[str, Float[Tensor, "n d"]]:
         """States of the prompts in their order: [n, d] a layer, in the model's dtype, on the CPU.
 
         Args:
             positions: the token of each prompt whose state is kept; None: the last. An encoder-decoder's state is that
                 of the decoder's first position, whatever is given.
+            after_batch: called after each, to show that work goes on.
 
         Batches hold prompts of like length, padded on the right. A causal model needs no mask: padding cannot reach
         the tokens before it.
@@ -82,6 +84,7 @@ class Encoder:
             for layer, states in self._states([prompts[i] for i in batch], [places[i] for i in batch]).items():
                 found[layer].append(states.cpu())
             order.extend(batch)
+            after_batch()
         back = torch.tensor(order).argsort()
         return {layer: torch.cat(states)[back] for layer, states in found.items()}
 

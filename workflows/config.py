@@ -136,6 +136,9 @@ class Execution(Strict):
     address: str | None = Field(
         None, description="host:port of a running Ray cluster; none: one of its own on this machine"
     )
+    stall_seconds: float = Field(
+        600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
+    )
     encoders: int | None = Field(None, ge=1, description="processes that hold the model; none: one a GPU, or one")
     gpus_per_encoder: float | None = Field(
         None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"

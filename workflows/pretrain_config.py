@@ -74,6 +74,9 @@ class TrainingExecution(Strict):
     address: str | None = Field(
         None, description="host:port of a running Ray cluster; none: one of its own on this machine"
     )
+    stall_seconds: float = Field(
+        600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
+    )
     workers: int = Field(1, ge=1, description="processes that share each batch")
     cores: float | None = Field(None, gt=0, description="processor cores of each worker; none: all, divided by workers")
     gpus: float | None = Field(None, ge=0, description="GPUs of each worker; none: one where there are any")

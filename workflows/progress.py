@@ -68,7 +68,7 @@ def live_display(plan: Sequence[Planned], say: Say, console: Console | None = No
                 bars.update(
                     sharded[step.key], completed=details["done"], description=f"{step.label}: {details['note']}"
                 )
-            elif kind == "waiting":
+            elif kind in ("waiting", "stalled"):
                 bars.console.print(_line(kind, step, details), markup=False, highlight=False)
             elif kind in _ENDS:
                 bars.advance(steps)
@@ -89,6 +89,8 @@ def _line(kind: str, step: Step, details: dict[str, Any]) -> str:
         return f"  ran      {step.label}"
     if kind == "waiting":
         return f"  waiting  {step.label}: it is being made by {details['holder']}"
+    if kind == "stalled":
+        return f"  stalled  {step.label}: no sign of life for {details['seconds']:g} s; another worker begins anew"
     if kind == "shared":
         return f"  shared   {step.label}: made by {details['holder']}"
     if kind == "failed":

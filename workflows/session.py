@@ -129,7 +129,7 @@ def _engine(session: Session, emit: Any) -> Engine:
         return InlineEngine(session.store, emit)
     from orchestration.ray_engine import RayEngine  # imports Ray: only when there is work
 
-    return RayEngine(session.store, emit, execution.address)
+    return RayEngine(session.store, emit, execution.address, execution.stall_seconds)
 
 
 def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:

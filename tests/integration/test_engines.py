@@ -161,3 +161,34 @@ def test_a_pool_is_as_large_as_the_nodes_allow(asked, nodes, expected):
 def test_a_worker_that_fits_no_node_is_refused_with_the_numbers():
     with pytest.raises(ClusterError, match="asks for 1 GPUs; the largest node has 0"):
         pool_size(Resources(None, 1.0, None), [{"CPU": 8}])
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_a_frozen_worker_is_replaced_and_the_bytes_are_the_same(sharded, tmp_path):
+    store, events, frozen = open_store(tmp_path / "store"), [], tmp_path / "frozen"
+    kill_at = {"shard": 0 if not sharded else 2, "moment": "before", "once": str(frozen), "signal": "SIGSTOP"}
+    target = squares(4, workers=1, kill_at=kill_at) if sharded else number(5, kill_at=kill_at)
+    emit = lambda *event: events.append(event)  # noqa: E731
+    outcomes = run_plan(make_plan([target], store), lambda: RayEngine(store, emit, stall_seconds=6.0), lambda *_: None)
+    assert frozen.exists()
+    assert outcomes[target.key].state == "ran"
+    assert [step.label for kind, step, _ in events if kind == "stalled"] == [target.label]
+    other = open_store(tmp_path / "other")
+    run_plan(make_plan([target], other), lambda: InlineEngine(other, lambda *_: None), lambda *_: None)
+    for path in (other.root / target.folder).glob("*.arrow"):
+        assert (store.root / target.folder / path.name).read_bytes() == path.read_bytes()
+    assert not list(store.root.glob("scratch/*/*"))
+
+
+def test_a_step_whose_workers_always_freeze_fails_alone_and_says_so(tmp_path):
+    store = open_store(tmp_path / "store")
+    never = {"shard": 1, "moment": "before", "once": str(tmp_path / "never" / "made"), "signal": "SIGSTOP"}
+    target = squares(2, workers=1, kill_at=never)
+    outcomes = run_plan(
+        make_plan([target, number(3)], store),
+        lambda: RayEngine(store, lambda *_: None, stall_seconds=3.0),
+        lambda *_: None,
+    )
+    assert outcomes[number(3).key].state == "ran"
+    assert (outcomes[target.key].state, outcomes[target.key].exit_code) == ("failed", 1)
+    assert "gave no sign of life for 3 s, 3 times in turn" in outcomes[target.key].error

@@ -175,7 +175,7 @@ class EncodeWorker:
         prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], closing=ends)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
         with measured() as took:
-            states = self._encoder.encode(ids, work.local["batch_tokens"], positions)
+            states = self._encoder.encode(ids, work.local["batch_tokens"], positions, lambda: work.give_sign(shard))
         columns = {
             "row_hash": column_array(texts, "row_hash"),
             "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),

@@ -1,0 +1,78 @@
+"""Signs of life: a worker leaves them in its step's scratch folder, and the driver counts how long there was none.
+
+A file changes while the worker goes on; the driver watches its bytes against a clock of its own, so no two hosts'
+clocks are compared, and a frozen node need not answer for its worker to be replaced. A worker of sharded work gives a
+sign with every batch. A plain step may think for hours without a word, so a thread beside it gives the sign: what is
+found out is a process that is frozen or out of reach, never a slow function, nor one that waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PULSE_SECONDS = 2.0  # between signs of a plain step's thread
+_PAUSE_SECONDS = 0.5  # between signs of one shard: batches may be short
+_given: dict[Path, float] = {}  # by this process: when last
+
+
+def give_sign(file: Path) -> None:
+    """Say that work goes on. Costs next to nothing when called often."""
+    now = time.monotonic()
+    if now - _given.get(file, -_PAUSE_SECONDS) < _PAUSE_SECONDS:
+        return
+    first = file not in _given
+    _given[file] = now
+    with suppress(OSError):  # a full disk is for the shard's own write to tell
+        if first:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{os.getpid()} {now}\n", encoding="ascii")
+
+
+@contextmanager
+def pulse(file: Path) -> Iterator[None]:
+    """Give a sign every PULSE_SECONDS while the body runs."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(PULSE_SECONDS):
+            give_sign(file)
+
+    give_sign(file)
+    thread = threading.Thread(target=beat, name="pulse", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _given.pop(file, None)
+
+
+class Watch:
+    """Which of the workers that have begun were silent for `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._seen: dict[Hashable, tuple[bytes, float]] = {}
+
+    def begin(self, file: Path) -> None:
+        """Forget the signs of an earlier worker at the same work. One that waits for its place is not silent."""
+        file.unlink(missing_ok=True)
+
+    def is_silent(self, worker: Hashable, file: Path) -> bool:
+        try:
+            found = file.read_bytes()
+        except OSError:  # has not begun, or cannot be seen now
+            return False
+        seen, since = self._seen.get(worker, (b"", 0.0))
+        if found != seen:
+            self._seen[worker] = (found, since := time.monotonic())
+        return time.monotonic() - since > self.seconds
+
+    def end(self, worker: Hashable) -> None:
+        self._seen.pop(worker, None)
