@@ -1,7 +1,8 @@
 """Prompts to hidden states, without computing logits nobody asked for.
 
 Layers: `layer_00` is the input of the first block, `layer_k` the output of block k before any final norm, `head` the
-input of the output matrix: after the final norm, where the semantic basis lives.
+input of the output matrix: after the final norm, where the semantic basis lives. A name that ends in `:mean` is the
+layer's mean over the prompt's tokens, in place of its state where the label would be predicted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
 
 BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
+MEAN = ":mean"  # at the end of a layer's name
 _CHECKED_PROMPTS = 2
 _TOLERANCE = {
     torch.float64: 1e-9,
@@ -33,7 +35,7 @@ class Encoder:
 
     Args:
         model: a transformers language model with its head, in evaluation mode.
-        layers: layer names; `head` alone costs least.
+        layers: layer names, each with `:mean` or without; `head` alone costs least.
 
     Raises InputError for an unknown layer, and on the first prompts where the logits rebuilt from the captured states
     differ from the model's own: then the capture is wrong for this architecture and no state can be trusted.
@@ -45,9 +47,13 @@ class Encoder:
         self._kind = kind_of(model.config)
         self._checked = False
         for layer in layers:
-            if layer != "head" and layer not in (names := layer_names(model)):
+            if base_of(layer) != "head" and base_of(layer) not in (names := layer_names(model)):
                 there = f"{names[0]} to {names[-2]}, and head" if len(names) > 1 else "head alone"
                 raise InputError(f"{type(model).__name__} has no layer {layer!r}; it has {there}")
+            if layer != base_of(layer) and self._kind == "seq2seq":
+                raise InputError(
+                    f"layer {layer!r}: the decoder has one position, so there is no mean; take {base_of(layer)!r}"
+                )
 
     @torch.inference_mode()
     def encode(
@@ -90,7 +96,8 @@ class Encoder:
 
     def _states(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> dict[str, Tensor]:
         kept = torch.tensor([0] * len(prompts) if self._kind == "seq2seq" else places, device=self._model.device)
-        with _captured(self._model, self._layers, kept) as states:
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._model.device)
+        with _captured(self._model, self._layers, kept, lengths) as states:
             self._model(**self._arguments(prompts), use_cache=False)
         return states
 
@@ -138,14 +145,24 @@ def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[
     return ids.to(device), mask.to(device)
 
 
+def base_of(layer: str) -> str:
+    """The layer a name is about, without `:mean`."""
+    return layer.removesuffix(MEAN)
+
+
 @contextmanager
-def _captured(model: Any, layers: Sequence[str], last: Int[Tensor, " n"]) -> Iterator[dict[str, Tensor]]:
-    """Within it, a forward pass leaves the states at `last` in the dictionary, and computes no logits."""
+def _captured(
+    model: Any, layers: Sequence[str], last: Int[Tensor, " n"], lengths: Int[Tensor, " n"]
+) -> Iterator[dict[str, Tensor]]:
+    """Within it, a forward pass leaves states at `last`, or means, in the dictionary, and computes no logits."""
     states: dict[str, Tensor] = {}
     rows = torch.arange(len(last), device=last.device)
 
     def keep(layer: str, hidden: Tensor) -> None:
-        states[layer] = hidden[rows, last]  # indexing copies, so the batch's memory is not held
+        if layer in layers:
+            states[layer] = hidden[rows, last]  # indexing copies, so the batch's memory is not held
+        if f"{layer}{MEAN}" in layers:
+            states[f"{layer}{MEAN}"] = _means(hidden, lengths)
 
     def at_head(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         keep("head", args[0])
@@ -155,7 +172,7 @@ def _captured(model: Any, layers: Sequence[str], last: Int[Tensor, " n"]) -> Ite
         keep("layer_00", args[0] if args else kwargs["hidden_states"])
 
     handles = [model.get_output_embeddings().register_forward_pre_hook(at_head)]
-    for layer in layers:
+    for layer in dict.fromkeys(map(base_of, layers)):
         if layer == "layer_00":
             handles.append(blocks(model)[0].register_forward_pre_hook(at_first_block, with_kwargs=True))
         elif layer != "head":
@@ -169,5 +186,12 @@ def _captured(model: Any, layers: Sequence[str], last: Int[Tensor, " n"]) -> Ite
     finally:
         for handle in handles:
             handle.remove()
-    if "head" not in layers:
-        states.pop("head", None)
+
+
+def _means(hidden: Float[Tensor, "n t d"], lengths: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+    """Means over each prompt's own tokens, without the padding; summed in float32 at least."""
+    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths.unsqueeze(1)
+    summed = torch.where(real.unsqueeze(-1), hidden, 0).sum(
+        dim=1, dtype=torch.promote_types(hidden.dtype, torch.float32)
+    )
+    return (summed / lengths.unsqueeze(1)).to(hidden.dtype)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from workflows.layers import must_be_stored
+
 
 class Strict(BaseModel):
     """Frozen; an unknown field is an error."""
@@ -121,7 +123,10 @@ class Encoding(Strict):
     """How prompts become states. All fields are part of the states' identity."""
 
     layers: tuple[str, ...] = Field(
-        ("head",), min_length=1, description="stored layers: head, layer_00 (input of block 1), layer_01, ..."
+        ("head",),
+        min_length=1,
+        description="stored layers: head, layer_00 (input of block 1), layer_01, ..., or all; with :mean at the end "
+        "(head:mean, all:mean), their means over the prompt's tokens",
     )
     max_tokens: int | None = Field(None, ge=8, description="prompt length limit in tokens; none: the model's window")
     store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
@@ -146,6 +151,12 @@ class Execution(Strict):
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
 
 
+READS = (
+    "the stored layer it reads; of several, or of `all`, their states side by side, of which calibration moves the "
+    "first (of `all` the head)"
+)
+
+
 class MethodConfig(Strict):
     """A method with settings of your own."""
 
@@ -155,7 +166,7 @@ class MethodConfig(Strict):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="its name in results; needed when a method stands twice; none: the method's, or the file's",
     )
-    layer: str = Field("head", description="the stored layer it reads")
+    layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )
@@ -218,9 +229,8 @@ class CompareConfig(Strict):
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
         for method in self.methods:
-            if method.layer not in self.encoding.layers:
-                raise ValueError(
-                    f"method {method.label!r} reads layer {method.layer!r}, which is not stored; add it to "
-                    f"encoding.layers {list(self.encoding.layers)}"
-                )
+            try:
+                must_be_stored(method.layer, self.encoding.layers)
+            except ValueError as error:
+                raise ValueError(f"method {method.label!r} reads {error}") from error
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class Materials:
 
     Attributes:
         inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis.
-        layer: the stored layer to read.
+        layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths.
         labels: label names in class order.
         train_size: rows a class (validation included) or "full".
         seed: of the subsample.
@@ -35,7 +35,7 @@ class Materials:
     """
 
     inputs: Mapping[str, Artifact]
-    layer: str
+    layer: str | Sequence[str]
     labels: list[str]
     train_size: int | Literal["full"]
     seed: int
@@ -74,8 +74,8 @@ class Materials:
                     "Add rows, or take the label out of the task's `words`."
                 )
         classes = torch.from_numpy(labels.astype(np.int64))
-        tables = [column_array(table, self.layer) for table in read_tables(self.inputs["train"])]
-        first, second = (Labelled(StoredRows(tables, part), classes[part]) for part in (kept, held))
+        columns = [[column_array(table, name) for name in self.layers] for table in read_tables(self.inputs["train"])]
+        first, second = (Labelled(StoredRows(columns, part), classes[part]) for part in (kept, held))
         return first, second
 
     @cached_property
@@ -91,7 +91,12 @@ class Materials:
         read = {"train": ("train", "validation"), "head": ("label_head",), "basis": ("class_basis",)}
         for name in (name for role, names in read.items() if role in self.inputs for name in names):
             getattr(self, name)
-        return read_states(self.inputs["test"], self.layer)
+        return torch.cat([read_states(self.inputs["test"], name) for name in self.layers], dim=1)
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The names of what is read."""
+        return [self.layer] if isinstance(self.layer, str) else self.layer
 
     @cached_property
     def tokens(self) -> list[list[int]]:
@@ -139,17 +144,18 @@ class Materials:
 
 
 class StoredRows:
-    """Some rows of a column of mapped files, [n, d]; asked for by number, they come as float32.
+    """Some rows of columns of mapped files, [n, d]; asked for by number, they come as float32, columns side by side.
 
     The files' pages are shared by all processes of a machine that read them.
     """
 
     dtype = torch.float32
 
-    def __init__(self, parts: list[np.ndarray], rows: np.ndarray) -> None:
-        self._parts, self._starts = parts, np.cumsum([0] + [len(part) for part in parts])
+    def __init__(self, parts: list[list[np.ndarray]], rows: np.ndarray) -> None:
+        """`parts` holds for each file its columns, [rows, width] each."""
+        self._parts, self._starts = parts, np.cumsum([0] + [len(columns[0]) for columns in parts])
         self._rows = rows
-        self.shape = (len(rows), parts[0].shape[1])
+        self.shape = (len(rows), sum(column.shape[1] for column in parts[0]))
 
     def __getitem__(self, rows: Tensor, /) -> Tensor:
         """Rows by number, in any shape: [*rows, d]."""
@@ -157,8 +163,10 @@ class StoredRows:
         places = np.searchsorted(self._starts, wanted, side="right") - 1
         found = np.empty((len(wanted), self.shape[1]), dtype=np.float32)
         for place in np.unique(places):
-            mine = places == place
-            found[mine] = self._parts[place][wanted[mine] - self._starts[place]]
+            mine, end = places == place, 0
+            for column in self._parts[place]:
+                start, end = end, end + column.shape[1]
+                found[mine, start:end] = column[wanted[mine] - self._starts[place]]
         return torch.from_numpy(found).unflatten(0, rows.shape)
 
 

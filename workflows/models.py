@@ -13,6 +13,7 @@ from workflows.catalog import ModelEntry
 from workflows.config import Encoding
 from workflows.errors import ConfigError
 from workflows.hub import hub_model
+from workflows.layers import unknown_layers
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".bin")
 _NO_LIMIT = 10**9  # tokenizers without a limit state a huge number
@@ -54,8 +55,7 @@ def check_encoding(name: str, layers: list[str], window: int | None, encoding: E
     known = f"{layers[0]} to {layers[-2]}, and head" if len(layers) > 1 else "head alone"
     problems = [
         f"encoding.layers: {name} has no layer {layer!r}; it has {known}"
-        for layer in encoding.layers
-        if layer not in layers
+        for layer in unknown_layers(encoding.layers, layers)
     ]
     if window is None and encoding.max_tokens is None:
         problems.append(f"{name}: neither configuration nor tokenizer states a window; set encoding.max_tokens")

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from workflows.config import Encoding, Execution, Limit, Strict, checked_train_size
+from workflows.config import READS, Encoding, Execution, Limit, Strict, checked_train_size
+from workflows.layers import must_be_stored
 from workflows.space import Domain
 
 
@@ -63,7 +64,7 @@ class SweepConfig(Strict):
     model: str = Field(description="catalog name, folder, model YAML file, or Hugging Face id (id@revision)")
     task: str = Field(description="catalog name or task YAML file")
     method: str = Field(description="name of the method")
-    layer: str = Field("head", description="the stored layer it reads")
+    layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )
@@ -85,8 +86,5 @@ class SweepConfig(Strict):
 
     @model_validator(mode="after")
     def _the_layer_is_stored(self) -> SweepConfig:
-        if self.layer not in self.encoding.layers:
-            raise ValueError(
-                f"layer {self.layer!r} is not stored; add it to encoding.layers {list(self.encoding.layers)}"
-            )
+        must_be_stored(self.layer, self.encoding.layers)
         return self

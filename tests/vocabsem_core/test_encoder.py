@@ -53,6 +53,26 @@ def test_states_of_every_layer_equal_a_plain_forward(name: str) -> None:
     torch.testing.assert_close(head_of(model).logits(states["head"]), logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_means_are_over_each_prompts_own_tokens(name: str) -> None:
+    model, prompts, layers = tiny.ALL[name](), tiny.prompts(*LENGTHS), ["layer_01:mean", "head:mean", "head"]
+    states = Encoder(model, layers).encode(prompts, batch_tokens=24)
+    assert list(states) == layers
+    with torch.no_grad():
+        hidden = [
+            model(input_ids=torch.tensor([p]), output_hidden_states=True, return_dict=True).hidden_states
+            for p in prompts
+        ]
+    for layer, place in (("layer_01:mean", 1), ("head:mean", -1)):
+        expected = torch.stack([of_layers[place][0].mean(dim=0) for of_layers in hidden])
+        torch.testing.assert_close(states[layer], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_decoder_has_no_means() -> None:
+    with pytest.raises(InputError, match="one position, so there is no mean; take 'head'"):
+        Encoder(tiny.t5(), ["head:mean"])
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 7, 22, 64, 2048])
 def test_states_do_not_depend_on_the_batch_size(batch_tokens: int) -> None:
     model, prompts = tiny.gpt2(), tiny.prompts(*LENGTHS)

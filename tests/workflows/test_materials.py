@@ -32,22 +32,26 @@ def parts(*sizes: int, dtype: type = np.float16) -> list[np.ndarray]:
 @examples(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=5).filter(sum),
+    columns=st.integers(1, 3),
     data=st.data(),
     dtype=st.sampled_from([np.float16, np.float32]),
 )
-def test_stored_rows_are_those_of_the_files_in_one_piece(sizes: list[int], data: st.DataObject, dtype: type) -> None:
-    files = parts(*sizes, dtype=dtype)
+def test_stored_rows_are_those_of_the_files_in_one_piece(
+    sizes: list[int], columns: int, data: st.DataObject, dtype: type
+) -> None:
+    files = [[part + column for column in range(columns)] for part in parts(*sizes, dtype=dtype)]
     numbers = st.integers(0, sum(sizes) - 1)
     chosen = np.array(data.draw(st.lists(numbers, min_size=1, max_size=12)))
     stored = StoredRows(files, chosen)
     wanted = torch.tensor(data.draw(st.lists(st.integers(0, len(chosen) - 1), max_size=12)), dtype=torch.int64)
-    expected = torch.from_numpy(np.concatenate(files)[chosen].astype(np.float32))
-    assert stored.shape == (len(chosen), WIDTH)
+    whole = np.concatenate([np.concatenate(of_file, axis=1) for of_file in files])
+    expected = torch.from_numpy(whole[chosen].astype(np.float32))
+    assert stored.shape == (len(chosen), WIDTH * columns)
     assert torch.equal(stored[wanted], expected[wanted])
 
 
 def test_stored_rows_come_in_any_shape_as_float32() -> None:
-    stored = StoredRows(parts(4, 0, 3), np.array([6, 0, 5, 3]))
+    stored = StoredRows([[part] for part in parts(4, 0, 3)], np.array([6, 0, 5, 3]))
     found = stored[torch.tensor([[0, 1, 1], [3, 2, 0]])]
     assert (found.shape, found.dtype) == ((2, 3, WIDTH), torch.float32)
     assert found[..., 0].tolist() == [[6, 0, 0], [3, 5, 6]]
@@ -59,7 +63,7 @@ def test_stored_rows_do_not_change_the_files_and_are_not_theirs() -> None:
     files = parts(3, 2, dtype=np.float32)
     for file in files:
         file.flags.writeable = False  # as mapped files are
-    stored = StoredRows(files, np.arange(5))
+    stored = StoredRows([[file] for file in files], np.arange(5))
     stored[torch.arange(5)].zero_()
     assert stored[torch.arange(5)][:, 0].tolist() == [0, 1, 2, 3, 4]
 

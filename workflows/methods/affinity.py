@@ -26,6 +26,7 @@ class Affinity(Method):
 
     name = "affinity"
     needs: ClassVar = frozenset({"basis"})
+    several_layers = False  # states are compared with the head\'s space
     Settings = AffinitySettings
     sources = ("vocabsem_core.affinity",)
 

@@ -41,6 +41,7 @@ class Method(ABC):
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.
         space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
+        several_layers: whether the states it is given may be those of several layers side by side.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
         sources: modules whose source is watched for drift.
         source_file, source_digest: of a user's own method, its file and that file's digest, which joins every key.
@@ -52,6 +53,7 @@ class Method(ABC):
     seeded: ClassVar[bool] = False
     Settings: ClassVar[type[Strict]] = Strict
     space: ClassVar[Mapping[str, Domain]] = {}
+    several_layers: ClassVar[bool] = True
     has_epochs: ClassVar[bool] = False
     sources: ClassVar[tuple[str, ...]] = ()
     source_file: str | None = None

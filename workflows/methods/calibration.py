@@ -66,6 +66,7 @@ class Calibration(Method):
     name = "calibration"
     version = 2  # 2: each use of a seed has a random stream of its own, so that fits side by side do not mix
     needs: ClassVar = frozenset({"train", "basis", "head"})
+    several_layers = False
     seeded = True
     has_epochs = True
     Settings: ClassVar[type[Strict]] = ResidualSettings
@@ -157,6 +158,7 @@ class PaperCalibration(Calibration):
     name = "calibration-paper"
     Settings = PaperSettings
     needs: ClassVar = frozenset({"train", "basis"})
+    several_layers = False
     space: ClassVar = {
         "learning_rate": Domain(log_uniform=(1e-4, 1e-2)),
         "weight_decay": Domain(log_uniform=(1e-4, 1e-1)),

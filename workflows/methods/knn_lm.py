@@ -33,6 +33,7 @@ class KnnLm(Method):
 
     name = "knn-lm"
     needs: ClassVar = frozenset({"train", "head"})
+    several_layers = False  # states are compared with the head\'s space
     Settings = KnnLmSettings
     space: ClassVar = {
         "k": Domain(choice=(4, 16, 64, 256, 1024)),

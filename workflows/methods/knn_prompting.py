@@ -29,6 +29,7 @@ class KnnPrompting(Method):
 
     name = "knn-prompting"
     needs: ClassVar = frozenset({"train", "head"})
+    several_layers = False  # states are compared with the head\'s space
     Settings = KnnPromptingSettings
     space: ClassVar = {"k": Domain(choice=(1, 2, 3, 5, 9, 17, 33, 65))}
     sources = ("vocabsem_core.knn_prompting", "vocabsem_core.retrieval", "vocabsem_core.heads")

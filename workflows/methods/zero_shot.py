@@ -17,6 +17,7 @@ class ZeroShot(Method):
 
     name = "zero-shot"
     needs: ClassVar = frozenset({"head"})
+    several_layers = False  # states are compared with the head\'s space
     sources = ("vocabsem_core.heads",)
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from orchestration.graph import Step
 from orchestration.work import Work
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
+from workflows.layers import ALL, layers_read
 from workflows.measures import measured
 from workflows.methods import method_named
 from workflows.methods.base import Method, must_be_scores, must_be_tensors
@@ -24,12 +25,14 @@ Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbaliz
 
 
 def fixed_settings(config: MethodConfig) -> dict[str, Any]:
-    """The user's settings, checked. Raises ConfigError naming the method, the setting and what was expected."""
+    """The user's settings, checked. Raises ConfigError naming method, setting or layer, and what was expected."""
     from pydantic import ValidationError
 
     from workflows.errors import nearest
 
     method = method_named(config.method)
+    if not method.several_layers and (config.layer == ALL or not isinstance(config.layer, str)):
+        raise ConfigError(f"method {method.name!r} reads one layer, for it compares states with what the head holds")
     try:
         checked = method.Settings.model_validate(config.settings)
     except ValidationError as error:
@@ -59,7 +62,7 @@ def search_step(
         version=2,
         run="workflows.steps.methods:fill_search",
         identity={
-            **method_identity(method, config, task, seed),
+            **method_identity(method, config, materials, task, seed),
             "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
             "metric": task["metric"],
         },
@@ -96,7 +99,10 @@ def fit_step(
         label=f"fit {where} seed {seed}",
         version=1,
         run="workflows.steps.methods:fill_fit",
-        identity={**method_identity(method, config, task, seed), "settings": _whole(method, fixed_settings(config))},
+        identity={
+            **method_identity(method, config, materials, task, seed),
+            "settings": _whole(method, fixed_settings(config)),
+        },
         inputs={**inputs_of(method, materials, with_test=True), **({"search": search} if search else {})},
         local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
@@ -189,12 +195,15 @@ def _softmax(scores: Any) -> Any:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def method_identity(method: Method, config: MethodConfig, task: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def method_identity(
+    method: Method, config: MethodConfig, materials: Inputs, task: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
     """What a method reads of the task: one without training does not depend on the training size."""
     trained = {"train_size": task["train_size"]} if "train" in method.needs else {}
     read = {"labels": task["labels"], **trained}
+    layer = layers_read(config.layer, materials["test"].identity["layers"])
     own = {"source": method.source_digest} if method.source_digest is not None else {}
-    return {"method": method.name, "method_version": method.version, **own, "layer": config.layer, **read, "seed": seed}
+    return {"method": method.name, "method_version": method.version, **own, "layer": layer, **read, "seed": seed}
 
 
 def method_local(method: Method) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
+from workflows.layers import stored_layers
 from workflows.measures import measured
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
@@ -109,6 +110,7 @@ def fill_basis(work: Work) -> dict[str, float]:
 
 def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
     """A split's hidden states."""
+    layers = stored_layers(encoding.layers, model.layers)
     return Step(
         name="encode",
         label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
@@ -122,7 +124,7 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
             "dtype": model.dtype,
             "four_bit": model.four_bit,
             "store_dtype": encoding.store_dtype,
-            "layers": list(encoding.layers),
+            "layers": layers,
             "position": {"causal": "last", "masked": "mask", "seq2seq": "decoder first"}[model.kind],
         },
         inputs={"texts": texts},
@@ -132,7 +134,7 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
             "folder": str(model.folder),
             "dtype": model.dtype,
             "four_bit": model.four_bit,
-            "layers": list(encoding.layers),
+            "layers": layers,
         },
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
         sources=("vocabsem_core.encoder", "vocabsem_core.prompts"),

@@ -72,7 +72,7 @@ def sweep_step(
         version=1,
         run="workflows.steps.sweep:fill_sweep",
         identity={
-            **method_identity(found, method, task, plan.seed),
+            **method_identity(found, method, materials, task, plan.seed),
             "listed": known,
             "optuna": None if known is not None else optuna,
             "stopping": None if plan.stopping == "none" else {"rule": plan.stopping, "grace": plan.grace},
