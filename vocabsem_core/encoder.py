@@ -7,13 +7,16 @@ layer's mean over the prompt's tokens, in place of its state where the label wou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from vocabsem_core.architectures import blocks, kind_of, layer_names
 from vocabsem_core.errors import InputError
@@ -21,6 +24,7 @@ from vocabsem_core.heads import head_of
 
 BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
 MEAN = ":mean"  # at the end of a layer's name
+_HELD_KEYS = 8  # times BATCH_TOKENS: keys and values held at once where a shared prefix stands before each prompt
 _CHECKED_PROMPTS = 2
 _TOLERANCE = {
     torch.float64: 1e-9,
@@ -28,6 +32,15 @@ _TOLERANCE = {
     torch.float16: 2e-2,
     torch.bfloat16: 1e-1,
 }  # relative to max |logit|
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """A prefix that was run: its length in tokens, its keys and values, and the means of its states, [1, d] a layer."""
+
+    length: int
+    past: DynamicCache
+    means: dict[str, Tensor]
 
 
 class Encoder:
@@ -45,7 +58,7 @@ class Encoder:
         self._model = model
         self._layers = tuple(layers)
         self._kind = kind_of(model.config)
-        self._checked = False
+        self._checked: set[bool] = set()  # without and with a shared prefix
         for layer in layers:
             if base_of(layer) != "head" and base_of(layer) not in (names := layer_names(model)):
                 there = f"{names[0]} to {names[-2]}, and head" if len(names) > 1 else "head alone"
@@ -62,6 +75,7 @@ class Encoder:
         batch_tokens: int = BATCH_TOKENS,
         positions: Sequence[int] | None = None,
         after_batch: Callable[[], None] = lambda: None,
+        shared: int = 0,
     ) -> dict[str, Float[Tensor, "n d"]]:
         """States of the prompts in their order: [n, d] a layer, in the model's dtype, on the CPU.
 
@@ -69,6 +83,8 @@ class Encoder:
             positions: the token of each prompt whose state is kept; None: the last. An encoder-decoder's state is that
                 of the decoder's first position, whatever is given.
             after_batch: called after each, to show that work goes on.
+            shared: leading tokens that all prompts have in common, to be run once; of a causal model only. Each prompt
+                needs a token beyond them.
 
         Batches hold prompts of like length, padded on the right. A causal model needs no mask: padding cannot reach
         the tokens before it.
@@ -81,24 +97,49 @@ class Encoder:
                 f"token id {largest} is beyond the model's {known} embeddings; its tokenizer is another model's"
             )
         places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
-        if not self._checked:
-            self._check(prompts[:_CHECKED_PROMPTS], places)
-            self._checked = True
+        prefix = self._run_prefix(prompts[0][:shared]) if shared else None
+        shared = prefix.length if prefix is not None else 0
+        if (prefix is not None) not in self._checked:
+            self._check(prompts[:_CHECKED_PROMPTS], places, prefix)
+            self._checked.add(prefix is not None)
         found: dict[str, list[Tensor]] = {layer: [] for layer in self._layers}
         order: list[int] = []
-        for batch in batches([len(prompt) for prompt in prompts], batch_tokens):
-            for layer, states in self._states([prompts[i] for i in batch], [places[i] for i in batch]).items():
+        most = max(1, _HELD_KEYS * batch_tokens // shared) if shared else None
+        for batch in batches([len(prompt) - shared for prompt in prompts], batch_tokens, most):
+            own, at = [prompts[i][shared:] for i in batch], [places[i] - shared for i in batch]
+            for layer, states in self._states(own, at, prefix).items():
                 found[layer].append(states.cpu())
             order.extend(batch)
             after_batch()
         back = torch.tensor(order).argsort()
         return {layer: torch.cat(states)[back] for layer, states in found.items()}
 
-    def _states(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> dict[str, Tensor]:
+    def _run_prefix(self, prefix: Sequence[int]) -> _Prefix | None:
+        """Keys and values of a prefix; None where the model keeps something else, so that nothing can be shared."""
+        assert self._kind == "causal", "only a causal model's prefix does not depend on what follows"
+        last, lengths = (torch.tensor([number], device=self._model.device) for number in (0, len(prefix)))
+        with _captured(self._model, [layer for layer in self._layers if layer.endswith(MEAN)], last, lengths) as means:
+            past = self._model(**self._arguments([prefix]), use_cache=True).past_key_values
+        return _Prefix(len(prefix), past, means) if isinstance(past, DynamicCache) else None
+
+    def _states(
+        self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None = None
+    ) -> dict[str, Tensor]:
+        """States of prompts, or of what follows a prefix; means are over both."""
         kept = torch.tensor([0] * len(prompts) if self._kind == "seq2seq" else places, device=self._model.device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._model.device)
+        before: dict[str, Any] = {"use_cache": False}
+        if prefix is not None:
+            repeated = copy.deepcopy(prefix.past)  # a forward pass adds to it
+            repeated.batch_repeat_interleave(len(prompts))
+            before = {"past_key_values": repeated, "use_cache": True}
         with _captured(self._model, self._layers, kept, lengths) as states:
-            self._model(**self._arguments(prompts), use_cache=False)
+            self._model(**self._arguments(prompts), **before)
+        if prefix is not None:
+            share = (lengths / (prefix.length + lengths)).unsqueeze(1)
+            for layer in prefix.means.keys() & states.keys():
+                whole = torch.lerp(prefix.means[layer].float(), states[layer].float(), share)
+                states[layer] = whole.to(states[layer].dtype)
         return states
 
     def _arguments(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -110,10 +151,12 @@ class Encoder:
         start = torch.full((len(prompts), 1), self._model.config.decoder_start_token_id, device=ids.device)
         return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": start}
 
-    def _check(self, prompts: Sequence[Sequence[int]], places: Sequence[int]) -> None:
+    def _check(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None) -> None:
         """Rebuild the classic logits from captured states and compare with unhooked forwards of one prompt each."""
         layers, self._layers = self._layers, ("head",)
-        rebuilt = head_of(self._model).logits(self._states(prompts, places[: len(prompts)])["head"]).double()
+        shared = prefix.length if prefix is not None else 0
+        own, inside = [prompt[shared:] for prompt in prompts], [place - shared for place in places[: len(prompts)]]
+        rebuilt = head_of(self._model).logits(self._states(own, inside, prefix)["head"]).double()
         self._layers = layers
         plain = [self._model(**self._arguments([prompt])).logits[0] for prompt in prompts]
         at = [0 if self._kind == "seq2seq" else place for place in places]
@@ -126,11 +169,21 @@ class Encoder:
             )
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Prompt numbers, longest first, in batches of at most `batch_tokens` tokens with padding, one prompt at least."""
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all prompts share, one token of each left out: there must be something to encode."""
+    first, last = min(prompts, key=tuple), max(prompts, key=tuple)  # the two that differ earliest
+    most = min(len(prompt) for prompt in prompts) - 1
+    return next((i for i in range(most) if first[i] != last[i]), max(0, most))
+
+
+def batches(lengths: Sequence[int], batch_tokens: int, most: int | None = None) -> Iterator[list[int]]:
+    """Prompt numbers, longest first, in batches of at most `batch_tokens` tokens with padding, one prompt at least.
+
+    `most` bounds the prompts of a batch.
+    """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while order:
-        size = max(1, batch_tokens // max(1, lengths[order[0]]))
+        size = max(1, min(batch_tokens // max(1, lengths[order[0]]), most or len(order)))
         yield order[:size]
         order = order[size:]
 

@@ -54,31 +54,43 @@ def render(template: str, row: Mapping[str, str]) -> tuple[str, list[tuple[int, 
 
 
 def tokenize(
-    tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], limit: int, closing: bool = False
+    tokenizer: Any,
+    template: str,
+    rows: Sequence[Mapping[str, str]],
+    limit: int,
+    closing: bool = False,
+    before: Sequence[str] | None = None,
 ) -> list[Prompt]:
     """Tokenised prompts of at most `limit` tokens.
 
     With `closing`, special tokens that the tokenizer puts at the end stay; a causal model would otherwise be asked what
-    follows the end. A prompt that is too long loses text tokens from the left of its longest field; the template and
-    the special tokens stay. Raises InputError where the template alone does not fit.
+    follows the end. A prompt that is too long loses text tokens from the left of its longest field; the template, the
+    special tokens and the text `before` each prompt stay. Raises InputError where these alone do not fit.
     """
     if MASK in template_fields(template) and tokenizer.mask_token is None:
         raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
     mask = {MASK: tokenizer.mask_token} if MASK in template_fields(template) else {}
     rendered = [render(template, {**row, **mask}) for row in rows]
+    if before is not None:
+        rendered = [_after(ahead, *prompt) for ahead, prompt in zip(before, rendered, strict=True)]
     encoded = tokenizer([text for text, _ in rendered], return_offsets_mapping=True, add_special_tokens=True)
     if not closing and not mask:
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and tuple(offsets[-1]) == (0, 0):
                 ids.pop(), offsets.pop()
+    told = f"template {template!r}{'' if before is None else ' with its demonstrations'}"
     return [
-        _placed(*_fit(ids, offsets, spans, limit, template), tokenizer.mask_token_id if mask else None, text)
+        _placed(*_fit(ids, offsets, spans, limit, told), tokenizer.mask_token_id if mask else None, text)
         for ids, offsets, (text, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
     ]
 
 
+def _after(ahead: str, text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+    return ahead + text, [(start + len(ahead), end + len(ahead)) for start, end in spans]
+
+
 def _fit(
-    ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, template: str
+    ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, told: str
 ) -> tuple[list[int], int]:
     excess = len(ids) - limit
     if excess <= 0:
@@ -94,7 +106,7 @@ def _fit(
         longest = max(fields, key=len)
         if not longest:
             raise InputError(
-                f"template {template!r} alone takes {len(ids) - len(dropped)} tokens, the window holds {limit}; "
+                f"{told} alone takes {len(ids) - len(dropped)} tokens, the window holds {limit}; "
                 "shorten the template or raise max_tokens"
             )
         dropped.add(longest.pop(0))

@@ -13,8 +13,17 @@ from workflows.config import CompareConfig, MethodConfig
 from workflows.data import Split, column_digests, split_file
 from workflows.errors import ConfigError, in_field
 from workflows.models import Model, check_encoding, describe
+from workflows.prompting import must_be_causal, prompted
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
-from workflows.steps.methods import depends_on_seed, fit_step, fixed_settings, score_step, search_step
+from workflows.steps.demonstrations import content_free_step
+from workflows.steps.methods import (
+    demonstrations_of,
+    depends_on_seed,
+    fit_step,
+    fixed_settings,
+    score_step,
+    search_step,
+)
 from workflows.steps.model import basis_step, encode_step, head_step
 from workflows.sweep_config import SweepConfig
 
@@ -47,8 +56,12 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     for index, method in enumerate(config.methods):
         with in_field("methods", index):
             fixed_settings(method)
+            demonstrations_of(method)
     tasks = [_task(index, reference, base, data_dir) for index, reference in enumerate(config.tasks)]
     models = [_model(index, config, base, facts) for index in range(len(config.models))]
+    for index, method in enumerate(config.methods):
+        with in_field("methods", index):
+            must_be_causal(method, models)
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
     cells: list[Cell] = []
@@ -90,6 +103,7 @@ def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Tas
         texts = texts_step(task, split, file, digests, limit)
         steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
         steps[f"{split}_labels"] = labels_step(task, split, file, digests)
+    steps["content_free"] = encode_step(model, task, content_free_step(task), config.encoding, config.execution)
     return steps
 
 
@@ -98,7 +112,11 @@ def _cell(config: CompareConfig, method: MethodConfig, model: Model, task: Task,
     shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
     seeded = depends_on_seed(method, config.train_size)
     seeds = config.seeds if seeded else (0,)
-    search = search_step(method, where, materials, shared, config.search.trials, _SEARCH_SEED)
-    fits = {seed: fit_step(method, where, materials, shared, seed, search) for seed in seeds}
+
+    def drawn(seed: int) -> Mapping[str, Step]:
+        return prompted(config, method, model, task, materials, seed if seeded else 0)
+
+    search = search_step(method, where, drawn(_SEARCH_SEED), shared, config.search.trials, _SEARCH_SEED)
+    fits = {seed: fit_step(method, where, drawn(seed), shared, seed, search) for seed in seeds}
     score = score_step(where, fits, materials["test_labels"], len(task.config.words), task.config.metric)
     return Cell(model.name, task.config.name, method.label, task.config.metric, config.seeds, fits, score)

@@ -151,6 +151,8 @@ class Execution(Strict):
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
 
 
+Demonstrations = Literal["none", "random"]
+SHOTS = 16  # the most of the paper and of KNN-Prompting where the window holds 2,000 tokens
 READS = (
     "the stored layer it reads; of several, or of `all`, their states side by side, of which calibration moves the "
     "first (of `all` the head)"
@@ -167,6 +169,12 @@ class MethodConfig(Strict):
         description="its name in results; needed when a method stands twice; none: the method's, or the file's",
     )
     layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
+    demonstrations: Demonstrations | None = Field(
+        None,
+        description="labelled training rows before each prompt: none, or random (class-balanced, the same for all "
+        "prompts), as many as fit the window; none given: the method's own",
+    )
+    shots: int = Field(SHOTS, ge=1, description="demonstrations a class at most")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )

@@ -17,6 +17,7 @@ from vocabsem_core.calibration import Labelled
 from vocabsem_core.heads import OutputHead
 from workflows.errors import ConfigError
 
+DEMONSTRATIONS = "demonstrations.json"
 VALIDATION_SHARE = 0.2  # of the training rows of each class
 
 
@@ -25,7 +26,8 @@ class Materials:
     """One task's stored states and label words under one model.
 
     Attributes:
-        inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis.
+        inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis,
+            content_free; and demonstrations, where they stand before the training rows' prompts.
         layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths.
         labels: label names in class order.
         train_size: rows a class (validation included) or "full".
@@ -65,38 +67,52 @@ class Materials:
     @cached_property
     def _labelled(self) -> tuple[Labelled[StoredRows], Labelled[StoredRows]]:
         labels = self._train_labels
-        hashes = read_column(self.inputs["train"], "row_hash")
-        kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
-        for number, name in enumerate(self.labels):
-            if (count := int((labels == number).sum())) < 2:
-                raise ConfigError(
-                    f"label {name!r} has {count} training rows; at least two are needed, one of them for validation. "
-                    "Add rows, or take the label out of the task's `words`."
-                )
+        kept, held = self._split(labels)
         classes = torch.from_numpy(labels.astype(np.int64))
         columns = [[column_array(table, name) for name in self.layers] for table in read_tables(self.inputs["train"])]
         first, second = (Labelled(StoredRows(columns, part), classes[part]) for part in (kept, held))
         return first, second
 
+    def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers for training and for validation; with demonstrations, the two lists that these were drawn by."""
+        if "demonstrations" in self.inputs:
+            assert self.fold == 0, "demonstrations are drawn from the training rows of the first fold"
+            listed, rows = self.inputs["demonstrations"].json(DEMONSTRATIONS), read_column(self.inputs["train"], ROW_ID)
+            kept, held = (np.flatnonzero(np.isin(rows, listed[name])) for name in ("train", "validation"))
+            return kept, held
+        must_have_rows(labels, self.labels)
+        hashes = read_column(self.inputs["train"], "row_hash")
+        return split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
+
     @cached_property
     def _train_labels(self) -> np.ndarray:
-        """Class numbers of the encoded rows: a part of the data set may be encoded, its labels are all stored."""
-        by_row = dict(
-            zip(*(read_column(self.inputs["train_labels"], name).tolist() for name in (ROW_ID, "label")), strict=True)
-        )
-        return np.array([by_row[row] for row in read_column(self.inputs["train"], ROW_ID).tolist()])
+        """Class numbers of the encoded rows."""
+        return labels_of(self.inputs["train"], self.inputs["train_labels"])
 
     def load(self) -> Tensor:
         """The test states, [n, d], float32; loads what else the method reads, so that its time is its own."""
-        read = {"train": ("train", "validation"), "head": ("label_head",), "basis": ("class_basis",)}
+        read = {
+            "train": ("train", "validation"),
+            "head": ("label_head",),
+            "basis": ("class_basis",),
+            "content_free": ("content_free",),
+        }
         for name in (name for role, names in read.items() if role in self.inputs for name in names):
             getattr(self, name)
-        return torch.cat([read_states(self.inputs["test"], name) for name in self.layers], dim=1)
+        return self._states("test")
+
+    def _states(self, role: str) -> Tensor:
+        return torch.cat([read_states(self.inputs[role], name) for name in self.layers], dim=1)
 
     @property
     def layers(self) -> Sequence[str]:
         """The names of what is read."""
         return [self.layer] if isinstance(self.layer, str) else self.layer
+
+    @cached_property
+    def content_free(self) -> Tensor:
+        """The states of prompts that say nothing, [m, d], float32."""
+        return self._states("content_free")
 
     @cached_property
     def tokens(self) -> list[list[int]]:
@@ -172,6 +188,22 @@ class StoredRows:
 
 def _loaded(stored: Labelled[StoredRows]) -> Labelled[Tensor]:
     return Labelled(stored.states[torch.arange(len(stored.labels))], stored.labels)
+
+
+def labels_of(rows: Artifact, labels: Artifact) -> np.ndarray:
+    """Class numbers of an artifact's rows, [n]: a part of the data set may be used, its labels are all stored."""
+    by_row = dict(zip(*(read_column(labels, name).tolist() for name in (ROW_ID, "label")), strict=True))
+    return np.array([by_row[row] for row in read_column(rows, ROW_ID).tolist()])
+
+
+def must_have_rows(labels: np.ndarray, names: Sequence[str]) -> None:
+    """Raises ConfigError for a label with less than two rows."""
+    for number, name in enumerate(names):
+        if (count := int((labels == number).sum())) < 2:
+            raise ConfigError(
+                f"label {name!r} has {count} training rows; at least two are needed, one of them for validation. "
+                "Add rows, or take the label out of the task's `words`."
+            )
 
 
 def split_rows(

@@ -73,7 +73,15 @@ def _kind(annotation: Any) -> str:
         return "section"
     if annotation is type(None):
         return "none"
-    names = {str: "text", int: "whole number", float: "number", Path: "path", Any: "any", ...: ""}
+    names = {
+        str: "text",
+        bool: "`true` or `false`",
+        int: "whole number",
+        float: "number",
+        Path: "path",
+        Any: "any",
+        ...: "",
+    }
     if annotation in names:
         return names[annotation]
     inner = [_kind(argument) for argument in get_args(annotation) if argument is not type(None)]
@@ -97,6 +105,8 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, BaseModel):
         return "below"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"  # as YAML writes it
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 

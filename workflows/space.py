@@ -75,7 +75,7 @@ class Domain(Strict):
 
     def __str__(self) -> str:
         if self.kind == "choice":
-            return ", ".join(str(value) for value in self.values)
+            return ", ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.values)
         return f"{self.values[0]:g} to {self.values[1]:g}, {self.kind.replace('_', '-')}"
 
 

@@ -255,6 +255,12 @@ def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
     method, fixed = method_named(config.method), dict(config.settings)
     own = {name: domain for name, domain in method.space.items() if name not in fixed}
     space = own if config.space is None else config.space
+    if method.demonstrations != "none":
+        raise ConfigError(
+            f"method {method.name!r} has demonstrations before its prompts, which a sweep has not; "
+            "compare it: `workflow: compare` searches its settings too",
+            ("method",),
+        )
     if "train" not in method.needs:
         raise ConfigError(f"method {method.name!r} reads no training rows, so there are none to choose by", ("method",))
     try:

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from tests import tiny
 from vocabsem_core.calibration import CalibrationSettings, Labelled
-from vocabsem_core.encoder import Encoder, batches, layer_names
+from vocabsem_core.encoder import Encoder, batches, common_prefix, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
 from vocabsem_core.packs import fit_calibration
@@ -167,3 +167,74 @@ def test_batches_partition_the_prompts_within_the_budget(lengths: list[int], bud
     assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
     for batch in found:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+@pytest.mark.parametrize("batch_tokens", [1, 24, 1024])
+def test_states_after_a_shared_prefix_equal_a_plain_forward(name: str, batch_tokens: int) -> None:
+    """The prefix, run once, is longer than the windows of the models with sliding attention."""
+    model, (prefix,) = tiny.ALL[name](), tiny.prompts(37)
+    prompts = [prefix + prompt for prompt in tiny.prompts(*LENGTHS)]
+    encoder = Encoder(model, LAYERS)
+    states = encoder.encode(prompts, batch_tokens, shared=len(prefix))
+    hidden, logits = plain_forward(model, prompts)
+    for layer, expected in zip(["layer_00", "layer_01", "head"], hidden, strict=True):
+        torch.testing.assert_close(states[layer], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head_of(model).logits(states["head"]), logits, rtol=1e-4, atol=1e-5)
+    again = encoder.encode(prompts, batch_tokens, shared=len(prefix))  # the prefix's keys were not added to
+    assert all(torch.equal(states[layer], again[layer]) for layer in LAYERS)
+
+
+def test_means_are_over_a_shared_prefix_too() -> None:
+    model, (prefix,), layers = tiny.llama(), tiny.prompts(37), ["layer_01:mean", "head", "head:mean"]
+    prompts = [prefix + prompt for prompt in tiny.prompts(*LENGTHS)]
+    states = Encoder(model, layers).encode(prompts, batch_tokens=24, shared=len(prefix))
+    plain = Encoder(model, layers).encode(prompts)
+    assert states.keys() == plain.keys()
+    for layer, expected in plain.items():
+        torch.testing.assert_close(states[layer], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shared_prefix_is_run_once() -> None:
+    model, (prefix,) = tiny.gpt2(), tiny.prompts(30)
+    prompts = [prefix + prompt for prompt in tiny.prompts(*LENGTHS)]
+    read: list[tuple[int, ...]] = []
+    model.transformer.h[0].register_forward_pre_hook(lambda _, args: read.append(tuple(args[0].shape[:2])))
+    encoder = Encoder(model)
+    encoder.encode(prompts, shared=30)  # with the check of the first prompts
+    read.clear()
+    encoder.encode(prompts, batch_tokens=44, shared=30)
+    assert read[0] == (1, 30)
+    assert sum(rows * tokens for rows, tokens in read[1:]) < 2 * sum(LENGTHS)
+
+
+def test_a_prefix_whose_cache_is_not_keys_and_values_is_run_with_each_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (prefix,) = tiny.gpt2(), tiny.prompts(30)
+    prompts = [prefix + prompt for prompt in tiny.prompts(*LENGTHS)]
+    monkeypatch.setattr("vocabsem_core.encoder.DynamicCache", type("Another", (), {}))
+    states = Encoder(model).encode(prompts, shared=30)
+    torch.testing.assert_close(states["head"], plain_forward(model, prompts)[0][-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_prefix_state_is_found_on_the_first_prompts() -> None:
+    model, (prefix,) = tiny.gpt2(), tiny.prompts(30)
+    other = [[1, *prefix[1:], *prompt] for prompt in tiny.prompts(*LENGTHS)]
+    encoder = Encoder(model)
+    with pytest.raises(InputError, match="differ from the model's own"):
+        encoder.encode([prefix + tiny.prompts(4)[0], *other], shared=30)
+
+
+@given(
+    prefix=st.lists(st.integers(0, 3), max_size=6),
+    rests=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=5),
+)
+def test_a_common_prefix_leaves_a_token_of_each(prefix: list[int], rests: list[list[int]]) -> None:
+    prompts = [prefix + rest for rest in rests]
+    shared = common_prefix(prompts)
+    assert len(prefix) <= shared < min(map(len, prompts))
+    assert all(prompt[:shared] == prompts[0][:shared] for prompt in prompts)
+    assert shared == min(map(len, prompts)) - 1 or len({prompt[shared] for prompt in prompts}) > 1
+
+
+def test_a_batch_holds_no_more_prompts_than_it_may() -> None:
+    assert [len(batch) for batch in batches([5] * 7, 1000, most=3)] == [3, 3, 1]

@@ -12,7 +12,7 @@ from workflows.methods.knn_lm import KnnLm
 from workflows.methods.knn_prompting import KnnPrompting
 from workflows.methods.linear_probe import LinearProbe
 from workflows.methods.own import is_own, own_method
-from workflows.methods.zero_shot import ZeroShot
+from workflows.methods.zero_shot import Icl, ZeroShot
 
 _ALL: tuple[Method, ...] = (
     ZeroShot(),
@@ -24,6 +24,7 @@ _ALL: tuple[Method, ...] = (
     Knn(),
     KnnLm(),
     KnnPrompting(),
+    Icl(),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 

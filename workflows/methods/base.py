@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vocabsem_core.errors import InputError
-from workflows.config import Strict
+from workflows.config import Demonstrations, Strict
 from workflows.errors import ConfigError
 from workflows.space import Domain
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from workflows.materials import Materials
 
-Need = Literal["train", "head", "basis"]
+Need = Literal["train", "head", "basis", "content_free"]
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end
 
 
@@ -37,7 +37,9 @@ class Method(ABC):
         name: its name in YAML files and results.
         version: raise it when the same settings shall give another result; part of the key.
         needs: what it reads beside the test states: "train" (training states and labels), "head" and "basis" (the
-            label words' rows). Only what is named here becomes an input of its steps.
+            label words' rows), and "content_free" (states of prompts that say nothing). Only what is named here becomes
+            an input of its steps.
+        demonstrations: what stands before its prompts where the user says nothing.
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.
         space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
@@ -50,6 +52,7 @@ class Method(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[Need]]
+    demonstrations: ClassVar[Demonstrations] = "none"
     seeded: ClassVar[bool] = False
     Settings: ClassVar[type[Strict]] = Strict
     space: ClassVar[Mapping[str, Domain]] = {}
@@ -66,6 +69,10 @@ class Method(ABC):
     @abstractmethod
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         """Class scores [n, classes] of states [n, d], the largest being the prediction."""
+
+    def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
+        """What it needs with these settings of the user's, where a search may set those named in `searched`."""
+        return self.needs
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """How many numbers were trained. The default counts what `fit` returned."""

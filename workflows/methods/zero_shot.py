@@ -1,10 +1,15 @@
-"""Zero-shot: the model's own logits of the label words."""
+"""The model's own logits of the label words: zero-shot, or in context after demonstrations."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from workflows.methods.base import Method
+from pydantic import Field
+
+from workflows.config import Demonstrations, Strict
+from workflows.methods.base import Method, Need
+from workflows.space import Domain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,17 +17,52 @@ if TYPE_CHECKING:
     from workflows.materials import Materials
 
 
+class ContextualSettings(Strict):
+    """Settings of `zero-shot` and `icl`."""
+
+    contextual: bool = Field(
+        False,
+        description="divide label probabilities by those of prompts that say nothing (contextual calibration, Zhao et "
+        "al. 2021)",
+    )
+
+
 class ZeroShot(Method):
     """Classic logits of the label words; nothing is trained."""
 
     name = "zero-shot"
     needs: ClassVar = frozenset({"head"})
-    several_layers = False  # states are compared with the head\'s space
-    sources = ("vocabsem_core.heads",)
+    several_layers = False  # states are compared with the head's space
+    Settings: ClassVar[type[Strict]] = ContextualSettings
+    sources = ("vocabsem_core.heads", "vocabsem_core.contextual")
+
+    def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
+        """Prompts that say nothing are read where contextual calibration is asked for, or searched."""
+        asked = settings.get("contextual", "contextual" in searched)
+        return self.needs | {"content_free"} if asked else self.needs
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
-        return {}
+        from vocabsem_core.contextual import log_prior
+
+        return {"log_prior": log_prior(_logits(materials.content_free, materials))} if settings.contextual else {}
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
-        """A label of several tokens has the mean of their logits."""
-        return materials.class_mean(materials.label_head.logits(states), dim=1)
+        logits = _logits(states, materials)
+        return logits.log_softmax(dim=1) - fitted["log_prior"] if settings.contextual else logits
+
+    def trained_weights(self, fitted: dict[str, Tensor]) -> int:
+        """None: the shares of prompts that say nothing are measured."""
+        return 0
+
+
+class Icl(ZeroShot):
+    """In-context learning: zero-shot after random, class-balanced demonstrations."""
+
+    name = "icl"
+    demonstrations: ClassVar[Demonstrations] = "random"
+    space: ClassVar = {"contextual": Domain(choice=(False, True))}
+
+
+def _logits(states: Tensor, materials: Materials) -> Tensor:
+    """Of each label, [n, c]; one of several tokens has the mean of their logits."""
+    return materials.class_mean(materials.label_head.logits(states), dim=1)

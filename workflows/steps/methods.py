@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -11,17 +11,17 @@ from typing import Any
 from orchestration.files import json_bytes
 from orchestration.graph import Step
 from orchestration.work import Work
-from workflows.config import MethodConfig
+from workflows.config import Demonstrations, MethodConfig
 from workflows.errors import ConfigError
 from workflows.layers import ALL, layers_read
 from workflows.measures import measured
 from workflows.methods import method_named
-from workflows.methods.base import Method, must_be_scores, must_be_tensors
+from workflows.methods.base import Method, Need, must_be_scores, must_be_tensors
 from workflows.methods.own import naming_the_file
 from workflows.trials import best_first, configuration, listed, pack_size, packs_of, try_pack
 
 _SOURCES = ("workflows.materials", "workflows.steps.methods", "workflows.trials")
-Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis
+Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
 
 
 def fixed_settings(config: MethodConfig) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def search_step(
             "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
             "metric": task["metric"],
         },
-        inputs=inputs_of(method, materials, with_test=False),
+        inputs=inputs_of(method.reads(fixed, space) | {"train"}, materials, with_test=False),
         local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
@@ -93,17 +93,15 @@ def fit_step(
     config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], seed: int, search: Step | None
 ) -> Step:
     """One fit with the searched or given settings, and its predictions on the test states (not their labels)."""
-    method = method_named(config.method)
+    method, fixed = method_named(config.method), fixed_settings(config)
+    needs = method.reads(fixed, method.space if search else ())
     return Step(
         name="fit",
         label=f"fit {where} seed {seed}",
         version=1,
         run="workflows.steps.methods:fill_fit",
-        identity={
-            **method_identity(method, config, materials, task, seed),
-            "settings": _whole(method, fixed_settings(config)),
-        },
-        inputs={**inputs_of(method, materials, with_test=True), **({"search": search} if search else {})},
+        identity={**method_identity(method, config, materials, task, seed), "settings": _whole(method, fixed)},
+        inputs={**inputs_of(needs, materials, with_test=True), **({"search": search} if search else {})},
         local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
@@ -218,14 +216,32 @@ def _whole(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:
     """Whether fits with different seeds can differ: by the method itself, or by the rows it is trained on."""
-    method = method_named(config.method)
-    return method.seeded or (train_size != "full" and "train" in method.needs)
+    method, demonstrations = method_named(config.method), demonstrations_of(config)
+    drawn = "train" in method.needs or demonstrations != "none"
+    return method.seeded or demonstrations == "random" or (train_size != "full" and drawn)
 
 
-def inputs_of(method: Method, materials: Inputs, with_test: bool) -> dict[str, Step]:
-    """Only what the method reads, so that a change elsewhere does not rerun it."""
-    roles = {"train": ("train", "train_labels"), "head": ("verbalizer", "head"), "basis": ("verbalizer", "basis")}
-    needed = {role for need in method.needs for role in roles[need]} | ({"test"} if with_test else set())
+def demonstrations_of(config: MethodConfig) -> Demonstrations:
+    """What stands before a method's prompts. Raises ConfigError where in-context learning would get none."""
+    own = method_named(config.method).demonstrations
+    if own != "none" and config.demonstrations not in (None, own):
+        raise ConfigError(
+            f"method {config.method!r} has {own} demonstrations, found demonstrations: {config.demonstrations}; take "
+            "`zero-shot` with them",
+            ("demonstrations",),
+        )
+    return config.demonstrations or own
+
+
+def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> dict[str, Step]:
+    """Only what a method reads, so that a change elsewhere does not rerun it."""
+    roles = {
+        "train": ("train", "train_labels", *(role for role in ("demonstrations",) if role in materials)),
+        "head": ("verbalizer", "head"),
+        "basis": ("verbalizer", "basis"),
+        "content_free": ("content_free",),
+    }
+    needed = {role for need in needs for role in roles[need]} | ({"test"} if with_test else set())
     return {role: materials[role] for role in sorted(needed)}
 
 

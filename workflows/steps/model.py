@@ -16,6 +16,7 @@ from workflows.layers import stored_layers
 from workflows.measures import measured
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
+from workflows.steps.demonstrations import told_of
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
@@ -108,12 +109,19 @@ def fill_basis(work: Work) -> dict[str, float]:
     return took
 
 
-def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execution: Execution) -> Step:
-    """A split's hidden states."""
+def encode_step(
+    model: Model,
+    task: Task,
+    texts: Step,
+    encoding: Encoding,
+    execution: Execution,
+    demonstrations: Step | None = None,
+) -> Step:
+    """A split's hidden states, each prompt after its demonstrations where there are any."""
     layers = stored_layers(encoding.layers, model.layers)
     return Step(
         name="encode",
-        label=f"encode {model.name} {texts.label.removeprefix('texts ')}",
+        label=f"encode {model.name} {texts.label.removeprefix('texts ')}{_after(texts, demonstrations)}",
         version=1,
         run="workflows.steps.model:EncodeWorker",
         identity={
@@ -127,7 +135,7 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
             "layers": layers,
             "position": {"causal": "last", "masked": "mask", "seq2seq": "decoder first"}[model.kind],
         },
-        inputs={"texts": texts},
+        inputs={"texts": texts, **({"demonstrations": demonstrations} if demonstrations else {})},
         local={"batch_tokens": execution.batch_tokens},
         setup={
             "stamp": model.stamp,
@@ -139,6 +147,11 @@ def encode_step(model: Model, task: Task, texts: Step, encoding: Encoding, execu
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
         sources=("vocabsem_core.encoder", "vocabsem_core.prompts"),
     )
+
+
+def _after(texts: Step, demonstrations: Step | None) -> str:
+    told = f" {told_of(demonstrations)}" if demonstrations else ""
+    return "" if texts.label.endswith(told) else told  # texts that were chosen by them name them already
 
 
 class EncodeWorker:
@@ -168,16 +181,23 @@ class EncodeWorker:
         import torch
 
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
+        from vocabsem_core.encoder import common_prefix
         from vocabsem_core.prompts import tokenize
+        from workflows.materials import DEMONSTRATIONS
 
         texts = read_table(work.inputs["texts"].shard(shard))
         rows = texts.drop_columns([ROW_ID, "row_hash"]).to_pylist()
-        identity = work.identity
+        identity, before = work.identity, None
+        if "demonstrations" in work.inputs:
+            before = [work.inputs["demonstrations"].json(DEMONSTRATIONS)["text"]] * len(rows)
         ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
-        prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], closing=ends)
+        prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], ends, before)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
+        shared = common_prefix(ids) if before is not None else 0
         with measured() as took:
-            states = self._encoder.encode(ids, work.local["batch_tokens"], positions, lambda: work.give_sign(shard))
+            states = self._encoder.encode(
+                ids, work.local["batch_tokens"], positions, lambda: work.give_sign(shard), shared
+            )
         columns = {
             "row_hash": column_array(texts, "row_hash"),
             "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),

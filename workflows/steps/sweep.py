@@ -79,7 +79,7 @@ def sweep_step(
             "time_limit": plan.time_limit,
             "metric": task["metric"],
         },
-        inputs=inputs_of(found, materials, with_test=False),
+        inputs=inputs_of(found.reads(fixed, space), materials, with_test=False),
         local={
             **method_local(found),
             "name": config.name,

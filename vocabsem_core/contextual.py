@@ -1,0 +1,14 @@
+"""Contextual calibration (Zhao et al. 2021): a model's lean to a label, measured on prompts that say nothing."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def log_prior(content_free: Float[Tensor, "m c"]) -> Float[Tensor, " c"]:
+    """The logarithm of the mean label probabilities of content-free prompts, from their label logits.
+
+    Label probabilities divided by these are the calibrated ones.
+    """
+    return content_free.softmax(dim=1).mean(dim=0).log()

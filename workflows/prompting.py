@@ -1,0 +1,58 @@
+"""Which prompts a method's states are of: bare ones, or prompts after demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from orchestration.graph import Step
+from workflows.catalog import Task
+from workflows.config import CompareConfig, MethodConfig
+from workflows.errors import ConfigError
+from workflows.methods import method_named
+from workflows.models import Model
+from workflows.steps.demonstrations import chosen_texts_step, random_step
+from workflows.steps.methods import demonstrations_of
+from workflows.steps.model import encode_step
+
+_SPARE = 0.5  # of each class's rows, for a method that learns from rows beside the demonstrations (ours)
+
+
+def must_be_causal(method: MethodConfig, models: Sequence[Model]) -> None:
+    """Raises ConfigError for demonstrations with a model that does not continue its prompt."""
+    if demonstrations_of(method) == "none":
+        return
+    for model in models:
+        if model.kind != "causal":
+            raise ConfigError(
+                f"method {method.label!r} puts demonstrations before the prompt, which needs a causal model; "
+                f"{model.name} is a {model.kind} one. Compare such models in a file without this method."
+            )
+
+
+def prompted(
+    config: CompareConfig, method: MethodConfig, model: Model, task: Task, materials: Mapping[str, Step], seed: int
+) -> Mapping[str, Step]:
+    """The steps a method may read, encoded after demonstrations where it has some.
+
+    A method that learns from training rows gets them all; another, such as `icl`, the validation rows for its search.
+    """
+    kind = demonstrations_of(method)
+    if kind == "none":
+        return materials
+    learns = "train" in method_named(method.method).needs
+    texts = {f"{split}_texts": materials[split].inputs["texts"] for split in ("train", "test")}
+    draw = {
+        "seed": seed,
+        "train_size": config.train_size,
+        "shots": method.shots,
+        # With all rows there are plenty, and the same demonstrations serve methods that learn and those that do not.
+        "spare": _SPARE if learns or config.train_size == "full" else 0.0,
+    }
+    demonstrations = random_step(model, task, {**materials, **texts}, draw, config.encoding)
+    chosen = chosen_texts_step(task, texts["train_texts"], demonstrations, "all" if learns else "validation")
+    rows = {"train": chosen, "test": texts["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
+    encoded = {
+        role: encode_step(model, task, step, config.encoding, config.execution, demonstrations)
+        for role, step in rows.items()
+    }
+    return {**materials, **encoded, "demonstrations": demonstrations}

@@ -1,0 +1,209 @@
+"""Steps on the rows that stand before a prompt, and on the rows that are then encoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestration.files import json_bytes
+from orchestration.graph import Resources, Step
+from orchestration.work import Work
+from workflows.catalog import Task
+from workflows.config import Encoding, prompt_template
+from workflows.errors import ConfigError
+from workflows.measures import measured
+from workflows.models import Model, token_limit
+from workflows.steps import ROWS_PER_SHARD
+
+if TYPE_CHECKING:
+    from orchestration.store import Artifact
+
+CONTENT_FREE = ("N/A", "", "[MASK]")  # the texts of contextual calibration (Zhao et al. 2021)
+_LIGHT = Resources(cpus=0)
+
+
+def random_step(
+    model: Model, task: Task, inputs: Mapping[str, Step], draw: Mapping[str, Any], encoding: Encoding
+) -> Step:
+    """Class-balanced demonstrations, the same for all prompts; no row to be predicted has a say in them.
+
+    Args:
+        inputs: train_texts and train_labels.
+        draw: seed, train_size, shots (a class, at most), and spare: the share of each class's rows that stays free.
+    """
+    return Step(
+        name="demonstrations",
+        label=f"demonstrations {model.name} {task.config.name} random seed {draw['seed']}",
+        version=1,
+        run="workflows.steps.demonstrations:fill_random",
+        identity={"kind": "random", **_prompts(model, task, encoding), **draw},
+        inputs={role: inputs[role] for role in ("train_texts", "train_labels")},
+        local={"folder": str(model.folder), "task": task.config.name},
+        resources=_LIGHT,
+        sources=("vocabsem_core.demonstrations", "vocabsem_core.prompts"),
+    )
+
+
+def _prompts(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
+    """What decides how many tokens a demonstration takes, and how many there are."""
+    return {
+        "tokenizer": model.tokenizer,
+        "template": prompt_template(task.config, model.kind),
+        "words": [[label, word] for label, word in task.config.words.items()],
+        "max_tokens": token_limit(model.window, encoding),
+    }
+
+
+def fill_random(work: Work) -> dict[str, float]:
+    """demonstrations.json: shots, the text before every prompt, its row ids, those left for training, for validation.
+
+    Raises ConfigError for a label with too few rows, and where one demonstration of each label does not fit.
+    """
+    from vocabsem_core.checkpoints import load_tokenizer
+    from workflows.materials import DEMONSTRATIONS
+
+    tokenizer = load_tokenizer(Path(work.local["folder"]))
+    with measured() as took:
+        work.out.write(DEMONSTRATIONS, json_bytes(_drawn(work, tokenizer)))
+    return took
+
+
+def _drawn(work: Work, tokenizer: Any) -> dict[str, Any]:
+    from vocabsem_core.demonstrations import balanced, demonstration, shots_that_fit
+
+    identity, pool = work.identity, _Pool(work)
+    rarest = min(map(len, pool.by_class))
+    most = min(identity["shots"], rarest - math.ceil(identity["spare"] * rarest))
+    if most < 1:
+        raise ConfigError(
+            f"task {work.local['task']!r}: a label has {rarest} training row beside its validation row; one is needed "
+            "as a demonstration and another to learn from. Raise train_size."
+        )
+    drawn = {shots: balanced(pool.by_class, shots, identity["seed"]) for shots in range(1, most + 1)}
+    words = [word for _, word in identity["words"]]
+
+    def text(shots: int) -> str:
+        return "".join(
+            demonstration(identity["template"], pool.rows[row], words[pool.labels[row]]) for row in drawn[shots]
+        )
+
+    prompts = [pool.rows[row] for row in [*pool.train, *pool.validation]]
+    limit = identity["max_tokens"]
+    shots, tokens = shots_that_fit(tokenizer, identity["template"], prompts, limit, text, most)
+    if shots == 0:
+        raise ConfigError(
+            f"task {work.local['task']!r}: one demonstration of each of its {len(words)} labels takes {tokens} tokens; "
+            f"with a window of {limit} more than 1 prompt in 20 would be cut. Raise encoding.max_tokens if that is "
+            "what limits, or take a model with a larger window."
+        )
+    used = set(drawn[shots])
+    return {
+        "shots": shots,
+        "text": text(shots),
+        "rows": [int(pool.ids[row]) for row in drawn[shots]],
+        "train": [int(pool.ids[row]) for row in pool.train if row not in used],
+        "validation": [int(pool.ids[row]) for row in pool.validation],
+    }
+
+
+class _Pool:
+    """Where demonstrations come from: a seeded subsample of the training rows, without the validation rows.
+
+    Attributes:
+        rows: the prompt fields of every row.
+        ids, labels: [n], their row ids and class numbers.
+        train, validation: row numbers.
+        by_class: of `train` those of each class, by hash, so that their order in the file does not matter.
+    """
+
+    def __init__(self, work: Work) -> None:
+        import numpy as np
+
+        from orchestration.shards import ROW_ID
+        from workflows.materials import labels_of, must_have_rows, read_column, split_rows
+
+        identity, texts = work.identity, work.inputs["train_texts"]
+        names = [label for label, _ in identity["words"]]
+        self.rows, self.ids = fields_of(texts), read_column(texts, ROW_ID)
+        self.labels = labels_of(texts, work.inputs["train_labels"])
+        must_have_rows(self.labels, names)
+        hashes = read_column(texts, "row_hash")
+        self.train, self.validation = split_rows(
+            self.labels, hashes, len(names), identity["train_size"], identity["seed"]
+        )
+        mine = [self.train[self.labels[self.train] == number] for number in range(len(names))]
+        self.by_class = [rows[np.argsort(hashes[rows], kind="stable")].tolist() for rows in mine]
+
+
+def fields_of(texts: Artifact) -> list[dict[str, str]]:
+    """The prompt fields of every row of texts."""
+    from workflows.materials import read_tables
+
+    return [row for table in read_tables(texts) for row in field_columns(table).to_pylist()]
+
+
+def field_columns(table: Any) -> Any:
+    """A table of texts without what is no prompt field."""
+    from orchestration.shards import ROW_ID
+
+    return table.drop_columns([ROW_ID, "row_hash"])
+
+
+def told_of(demonstrations: Step) -> str:
+    """What labels of steps say of demonstrations: their kind, and the seed where it matters."""
+    return " ".join(demonstrations.label.split()[3:])
+
+
+def chosen_texts_step(task: Task, texts: Step, demonstrations: Step, which: Literal["all", "validation"]) -> Step:
+    """Of the training texts those that a method with demonstrations reads: all but these, or the validation rows."""
+    return Step(
+        name="texts",
+        label=f"texts {task.config.name} {'train' if which == 'all' else 'validation'} {told_of(demonstrations)}",
+        version=1,
+        run="workflows.steps.demonstrations:fill_chosen_texts",
+        identity={"which": which, "rows_per_shard": ROWS_PER_SHARD},
+        inputs={"texts": texts, "demonstrations": demonstrations},
+        resources=_LIGHT,
+    )
+
+
+def fill_chosen_texts(work: Work) -> None:
+    """Shards as the given texts have them, with the chosen rows alone."""
+    import numpy as np
+    import pyarrow as pa
+
+    from orchestration.shards import ROW_ID
+    from workflows.materials import DEMONSTRATIONS, read_tables
+
+    listed, size = work.inputs["demonstrations"].json(DEMONSTRATIONS), work.identity["rows_per_shard"]
+    wanted = listed["validation"] + (listed["train"] if work.identity["which"] == "all" else [])
+    whole = pa.concat_tables(read_tables(work.inputs["texts"])).combine_chunks()
+    kept = whole.filter(np.isin(whole.column(ROW_ID).to_numpy(), wanted))
+    for shard, start in enumerate(range(0, kept.num_rows, size)):
+        work.out.write_shard(shard, kept.slice(start, size).combine_chunks())
+
+
+def content_free_step(task: Task) -> Step:
+    """Texts that say nothing, in every field."""
+    return Step(
+        name="texts",
+        label=f"texts {task.config.name} content-free",
+        version=1,
+        run="workflows.steps.demonstrations:fill_content_free",
+        identity={"fields": sorted(task.config.source.columns), "texts": list(CONTENT_FREE)},
+        resources=_LIGHT,
+        sources=("workflows.data",),
+    )
+
+
+def fill_content_free(work: Work) -> None:
+    """One shard of row_id, row_hash and the fields."""
+    from orchestration.shards import table_of
+    from workflows.data import row_hash
+
+    fields, texts = work.identity["fields"], work.identity["texts"]
+    hashes = [row_hash(dict.fromkeys(fields, text)) for text in texts]
+    columns = {"row_hash": hashes, **{field: list(texts) for field in fields}}
+    work.out.write_shard(0, table_of(range(len(texts)), columns))
