@@ -199,6 +199,15 @@ def live_leases(store: Path) -> dict[str, Holder]:
     return {str(path.parent.relative_to(store / LEASES)): first[path][1] for path in sorted(live)}
 
 
+def remove_gone(store: Path) -> None:
+    """Remove the files of drivers that are known to have ended."""
+    for path in [*(store / LEASES).glob("*/*/*"), *(store / LEASES).glob("*.json")]:
+        if (found := _read(path)) is not None and found[1].gone:
+            path.unlink(missing_ok=True)
+    for folder in (store / LEASES).glob("*/*"):
+        _remove_if_empty(folder)
+
+
 def _all(store: Path) -> Iterator[tuple[Path, tuple[bytes, Holder]]]:
     for path in sorted((store / LEASES).glob("*/*/*")):
         if (found := _read(path)) is not None:

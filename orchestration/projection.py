@@ -11,7 +11,7 @@ from orchestration.errors import StoreError
 from orchestration.runs import RunRecord
 from orchestration.tracking import TrackedRun, database_file, project, without_credentials
 
-_WANTED, _TOLD = "tracked.json", "mlflow.json"  # what MLflow shall hold, and where it was last told
+_WANTED, TOLD = "tracked.json", "mlflow.json"  # what MLflow shall hold, and where it was last told
 
 
 def write_projection(
@@ -34,13 +34,13 @@ def fill(record: RunRecord, uri: str) -> str:
     parent = _tracked(wanted["parent"], record)
     run_id = project(uri, wanted["experiment"], parent, children)
     told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status}
-    record.write(_TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
+    record.write(TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
     return run_id
 
 
 def is_filled(record: RunRecord, uri: str) -> bool:
     """Whether this MLflow was told all that the record says."""
-    told, database = record.read(_TOLD), database_file(uri)
+    told, database = record.read(TOLD), database_file(uri)
     if told is None or (database is not None and not database.is_file()):
         return False
     return all(told.get(name) == value for name, value in _place(record, uri).items())
@@ -51,7 +51,7 @@ def is_finished(record: RunRecord, uri: str) -> bool:
 
     Then there is nothing to add as long as every step is cached, and the document need not be made to see that.
     """
-    told = record.read(_TOLD)
+    told = record.read(TOLD)
     same = told is not None and (told.get("status"), told.get("workflow")) == ("FINISHED", _workflow(record))
     return same and is_filled(record, uri)
 
@@ -63,7 +63,7 @@ def is_begun(record: RunRecord) -> bool:
 
 def mlflow_run_id(record: RunRecord) -> str | None:
     """The run's id in the MLflow that was told last."""
-    told = record.read(_TOLD)
+    told = record.read(TOLD)
     return told["run_id"] if told else None
 
 

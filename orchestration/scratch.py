@@ -11,12 +11,13 @@ from typing import Any
 
 from orchestration.files import replace_json
 
+SCRATCH = "scratch"  # the folder of the store that holds them
 _PROGRESS = "progress.json"
 
 
 def scratch_folder(store: Path, step_folder: str) -> Path:
     """The folder of a step's attempts; it need not exist."""
-    return store / "scratch" / step_folder
+    return store / SCRATCH / step_folder
 
 
 def tell(folder: Path, done: int, of: int, note: str) -> None:

@@ -28,7 +28,7 @@ from orchestration.graph import Step, key_of
 from orchestration.leases import Lease
 
 FORMAT = 1
-_MARKER = "COMMITTED"
+MARKER = "COMMITTED"
 _VERSION_FILE = "VOCABSEM_STORE.json"
 _verified: set[tuple[str, str]] = set()  # (file, checksum) read and found right by this process
 
@@ -42,13 +42,11 @@ class Artifact:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Raises DamagedArtifact where the manifest does not match the marker."""
-        marker, path = self.folder / _MARKER, self.folder / "manifest.json"
+        marker, path = self.folder / MARKER, self.folder / "manifest.json"
         found = files.checksum(path) if path.is_file() else "no file"
         expected = marker.read_bytes()
         if f"{found}\n".encode() != expected:
-            raise DamagedArtifact(
-                Damage(str(path), found, f"{expected.decode(errors='replace').strip()!r} ({_MARKER})")
-            )
+            raise DamagedArtifact(Damage(str(path), found, f"{expected.decode(errors='replace').strip()!r} ({MARKER})"))
         return json.loads(path.read_text())
 
     @property
@@ -93,6 +91,17 @@ class Artifact:
         if not manifest["key"].startswith(self.folder.name):
             yield Damage(str(self.folder), self.folder.name, f"a folder named {manifest['key'][:16]}")
 
+    def shard_damages(self) -> Iterator[Damage]:
+        """What is wrong with the shards that are committed, of an artifact that may not be."""
+        for sidecar in sorted(self.folder.glob("part-*.json")):
+            try:
+                entry = json.loads(sidecar.read_text())
+                damage = _compare(sidecar.with_suffix(".arrow"), entry, every_byte=True)
+            except (ValueError, KeyError, TypeError) as error:
+                damage = Damage(str(sidecar), type(error).__name__, "the size and checksum of a shard")
+            if damage:
+                yield damage
+
 
 @dataclass(frozen=True)
 class Writer:
@@ -109,7 +118,7 @@ class Writer:
 
     @property
     def committed(self) -> bool:
-        return (self.folder / _MARKER).is_file()
+        return (self.folder / MARKER).is_file()
 
     def begin(self) -> None:
         """Make the folder and write the identity. Raises StoreError where that is not possible."""
@@ -175,14 +184,14 @@ class Writer:
         self._write("manifest.json", files.json_bytes(self._manifest(shard_count)))
         if self.lease is not None and not self.lease.kept and not self.committed:
             raise LeaseLost(f"{self.folder}: another run has taken over")
-        self._write(_MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
+        self._write(MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
         for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
 
     def _manifest(self, shard_count: int | None) -> dict[str, Any]:
         names = sorted(path.name for path in self.folder.iterdir())
         names = [
-            name for name in names if not name.startswith(files.TEMPORARY) and name not in (_MARKER, "manifest.json")
+            name for name in names if not name.startswith(files.TEMPORARY) and name not in (MARKER, "manifest.json")
         ]
         sidecars = {name: json.loads((self.folder / name).read_text()) for name in names if _is_sidecar(name)}
         expected = [f"{_part(index)}.json" for index in range(len(sidecars) if shard_count is None else shard_count)]
@@ -234,7 +243,7 @@ class Store:
     def find(self, step: Step) -> Artifact | None:
         """A step's committed artifact, or None. Raises DamagedArtifact where its marker or a file's size is wrong."""
         artifact = Artifact(self.root / step.folder)
-        if not (artifact.folder / _MARKER).is_file():
+        if not (artifact.folder / MARKER).is_file():
             return None
         for damage in artifact.damages(every_byte=False):
             raise DamagedArtifact(damage)
@@ -242,11 +251,11 @@ class Store:
 
     def artifacts(self) -> list[Artifact]:
         """Every committed artifact, by step and key."""
-        return [Artifact(marker.parent) for marker in sorted(self.root.glob(f"*/*/{_MARKER}"))]
+        return [Artifact(marker.parent) for marker in sorted(self.root.glob(f"*/*/{MARKER}"))]
 
     def holds(self, step: Step) -> bool:
         """Whether a step's artifact is committed, by its marker alone."""
-        return (self.root / step.folder / _MARKER).is_file()
+        return (self.root / step.folder / MARKER).is_file()
 
     def writer(self, step: Step, lease: Lease | None = None) -> Writer:
         return Writer(self.root / step.folder, step.payload, source_digests(step.sources), lease)

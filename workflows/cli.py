@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from workflows import storage_commands
 from workflows.errors import ConfigError
 from workflows.options import (
     AsJson,
@@ -180,48 +181,11 @@ def sync(run: SomeRun = None, store: StorePath = None, mlflow: TrackingUri = Non
     _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
 
 
-@app.command()
-def verify(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Read every byte of every artifact and compare it with the checksums. Exit status 1 where something is damaged."""
-    artifacts = read_store(store).artifacts()
-    damaged = [damage for artifact in artifacts for damage in artifact.damages(every_byte=True)]
-    if as_json:
-        print(json.dumps({"checked": len(artifacts), "damaged": [vars(damage) for damage in damaged]}))
-    else:
-        for damage in damaged:
-            print(f"damaged  {damage}")
-        print(f"{len(artifacts)} artifacts checked, {len(damaged)} files damaged")
-        if damaged:
-            print("Remove the folders named above and run the workflow again: it makes them anew, and nothing else.")
-    if damaged:
-        raise typer.Exit(1)
-
-
-@app.command("ls")
-def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
-    """List the artifacts of the store, and the runs, the last first."""
-    from orchestration.runs import runs
-
-    opened = read_store(store)
-    recorded = [{"run_id": record.run_id, "started": record.read("graph.json")["started"]} for record in runs(opened)]
-    rows = [
-        {
-            "step": artifact.folder.parent.name,
-            "key": artifact.folder.name,
-            "rows": artifact.rows,
-            "bytes": sum(entry["bytes"] for entry in artifact.manifest["files"].values()),
-            "finished": artifact.json("provenance.json")["finished"],
-        }
-        for artifact in opened.artifacts()
-    ]
-    if as_json:
-        print(json.dumps({"artifacts": rows, "runs": recorded}))
-        return
-    for row in rows:
-        print(f"{row['step']:10}  {row['key']}  {row['rows']:>9,} rows  {row['bytes']:>13,} bytes  {row['finished']}")
-    print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows):,} bytes")
-    for entry in recorded:
-        print(f"run         {entry['run_id']}  begun {entry['started']}")
+app.command()(storage_commands.verify)
+app.command("ls")(storage_commands.list_artifacts)
+app.command()(storage_commands.gc)
+app.command("export")(storage_commands.export_run)
+app.command("import")(storage_commands.import_run)
 
 
 @app.command()

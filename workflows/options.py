@@ -86,6 +86,18 @@ KeyOrRun = Annotated[
 ]
 RunA = Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id or `latest`.", autocompletion=_runs)]
 RunB = Annotated[str, typer.Argument(metavar="RUN_B", help="The run it is compared with.", autocompletion=_runs)]
+OneRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="First digits of a run's id, or `latest`.", autocompletion=_runs)
+]
+KeptRuns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="RUN",
+        help="Keep what this run reaches; give it several times [default: every recorded run].",
+        autocompletion=_runs,
+    ),
+]
 SomeRun = Annotated[
     str | None,
     typer.Argument(

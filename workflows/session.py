@@ -14,6 +14,7 @@ from orchestration.graph import Step
 from orchestration.plan import Planned, make_plan
 from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id, write_projection
 from orchestration.runs import RunRecord, open_run
+from orchestration.space import Space
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackingError, default_uri
 from workflows.compare import comparison
@@ -81,16 +82,18 @@ def _job(config: Config, base: Path, data_dir: Path | None, facts: Facts, store:
 
 def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing."""
+    record = open_run(session.store, session.job.targets, session.text)  # first: what it reaches is safe from gc now
     plan = session.plan()
-    record = open_run(session.store, session.job.targets, session.text)
     if any(planned.state == "run" for planned in plan):
         _track(session, record, [], "RUNNING", say)
 
     with watching(plan, say) as watch:
+        space = Space(session.store.root, say)
 
         def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
             record.event(kind, step, details)
             watch(kind, step, details)
+            space.look()
 
         try:
             outcomes = run_plan(plan, lambda: _engine(session, emit), emit)
