@@ -97,11 +97,16 @@ class Calibration:
     epochs: int
 
 
-def residual(states: Float[Tensor, "n d"], weights: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
-    """h + D (U gelu(V z + b) + c), z the standardised state, D its deviation by dimension (ours)."""
+def residual(states: Float[Tensor, "n read"], weights: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+    """h + D (U gelu(V z + b) + c), z the standardised states, D the deviation of h by dimension (ours).
+
+    What is read may be the states of several layers side by side; h, which is moved, is the first of them.
+    """
+    width = len(weights["up.bias"])
     z = (states - weights["mean"]) / weights["deviation"]
     hidden = functional.gelu(z @ weights["down.weight"].T + weights["down.bias"])
-    return states + weights["deviation"] * (hidden @ weights["up.weight"].T + weights["up.bias"])
+    moves = hidden @ weights["up.weight"].T + weights["up.bias"]
+    return states[:, :width] + weights["deviation"][:width] * moves
 
 
 def paper(states: Float[Tensor, "*any n d"], weights: Mapping[str, Tensor]) -> Float[Tensor, "*lanes n d"]:
@@ -118,13 +123,18 @@ def paper(states: Float[Tensor, "*any n d"], weights: Mapping[str, Tensor]) -> F
     return normed * weights["norm.weight"].unsqueeze(-2) + weights["norm.bias"].unsqueeze(-2)
 
 
-def untrained(settings: CalibrationSettings, mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Weights:
+def untrained(
+    settings: CalibrationSettings, mean: Tensor, deviation: Tensor, generator: torch.Generator, width: int | None = None
+) -> Weights:
     """The weights a training starts from, of the dtype of `mean`, on the CPU.
+
+    `mean` and `deviation` are of all dimensions that are read; the first `width` of them are moved (None: all).
 
     The residual module's U is zero, so it starts as the identity. Every other matrix is uniform within ± 1/√(columns),
     as torch.nn.Linear's are.
     """
-    width, dtype = len(mean), mean.dtype
+    read, dtype = len(mean), mean.dtype
+    width = width or read
 
     def drawn(rows: int, columns: int) -> Tensor:
         return (torch.rand(rows, columns, generator=generator, dtype=dtype) * 2 - 1) / math.sqrt(columns)
@@ -144,8 +154,8 @@ def untrained(settings: CalibrationSettings, mean: Tensor, deviation: Tensor, ge
     return {
         "mean": mean,
         "deviation": deviation,
-        "down.weight": drawn(settings.rank, width),
-        "down.bias": drawn(settings.rank, width)[:, 0].clone(),
+        "down.weight": drawn(settings.rank, read),
+        "down.bias": drawn(settings.rank, read)[:, 0].clone(),
         "up.weight": torch.zeros(width, settings.rank, dtype=dtype),
         "up.bias": torch.zeros(width, dtype=dtype),
         "log_temperature": log_temperature,

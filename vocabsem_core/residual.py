@@ -7,6 +7,7 @@ o = mean + D c. Its product with a basis row t and its squared norm are then
 
 so that everything that differs between lanes has r numbers a row instead of d, and one matrix product with the rows
 serves all lanes. This is what makes hundreds of trainings cheap; `calibration.residual` is the formula it stands for.
+Where several layers are read side by side, V x is of all of them, and every other x is the first, which is moved.
 """
 
 from __future__ import annotations
@@ -24,18 +25,23 @@ _SMALLEST = 1e-12  # of a norm, and of a squared distance: keeps their derivativ
 
 
 def residual_similarities(
-    states: Float[Tensor, "n d"] | Float[Tensor, "lanes n d"],
+    states: Float[Tensor, "n read"] | Float[Tensor, "lanes n read"],
     weights: Mapping[str, Tensor],
     keep: Float[Tensor, "lanes r n"] | None,
     targets: Float[Tensor, "k d"],
     similarity: Similarity,
 ) -> Float[Tensor, "lanes k n"]:
     """Semantic logits at temperature 1, of rows that all lanes share or of each lane's own."""
-    mean, deviation = weights["mean"], weights["deviation"]
+    width, down = weights["up.bias"].shape[-1], weights["down.weight"] / weights["deviation"]
+    mean, deviation = weights["mean"][:width], weights["deviation"][:width]
     up = deviation[:, None] * weights["up.weight"]  # U', [lanes, d, r]
     offset = mean + deviation * weights["up.bias"]  # o, [lanes, d]
-    x = (states - mean).mT  # [d, n] or [lanes, d, n]
-    before, across = _products(torch.cat([weights["down.weight"] / deviation, up.mT], dim=-2), x).chunk(2, dim=-2)
+    read = (states - weights["mean"]).mT  # [read, n] or [lanes, read, n]
+    x = read[..., :width, :]
+    if width == read.shape[-2]:  # then one product serves both
+        before, across = _products(torch.cat([down, up.mT], dim=-2), x).chunk(2, dim=-2)
+    else:
+        before, across = _products(down, read), _products(up.mT, x)
     hidden = functional.gelu(before + weights["down.bias"].unsqueeze(-1))  # a, [lanes, r, n]
     if keep is not None:
         hidden = hidden * keep
