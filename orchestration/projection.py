@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from orchestration import files
 from orchestration.errors import StoreError
 from orchestration.runs import RunRecord
-from orchestration.tracking import TrackedRun, database_file, project, without_credentials
+from orchestration.tracking import TrackedModel, TrackedRun, database_file, project, without_credentials
 
 _WANTED, TOLD = "tracked.json", "mlflow.json"  # what MLflow shall hold, and where it was last told
 
@@ -18,7 +19,11 @@ def write_projection(
     record: RunRecord, experiment: str, parent: TrackedRun, children: Iterable[TrackedRun] = ()
 ) -> None:
     """Write what MLflow shall hold of a run. Its files are files of the record."""
-    document = {"experiment": experiment, "parent": _document(parent), "children": [_document(run) for run in children]}
+    document = {
+        "experiment": experiment,
+        "parent": _document(parent, record),
+        "children": [_document(run, record) for run in children],
+    }
     record.write(_WANTED, document)
 
 
@@ -75,13 +80,28 @@ def _workflow(record: RunRecord) -> str:
     return files.checksum(record.folder / "workflow.yaml")
 
 
-def _document(run: TrackedRun) -> dict[str, Any]:
+def _document(run: TrackedRun, record: RunRecord) -> dict[str, Any]:
     """As JSON. A table keeps the order of its columns, which MLflow shows, though JSON objects here are sorted."""
     tables = {
         name: {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
         for name, rows in run.tables.items()
     }
-    return {**asdict(run), "tables": tables, "files": [path.name for path in run.files]}
+    return {
+        **asdict(run),
+        "tables": tables,
+        "files": [path.name for path in run.files],
+        "model": _described(run.model, record),
+    }
+
+
+def _described(model: TrackedModel | None, record: RunRecord) -> dict[str, Any] | None:
+    """Its files are named from the record's folder: they lie in the same store, which may move."""
+    if model is None:
+        return None
+    return {
+        **asdict(model),
+        "files": {name: os.path.relpath(path, record.folder) for name, path in model.files.items()},
+    }
 
 
 def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
@@ -89,6 +109,9 @@ def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
         name: [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         for name, table in document["tables"].items()
     }
-    return TrackedRun(
-        **{**document, "tables": tables, "files": tuple(record.folder / name for name in document["files"])}
-    )
+    model = document.get("model")  # records of before have none
+    if model is not None:
+        paths = {name: (record.folder / path).resolve() for name, path in model["files"].items()}
+        model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths})
+    named = tuple(record.folder / name for name in document["files"])
+    return TrackedRun(**{**document, "tables": tables, "files": named, "model": model})

@@ -10,12 +10,17 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
+
+from orchestration import files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,9 +28,29 @@ if TYPE_CHECKING:
 
 KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
+_MODEL = "model"  # folder of a run's artifacts
 _MOST_METRICS = 1000  # of one call; MLflow refuses more
 _unhurried: set[str] = set()  # files of databases that this process writes as a projection
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
+
+
+@dataclass(frozen=True)
+class TrackedModel:
+    """A model that `mlflow.pyfunc` loads by a module of ours, whose `_load_pyfunc(folder, config)` it calls. No pickle.
+
+    Attributes:
+        loader: the module.
+        inputs: the columns of its table; none: it takes a list of texts.
+        config: what it is told at loading unless the caller says otherwise.
+        files: name in its folder -> file that is copied there.
+        documents: name in its folder -> JSON that is written there.
+    """
+
+    loader: str
+    inputs: tuple[str, ...]
+    config: Mapping[str, Any]
+    files: Mapping[str, Path]
+    documents: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,7 @@ class TrackedRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    model: TrackedModel | None = None
 
 
 class TrackingError(Exception):
@@ -168,7 +194,7 @@ def _write(
         missing = [Metric(name, value, run.info.start_time, step) for step, value in points if step not in known_steps]
         for start in range(0, len(missing), _MOST_METRICS):
             client.log_batch(run_id, metrics=missing[start : start + _MOST_METRICS])
-    if wanted.tables or wanted.files:
+    if wanted.tables or wanted.files or wanted.model:
         uploaded = {artifact.path for artifact in client.list_artifacts(run_id)}
         for name, rows in wanted.tables.items():
             if name not in uploaded:
@@ -176,11 +202,38 @@ def _write(
         for path in wanted.files:
             if path.name not in uploaded:
                 client.log_artifact(run_id, str(path))
+        if wanted.model is not None and _MODEL not in uploaded:
+            with TemporaryDirectory() as folder:
+                client.log_artifacts(run_id, str(_saved(wanted.model, Path(folder))), _MODEL)
     if run.info.status != wanted.status:
         client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(
             run_id, wanted.status
         )
     return run
+
+
+def _saved(model: TrackedModel, folder: Path) -> Path:
+    """A folder that MLflow loads as a model."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    data = folder / "data"
+    data.mkdir()
+    for name, path in model.files.items():
+        shutil.copyfile(path, data / name)
+    for name, document in model.documents.items():
+        files.replace_json(data / name, document)
+    columns: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in model.inputs] or [ColSpec("string")]
+    mlflow.pyfunc.save_model(
+        str(folder / _MODEL),
+        loader_module=model.loader,
+        data_path=str(data),
+        pip_requirements=[f"vocabsem=={version('vocabsem')}"],
+        signature=ModelSignature(Schema(columns), Schema([ColSpec("string")])),
+        model_config=dict(model.config),
+    )
+    return folder / _MODEL
 
 
 def _found(client: MlflowClient, experiment_id: str, condition: str) -> dict[str, Run]:

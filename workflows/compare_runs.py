@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.runs import RunRecord
+from orchestration.store import Store
 from orchestration.tracking import TrackedRun
 from workflows.compare import Cell
 from workflows.results import Detail, Result
+from workflows.serving import tracked_model
 from workflows.table import table
 
 
 def tracked(
-    record: RunRecord, cells: Sequence[Cell], results: Sequence[tuple[Result, Detail]], status: Any
+    record: RunRecord, store: Store, cells: Sequence[Cell], results: Sequence[tuple[Result, Detail]], status: Any
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
     """The MLflow runs of a comparison: a parent with the summary, and a child for each fit."""
     details = {(result.model, result.task, result.method): (result, detail) for result, detail in results}
     children = [
-        _child(record, cell, seed, details[(cell.model, cell.task, cell.method)][1])
+        _child(record, store, cell, seed, details[(cell.model, cell.task, cell.method)][1])
         for cell in cells
         if (cell.model, cell.task, cell.method) in details
         for seed in cell.fits
@@ -62,7 +64,7 @@ def _row(result: Result, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _child(record: RunRecord, cell: Cell, seed: int, detail: Detail) -> TrackedRun:
+def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detail) -> TrackedRun:
     place = sorted(cell.fits).index(seed)  # the order of `by_seed`
     metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
     seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
@@ -83,6 +85,7 @@ def _child(record: RunRecord, cell: Cell, seed: int, detail: Detail) -> TrackedR
             "vocabsem.task": cell.task,
             "vocabsem.model": cell.model,
         },
+        model=tracked_model(cell.fits[seed], store),
     )
 
 

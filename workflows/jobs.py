@@ -62,7 +62,7 @@ class Comparison:
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        return tracked(record, self.cells, results, status)
+        return tracked(record, store, self.cells, results, status)
 
     def notes(self, store: Store, ran: bool) -> list[str]:
         return truncations(self.cells, store) if ran else []

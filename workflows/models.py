@@ -104,6 +104,14 @@ def must_be_unchanged(folder: Path, stamp: str) -> None:
         raise ConfigError(f"{folder}: a file of the model changed while the run went on; run again")
 
 
+def content_digests(folder: Path) -> dict[str, str]:
+    """Digests of a model's weights and of its tokenizer, as they stand in keys; reads every file."""
+    from vocabsem_core.checkpoints import tokenizer_files, weight_files
+
+    weights = [folder / "config.json", *weight_files(folder)]
+    return {"model": _digest(weights), "tokenizer": _digest(tokenizer_files(folder))}
+
+
 def _model_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
 
@@ -117,12 +125,9 @@ def _facts(folder: Path) -> dict[str, Any]:
         head_place,
         load_tokenizer,
         model_without_memory,
-        tokenizer_files,
-        weight_files,
     )
 
-    weights = [folder / "config.json", *weight_files(folder)]
-    tokenizer = load_tokenizer(folder)
+    digests, tokenizer = content_digests(folder), load_tokenizer(folder)
     place = head_place(folder)
     kind, model = model_without_memory(folder)
     kept_rows = min(place.rows(), 1 + max(tokenizer.get_vocab().values()))
@@ -132,8 +137,8 @@ def _facts(folder: Path) -> dict[str, Any]:
     bias = place.read_bias(place.rows())
     shape = [str(block.dtype) for block in place.blocks(1)], scale_and_softcap(model.config)
     return {
-        "weights": _digest(weights),
-        "tokenizer": _digest(tokenizer_files(folder)),
+        "weights": digests["model"],
+        "tokenizer": digests["tokenizer"],
         "head": key_of(
             {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
         ),

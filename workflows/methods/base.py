@@ -44,6 +44,7 @@ class Method(ABC):
         Settings: a pydantic model of its settings, with defaults.
         space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
         several_layers: whether the states it is given may be those of several layers side by side.
+        portable: whether `predict` uses nothing of the materials, only what was fitted, so that a fit can be served.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
         sources: modules whose source is watched for drift.
         source_file, source_digest: of a user's own method, its file and that file's digest, which joins every key.
@@ -57,6 +58,7 @@ class Method(ABC):
     Settings: ClassVar[type[Strict]] = Strict
     space: ClassVar[Mapping[str, Domain]] = {}
     several_layers: ClassVar[bool] = True
+    portable: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False
     sources: ClassVar[tuple[str, ...]] = ()
     source_file: str | None = None

@@ -68,6 +68,7 @@ class Calibration(Method):
     needs: ClassVar = frozenset({"train", "basis", "head"})
     several_layers = False
     seeded = True
+    portable = True
     has_epochs = True
     Settings: ClassVar[type[Strict]] = ResidualSettings
     space: ClassVar = {

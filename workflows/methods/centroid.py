@@ -17,6 +17,7 @@ class Centroid(Method):
 
     name = "centroid"
     needs: ClassVar = frozenset({"train"})
+    portable = True
     sources = ("vocabsem_core.centroids",)
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ class LinearProbe(Method):
 
     name = "linear-probe"
     needs: ClassVar = frozenset({"train"})
+    portable = True
     Settings = LinearProbeSettings
     space: ClassVar = {"inverse_penalty": Domain(log_uniform=(1e-4, 1.0))}
     sources = ("vocabsem_core.probe",)
