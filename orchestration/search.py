@@ -102,10 +102,11 @@ def search(
     return list(board.records.values())
 
 
-def room(concurrent: int | None, cpus: float, gpus: float | None) -> Places:
+def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Places:
     """Places on the cluster this process is connected to: `concurrent`, or as many as its nodes have room for.
 
-    `gpus` None is one where there are any. Raises ClusterError where no node has room for one.
+    `cpus` None shares a node's cores out among them; `gpus` None is one where there are any. Raises ClusterError where
+    no node has room for one.
     """
     import ray
 
@@ -113,9 +114,9 @@ def room(concurrent: int | None, cpus: float, gpus: float | None) -> Places:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     each = gpus if gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
-    most = max(1, int(sum(node.get("CPU", 1) for node in nodes) / cpus))
-    workers, _ = pool_size(Resources(cpus, each, concurrent or most), nodes)
-    return Places(workers, cpus, each)
+    most = max(1, int(sum(node.get("CPU", 1) for node in nodes) / (cpus or 1)))
+    workers, options = pool_size(Resources(cpus, each, concurrent or most), nodes)
+    return Places(workers, options["num_cpus"], each)
 
 
 def _records(scratch: Path) -> list[Record]:

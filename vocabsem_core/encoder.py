@@ -89,6 +89,30 @@ class Encoder:
         Batches hold prompts of like length, padded on the right. A causal model needs no mask: padding cannot reach
         the tokens before it.
         """
+        self._must_be_readable(prompts)
+        places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
+        prefix = self._run_prefix(prompts[0][:shared]) if shared else None
+        shared = prefix.length if prefix is not None else 0
+        self._check_once(prompts, places, prefix)
+        found: dict[str, list[Tensor]] = {layer: [] for layer in self._layers}
+        order: list[int] = []
+        most = max(1, _HELD_KEYS * batch_tokens // shared) if shared else None
+        for batch in batches([len(prompt) - shared for prompt in prompts], batch_tokens, most):
+            own, at = [prompts[i][shared:] for i in batch], [places[i] - shared for i in batch]
+            for layer, states in self.states(own, at, prefix).items():
+                found[layer].append(states.cpu())
+            order.extend(batch)
+            after_batch()
+        back = torch.tensor(order).argsort()
+        return {layer: torch.cat(states)[back] for layer, states in found.items()}
+
+    @torch.no_grad()
+    def check(self, prompts: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
+        """Raises InputError for prompts the model cannot read, or states that cannot be captured; see `states`."""
+        self._must_be_readable(prompts)
+        self._check_once(prompts, positions, None)
+
+    def _must_be_readable(self, prompts: Sequence[Sequence[int]]) -> None:
         if not all(prompts) or not prompts:
             raise InputError("a prompt has no tokens, or there is none; give the template words of its own")
         known, largest = self._model.get_input_embeddings().weight.shape[0], max(map(max, prompts))
@@ -96,23 +120,11 @@ class Encoder:
             raise InputError(
                 f"token id {largest} is beyond the model's {known} embeddings; its tokenizer is another model's"
             )
-        places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
-        prefix = self._run_prefix(prompts[0][:shared]) if shared else None
-        shared = prefix.length if prefix is not None else 0
+
+    def _check_once(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None) -> None:
         if (prefix is not None) not in self._checked:
             self._check(prompts[:_CHECKED_PROMPTS], places, prefix)
             self._checked.add(prefix is not None)
-        found: dict[str, list[Tensor]] = {layer: [] for layer in self._layers}
-        order: list[int] = []
-        most = max(1, _HELD_KEYS * batch_tokens // shared) if shared else None
-        for batch in batches([len(prompt) - shared for prompt in prompts], batch_tokens, most):
-            own, at = [prompts[i][shared:] for i in batch], [places[i] - shared for i in batch]
-            for layer, states in self._states(own, at, prefix).items():
-                found[layer].append(states.cpu())
-            order.extend(batch)
-            after_batch()
-        back = torch.tensor(order).argsort()
-        return {layer: torch.cat(states)[back] for layer, states in found.items()}
 
     def _run_prefix(self, prefix: Sequence[int]) -> _Prefix | None:
         """Keys and values of a prefix; None where the model keeps something else, so that nothing can be shared."""
@@ -122,10 +134,13 @@ class Encoder:
             past = self._model(**self._arguments([prefix]), use_cache=True).past_key_values
         return _Prefix(len(prefix), past, means) if isinstance(past, DynamicCache) else None
 
-    def _states(
+    def states(
         self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None = None
     ) -> dict[str, Tensor]:
-        """States of prompts, or of what follows a prefix; means are over both."""
+        """States of one batch on the model's device, or of what follows a prefix; means are over both.
+
+        Outside of `encode` they hold what is needed to differentiate them.
+        """
         kept = torch.tensor([0] * len(prompts) if self._kind == "seq2seq" else places, device=self._model.device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._model.device)
         before: dict[str, Any] = {"use_cache": False}
@@ -156,7 +171,7 @@ class Encoder:
         layers, self._layers = self._layers, ("head",)
         shared = prefix.length if prefix is not None else 0
         own, inside = [prompt[shared:] for prompt in prompts], [place - shared for place in places[: len(prompts)]]
-        rebuilt = head_of(self._model).logits(self._states(own, inside, prefix)["head"]).double()
+        rebuilt = head_of(self._model).logits(self.states(own, inside, prefix)["head"]).double()
         self._layers = layers
         plain = [self._model(**self._arguments([prompt])).logits[0] for prompt in prompts]
         at = [0 if self._kind == "seq2seq" else place for place in places]

@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.parallel import sum_over_processes
 
 _CLIP = 1.0  # largest norm of a step's gradient
 _BETAS = (0.9, 0.95)
@@ -174,15 +175,8 @@ class Pretraining:
 
     def _share(self, total: Tensor) -> None:
         """Sum gradients and loss over the processes."""
-        if self._world == 1:
-            return
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = torch.cat([total.view(1), *(gradient.flatten() for gradient in gradients)])
-        distributed.all_reduce(flat)
-        total.copy_(flat[0])
-        parts = flat[1:].split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        sum_over_processes([total.view(1), *gradients], self._world)
 
     def save(self, path: Path) -> None:
         """Weights, optimiser state, step and recipe, as safetensors. Raises InputError where it cannot be written."""

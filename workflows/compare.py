@@ -12,8 +12,11 @@ from workflows.catalog import Task, find_model, find_task
 from workflows.config import CompareConfig, MethodConfig
 from workflows.data import Split, column_digests, split_file
 from workflows.errors import ConfigError, in_field
+from workflows.methods import method_named
+from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, check_encoding, describe
 from workflows.prompting import must_be_causal, prompted
+from workflows.steps import finetune
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.demonstrations import content_free_step
 from workflows.steps.methods import (
@@ -37,6 +40,7 @@ class Cell:
     Attributes:
         fits: the fits that were made, by seed: one where the seed cannot change anything.
         seeds: all seeds the score holds for.
+        trials: settings tried on validation rows; 1: the defaults, or what the user set, without a search.
     """
 
     model: str
@@ -46,6 +50,7 @@ class Cell:
     seeds: tuple[int, ...]
     fits: Mapping[int, Step]
     score: Step
+    trials: int
 
 
 def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts) -> list[Cell]:
@@ -101,6 +106,7 @@ def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Tas
         file = split_file(task, split)
         digests = column_digests(file, facts)
         texts = texts_step(task, split, file, digests, limit)
+        steps[f"{split}_texts"] = texts
         steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
         steps[f"{split}_labels"] = labels_step(task, split, file, digests)
     steps["content_free"] = encode_step(model, task, content_free_step(task), config.encoding, config.execution)
@@ -111,12 +117,21 @@ def _cell(config: CompareConfig, method: MethodConfig, model: Model, task: Task,
     where = f"{model.name} {task.config.name} {method.label}"
     shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
     seeded = depends_on_seed(method, config.train_size)
-    seeds = config.seeds if seeded else (0,)
+    asked = method.seeds or config.seeds
+    seeds = asked if seeded else (0,)
+    trials = config.search.trials if method.trials is None else method.trials
 
     def drawn(seed: int) -> Mapping[str, Step]:
         return prompted(config, method, model, task, materials, seed if seeded else 0)
 
-    search = search_step(method, where, drawn(_SEARCH_SEED), shared, config.search.trials, _SEARCH_SEED)
-    fits = {seed: fit_step(method, where, drawn(seed), shared, seed, search) for seed in seeds}
+    if isinstance(method_named(method.method), Finetuned):
+        reading, place = finetune.reading_of(model, task, config.encoding), finetune.place_of(model, config.execution)
+        search = finetune.search_step(method, where, materials, shared, reading, place, trials, _SEARCH_SEED)
+        tuned = finetune.finetune_step(method, where, materials, shared, reading, place, seeds, search)
+        fits = {seed: finetune.fit_step(where, seed, tuned) for seed in seeds}
+    else:
+        search = search_step(method, where, drawn(_SEARCH_SEED), shared, trials, _SEARCH_SEED)
+        fits = {seed: fit_step(method, where, drawn(seed), shared, seed, search) for seed in seeds}
     score = score_step(where, fits, materials["test_labels"], len(task.config.words), task.config.metric)
-    return Cell(model.name, task.config.name, method.label, task.config.metric, config.seeds, fits, score)
+    tried = len(search.identity["settings"]) if search else 1
+    return Cell(model.name, task.config.name, method.label, task.config.metric, asked, fits, score, tried)

@@ -148,6 +148,17 @@ class Execution(Strict):
     gpus_per_encoder: float | None = Field(
         None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
     )
+    trainers: int | None = Field(
+        None, ge=1, description="processes that share each batch of a final finetuning; none: one"
+    )
+    cores_per_trainer: float | None = Field(
+        None, ge=1, description="cores of each; none: a node's cores divided by their number"
+    )
+    gpus_per_trainer: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of each, and of each trial of a finetuning's search; none: one where there are any",
+    )
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
 
 
@@ -157,6 +168,15 @@ READS = (
     "the stored layer it reads; of several, or of `all`, their states side by side, of which calibration moves the "
     "first (of `all` the head)"
 )
+
+
+def _once_each(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("an entry stands twice; list each once")
+    return value
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_once_each)]
 
 
 class MethodConfig(Strict):
@@ -178,6 +198,10 @@ class MethodConfig(Strict):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )
+    trials: int | None = Field(
+        None, ge=0, description="a budget of its own instead of search.trials; the comparison is no longer an equal one"
+    )
+    seeds: Seeds | None = Field(None, min_length=1, description="seeds of its own instead of the comparison's")
 
     @property
     def label(self) -> str:
@@ -200,9 +224,7 @@ class CompareConfig(Strict):
     )
     tasks: tuple[str, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order"
-    )
+    seeds: Seeds = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
     train_size: Annotated[int | str, AfterValidator(checked_train_size)] = Field(
         "full", description="training rows a class, validation included, or full"
     )
@@ -224,12 +246,10 @@ class CompareConfig(Strict):
             else value
         )
 
-    @field_validator("models", "tasks", "seeds")
+    @field_validator("models", "tasks")
     @classmethod
-    def _once_each(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("an entry stands twice; list each once")
-        return value
+    def _listed_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _once_each(value)
 
     @model_validator(mode="after")
     def _methods_differ_and_layers_exist(self) -> CompareConfig:

@@ -261,6 +261,9 @@ def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
             "compare it: `workflow: compare` searches its settings too",
             ("method",),
         )
+    if "texts" in method.needs:
+        told = "trains the language model itself, and a sweep is over stored states; `vocabsem run` searches it"
+        raise ConfigError(f"method {method.name!r} {told}", ("method",))
     if "train" not in method.needs:
         raise ConfigError(f"method {method.name!r} reads no training rows, so there are none to choose by", ("method",))
     try:

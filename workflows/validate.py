@@ -130,11 +130,11 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     for task in tasks:
         checked = Checked(task.config.name)
         findings.tasks.append(checked)
-        _check_rows(task, config, "train" in needs, checked, findings)
+        _check_rows(task, config, bool(needs & {"train", "texts"}), checked, findings)
         for model in models:
             with findings.collecting():
                 _check_template(task, model, config.encoding)
-            if needs & {"head", "basis"}:  # else label words are not read, as in a run
+            if needs & {"head", "basis", "texts"}:  # else label words are not read, as in a run
                 with findings.collecting():
                     checked.words.append(_words(task, model))
 

@@ -7,6 +7,7 @@ from workflows.methods.affinity import Affinity
 from workflows.methods.base import Method
 from workflows.methods.calibration import Calibration, PaperCalibration
 from workflows.methods.centroid import Centroid
+from workflows.methods.finetuned import FullFinetuning, Ia3, Lora
 from workflows.methods.knn import Knn
 from workflows.methods.knn_lm import KnnLm
 from workflows.methods.knn_prompting import KnnPrompting
@@ -25,6 +26,9 @@ _ALL: tuple[Method, ...] = (
     KnnLm(),
     KnnPrompting(),
     Icl(),
+    Lora(),
+    Ia3(),
+    FullFinetuning(),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 

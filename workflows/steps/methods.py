@@ -100,7 +100,7 @@ def fit_step(
         label=f"fit {where} seed {seed}",
         version=1,
         run="workflows.steps.methods:fill_fit",
-        identity={**method_identity(method, config, materials, task, seed), "settings": _whole(method, fixed)},
+        identity={**method_identity(method, config, materials, task, seed), "settings": whole_settings(method, fixed)},
         inputs={**inputs_of(needs, materials, with_test=True), **({"search": search} if search else {})},
         local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
@@ -209,7 +209,7 @@ def method_local(method: Method) -> dict[str, Any]:
     return {"method_file": method.source_file} if method.source_file is not None else {}
 
 
-def _whole(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+def whole_settings(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with every default written out: a default that changes is another setting."""
     return method.Settings.model_validate(given).model_dump(mode="json")
 

@@ -1,0 +1,229 @@
+"""Finetuning in a comparison: its steps, what they depend on, and what cannot be trained. One process, tiny model."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from orchestration.executor import InlineEngine, run_plan
+from orchestration.facts import Facts
+from orchestration.graph import in_order
+from orchestration.plan import make_plan
+from orchestration.store import open_store
+from tests import tiny
+from vocabsem_core.finetuning import Finetuning
+from workflows.compare import comparison
+from workflows.config import CompareConfig
+from workflows.errors import ConfigError
+from workflows.materials import read_column
+from workflows.methods import METHODS
+from workflows.results import read_result
+from workflows.sweep import checked_space
+from workflows.sweep_config import SweepConfig
+from workflows.texts import Texts
+
+ROWS = [
+    {"text": f"a {'fine' if i % 2 else 'dull'} film number {i}", "label": "good" if i % 2 else "bad"} for i in range(40)
+]
+TASK = {
+    "name": "films",
+    "source": {"train": "train.jsonl", "test": "test.jsonl"},
+    "template": "review: {text}\n sentiment:",
+    "words": {"bad": "negative", "good": "positive"},
+}
+QUICK = {"epochs": 2, "batch_size": 8}
+LORA = {"method": "lora", "settings": QUICK}
+
+
+class Folder:
+    """A tiny model, a task, and comparisons on them."""
+
+    def __init__(self, path, model=None):
+        self.path, self.store = path, open_store(path / "store")
+        tiny.save(path / "model", model or tiny.gpt2())
+        self.rows(ROWS)
+        (path / "films.yaml").write_text(json.dumps(TASK))  # JSON is YAML
+
+    def rows(self, train):
+        for split, rows in (("train", train), ("test", ROWS[:10])):
+            (self.path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def cells(self, *methods, **changes):
+        document = {"workflow": "compare", "models": ["model"], "tasks": ["films.yaml"], "methods": list(methods)}
+        place = {"execution": {"executor": "inline"}}
+        config = CompareConfig.model_validate({**document, **place, "seeds": [0], "search": {"trials": 0}, **changes})
+        return comparison(config, self.path, None, Facts(self.path / "facts.json"))
+
+    def run(self, *methods, **changes):
+        """Cells, and the outcome of each step by its label."""
+        cells = self.cells(*methods, **changes)
+        plan = make_plan([cell.score for cell in cells], self.store)
+        outcomes = run_plan(plan, lambda: InlineEngine(self.store, lambda *_: None), lambda *_: None)
+        return cells, {entry.step.label: outcomes[entry.step.key] for entry in plan}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def errors(outcomes):
+    return {outcome.error: outcome.exit_code for outcome in outcomes.values() if outcome.state == "failed"}
+
+
+def test_from_text_to_scores_with_the_seconds_of_each_fit(folder):
+    cells, outcomes = folder.run(LORA, {"method": "ia3", "settings": QUICK}, {"method": "full", "settings": QUICK})
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    assert not [label for label in outcomes if "encode" in label]  # no state is stored for them
+    expected = {
+        "lora": 4 * 8 * tiny.WIDTH * tiny.DEPTH,
+        "ia3": 7 * tiny.WIDTH * tiny.DEPTH,
+        "full": sum(parameter.numel() for parameter in tiny.gpt2().parameters()),
+    }
+    for cell in cells:
+        result, detail = read_result(cell, folder.store)
+        assert 0 <= result.low <= result.mean <= result.high <= 1
+        assert result.n_test == 10
+        assert detail.trained_weights == expected[cell.method]
+        assert detail.fit_seconds > 0
+        assert cell.trials == 1
+
+
+def test_predictions_are_those_of_the_stored_weights(folder):
+    """The stored weights, put into a model again, give the stored scores: one prompt at a time, every logit."""
+    cells, _ = folder.run(LORA)
+    finetune = cells[0].fits[0].inputs["finetune"]
+    artifact, fit = folder.store.find(finetune), folder.store.find(cells[0].fits[0])
+    weights = load(artifact.path("seed-0.safetensors").read_bytes())
+    method, tokenizer = METHODS["lora"], tiny.tokenizer()
+    words = [tokenizer(f" {word}")["input_ids"][0] for word in TASK["words"].values()]
+    from vocabsem_core.adapters import adapted, use
+
+    model = tiny.gpt2()
+    with adapted(model, method.adaptation(method.Settings()), 9) as ours, torch.no_grad():
+        use(ours, weights)
+        for row, scores in zip(ROWS[:10], read_column(fit, "scores"), strict=True):
+            ids = torch.tensor([tokenizer(TASK["template"].format(**row))["input_ids"]])
+            expected = model.eval()(input_ids=ids).logits[0, -1, words]
+            torch.testing.assert_close(torch.from_numpy(scores), expected, atol=2e-2, rtol=2e-2)  # bfloat16, perhaps
+
+
+def test_the_search_tries_the_budget_on_few_rows_and_the_fit_takes_the_best(folder, monkeypatch):
+    seen = []
+    plain = Texts.stored_train.fget
+    monkeypatch.setattr(Texts, "stored_train", property(lambda self: seen.append(self.most) or plain(self)))
+    cells, _ = folder.run(LORA, search={"trials": 3})
+    assert set(seen) == {1000, None}
+    search = next(step for step in in_order([cells[0].score]) if step.name == "search")
+    trials = folder.store.find(search).json("trials.json")
+    assert len(trials["trials"]) == cells[0].trials == 3
+    assert trials["trials"][0]["settings"] == METHODS["lora"].Settings(**QUICK).model_dump(mode="json")
+    took = folder.store.find(search).json("provenance.json")["work_seconds"]
+    assert took == pytest.approx(sum(trial["seconds"] for trial in trials["trials"]), abs=1e-3)
+    best = max(trials["trials"], key=lambda trial: (trial["validation"], -trial["loss"]))
+    assert folder.store.find(cells[0].fits[0]).json("fit.json")["settings"] == best["settings"] == trials["best"]
+
+
+def test_a_method_may_have_seeds_and_a_budget_of_its_own(folder):
+    cells = folder.cells("zero-shot", {**LORA, "trials": 0, "seeds": [3]}, "linear-probe", search={"trials": 2})
+    assert [cell.trials for cell in cells] == [1, 1, 2]
+    assert [cell.seeds for cell in cells] == [(0,), (3,), (0,)]
+    assert sorted(cells[1].fits) == [3]
+    with pytest.raises(ValueError, match="an entry stands twice"):
+        folder.cells({**LORA, "seeds": [1, 1]})
+
+
+def test_trial_rows_are_those_of_smallest_hash(folder):
+    cells, _ = folder.run(LORA)
+    finetune = cells[0].fits[0].inputs["finetune"]
+    inputs = {role: folder.store.find(step) for role, step in finetune.inputs.items()}
+    place = (folder.path / "model", finetune.local["stamp"], ["bad", "good"])
+    texts = Texts(inputs, finetune.identity["reading"], *place, "full", 0)
+    few = replace(texts, most=5)
+    assert len(texts.stored_train.labels) == 32
+    assert len(few.stored_train.labels) == 5
+    assert len(few.stored_validation.labels) == len(texts.stored_validation.labels) == 8
+    whole = [tuple(ids) for ids in texts.stored_train.states.ids]
+    assert all(tuple(ids) in whole for ids in few.stored_train.states.ids)
+
+
+def test_interrupted_it_goes_on_from_the_epoch_and_finished_seeds_are_not_trained_again(folder, monkeypatch):
+    method = {"method": "lora", "settings": {"epochs": 3, "batch_size": 8}, "seeds": [0, 1]}
+    (folder.path / "undisturbed").mkdir()
+    whole = Folder(folder.path / "undisturbed")
+    undisturbed, _ = whole.run(method)
+    epochs, plain = [], Finetuning.epoch
+
+    def epoch(self):
+        if len(epochs) == 4:
+            raise KeyboardInterrupt
+        epochs.append(self._seed)
+        return plain(self)
+
+    monkeypatch.setattr(Finetuning, "epoch", epoch)
+    with pytest.raises(KeyboardInterrupt):
+        folder.run(method)
+    monkeypatch.setattr(Finetuning, "epoch", lambda self: epochs.append(self._seed) or plain(self))
+    cells, _ = folder.run(method)
+    assert epochs == [0, 0, 0, 1, 1, 1]
+    for seed in (0, 1):
+        found, expected = (
+            store.find(c[0].fits[seed]) for store, c in ((folder.store, cells), (whole.store, undisturbed))
+        )
+        assert read_column(found, "scores").tolist() == read_column(expected, "scores").tolist()
+    assert not list((folder.path / "store" / "scratch").glob("finetune/*"))
+
+
+def test_a_rate_that_breaks_one_trial_leaves_the_others(folder, monkeypatch):
+    spoilt = METHODS["full"].space["learning_rate"].model_copy(update={"log_uniform": (1e28, 1e30)})
+    monkeypatch.setattr(type(METHODS["full"]), "space", {"learning_rate": spoilt})
+    cells, _ = folder.run({"method": "full", "settings": QUICK}, search={"trials": 3})
+    search = next(step for step in in_order([cells[0].score]) if step.name == "search")
+    ended = [(trial["ended"], trial["error"]) for trial in folder.store.find(search).json("trials.json")["trials"]]
+    assert [state for state, _ in ended] == ["finished", "failed", "failed"]
+    assert "not a number with learning_rate" in ended[1][1]
+    method = {"method": "full", "settings": {**QUICK, "learning_rate": 1e30}}
+    assert list(errors(folder.run(method)[1]).values()) == [2]
+
+
+def test_bad_input_is_told(folder):
+    with pytest.raises(ConfigError, match="'lora' trains the model itself and reads no stored layer"):
+        folder.cells({**LORA, "layer": "layer_01"}, encoding={"layers": ["head", "layer_01"]})
+    _, outcomes = folder.run({"method": "lora", "settings": {"target_modules": ["c_atn"]}})
+    assert errors(outcomes) == {
+        "target module 'c_atn' is no linear layer of model type 'gpt2'; the nearest are c_attn": 2
+    }
+    folder.rows([row for row in ROWS if row["label"] == "good"])
+    ((told, code),) = errors(folder.run(LORA)[1]).items()
+    assert "label 'bad' has 0 training rows" in told
+    assert code == 2
+    sweep = {"workflow": "sweep", "name": "s", "model": "model", "task": "films.yaml", "method": "lora"}
+    with pytest.raises(ConfigError, match="'lora' trains the language model itself, and a sweep is over stored states"):
+        checked_space(SweepConfig.model_validate(sweep))
+
+
+def test_a_family_that_peft_does_not_know_is_told(tmp_path):
+    folder = Folder(tmp_path, tiny.cohere())
+    ((told, code),) = errors(folder.run(LORA)[1]).items()
+    assert told.startswith("peft does not know which layers of model type 'cohere' lora should change")
+    assert code == 2
+
+
+def test_four_bits_are_refused(folder):
+    four = {"name": "four", "folder": "model", "quantization": "4bit"}
+    (folder.path / "four.yaml").write_text(json.dumps(four))
+    with pytest.raises(ConfigError, match="quantised to 4 bits, which cannot be finetuned"):
+        folder.cells(LORA, models=["four.yaml"])
+
+
+def test_keys_name_the_prompt_and_the_rows_but_not_the_place(folder):
+    def keys(**changes):
+        return {seed: step.key for seed, step in folder.cells(LORA, **changes)[0].fits.items()}
+
+    plain = keys()
+    assert keys(execution={"executor": "ray", "trainers": 2}) == plain
+    assert keys(encoding={"store_dtype": "float32"}) == plain  # no state is stored
+    assert keys(encoding={"max_tokens": 20}) != plain
+    assert keys(train_size=4) != plain

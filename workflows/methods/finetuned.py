@@ -1,0 +1,151 @@
+"""Methods that train the language model itself: LoRA, IA3, and all weights. They read prompts, not stored states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from vocabsem_core.errors import InputError
+from workflows.config import Strict
+from workflows.methods.base import Fitted, Method, Watch
+from workflows.space import Domain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from vocabsem_core.adapters import Adaptation
+    from vocabsem_core.finetuning import Finetuning, Schedule
+    from workflows.texts import Texts
+
+
+class FullSettings(Strict):
+    """Settings of `full`."""
+
+    learning_rate: float = Field(3e-4, gt=0, description="the highest, of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps during which the rate rises; then it falls")
+    batch_size: int = Field(16, ge=1, description="rows a step")
+    epochs: int = Field(6, ge=1, description="at most")
+    patience: int = Field(2, ge=1, description="epochs without a lower validation loss before it stops")
+
+
+class Ia3Settings(FullSettings):
+    """Settings of `ia3`."""
+
+    learning_rate: float = Field(1e-2, gt=0, description="the highest, of AdamW")
+    target_modules: tuple[str, ...] | None = Field(
+        None, min_length=1, description="linear layers that are changed; none: peft's choice for the model's family"
+    )
+    feedforward_modules: tuple[str, ...] | None = Field(
+        None, description="those of them whose input is scaled, not the output; none: peft's choice"
+    )
+
+
+class LoraSettings(FullSettings):
+    """Settings of `lora`."""
+
+    rank: int = Field(8, ge=1, description="of the update")
+    alpha: float = Field(16.0, gt=0, description="the update counts alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the update's input")
+    learning_rate: float = Field(3e-3, gt=0, description="the highest, of AdamW")
+    target_modules: tuple[str, ...] | None = Field(
+        None, min_length=1, description="linear layers that are changed; none: peft's choice for the model's family"
+    )
+
+
+class Finetuned(Method):
+    """A language model of which some weights are trained, by cross-entropy over the label words' logits.
+
+    What it sees of a task is `Texts`: prompts take the place of states.
+    """
+
+    needs: ClassVar = frozenset({"texts"})
+    seeded = True
+    has_epochs = True
+    sources = tuple(f"vocabsem_core.{name}" for name in ("adapters", "finetuning", "encoder", "heads"))
+
+    def adaptation(self, settings: Any) -> Adaptation:
+        """What is trained."""
+        from vocabsem_core.adapters import Adaptation
+
+        names = ("rank", "alpha", "dropout", "target_modules", "feedforward_modules")
+        chosen = {name: getattr(settings, name) for name in names if name in type(settings).model_fields}
+        return Adaptation(kind=self.name, **chosen)  # type: ignore[arg-type]
+
+    def schedule(self, settings: Any) -> Schedule:
+        """How it is trained."""
+        from vocabsem_core.finetuning import Schedule
+
+        return Schedule(**{name: getattr(settings, name) for name in FullSettings.model_fields})
+
+    def begin(self, settings: Any, seed: int, texts: Texts, weights: Any, **team: Any) -> Finetuning:
+        """A fit of the adapted model's `weights`, before its first epoch."""
+        from vocabsem_core.finetuning import Finetuning
+
+        train, validation = texts.stored_train, texts.stored_validation
+        parts = (train.states, train.labels), (validation.states, validation.labels)
+        return Finetuning(texts.classifier, weights, *parts, self.schedule(settings), seed, **team)
+
+    def fit(self, settings: Any, materials: Any, seed: int) -> dict[str, Tensor]:
+        (found,) = self.fit_many([(settings, seed)], materials)
+        if isinstance(found, InputError):
+            raise found
+        return found.tensors
+
+    def fit_many(
+        self, jobs: Sequence[tuple[Any, int]], materials: Any, watch: Watch | None = None
+    ) -> list[Fitted | InputError]:
+        from vocabsem_core.adapters import adapted
+
+        found: list[Fitted | InputError] = []
+        for place, (settings, seed) in enumerate(jobs):
+            try:
+                with adapted(materials.model, self.adaptation(settings), seed) as weights:
+                    fit = self.begin(settings, seed, materials, weights)
+                    while not fit.over:
+                        loss = fit.epoch()
+                        if watch is not None and place in watch(len(fit.losses), {place: loss}):
+                            break
+                    found.append(Fitted(fit.best, min(fit.losses), len(fit.losses)))
+            except InputError as error:
+                found.append(error)
+        return found
+
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Any, materials: Any) -> Tensor:
+        """Class scores [n, classes] of prompts."""
+        from vocabsem_core.adapters import adapted, use
+
+        with adapted(materials.model, self.adaptation(settings), 0) as weights:
+            use(weights, fitted)
+            return materials.classifier.scores(states)
+
+
+class Lora(Finetuned):
+    """Low-rank updates of the attention's projections (arXiv 2106.09685), by peft."""
+
+    name = "lora"
+    Settings = LoraSettings
+    space: ClassVar = {
+        "learning_rate": Domain(log_uniform=(5e-4, 1e-2)),
+        "rank": Domain(choice=(4, 8, 16)),
+        "dropout": Domain(choice=(0.0, 0.1)),
+    }
+
+
+class Ia3(Finetuned):
+    """Learned scales of keys, values and feed-forward activations (arXiv 2205.05638), by peft."""
+
+    name = "ia3"
+    Settings = Ia3Settings
+    space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-3, 3e-2))}
+
+
+class FullFinetuning(Finetuned):
+    """Every weight of the model, embeddings and output matrix included."""
+
+    name = "full"
+    Settings = FullSettings
+    space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-5, 1e-3))}

@@ -1,0 +1,375 @@
+"""Steps that train the language model: a search for settings, fits of all seeds by one worker group, their parts.
+
+Where a step on stored states is one function on one core, these hand their work out: trials to workers of Ray Tune,
+fits to a worker group of Ray Train, which shares each batch and goes from one seed to the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestration.files import json_bytes, stage
+from orchestration.graph import Resources, Step
+from orchestration.scratch import tell
+from orchestration.search import Places, room, search
+from orchestration.stopping import Stopping
+from orchestration.training import Seat, run_workers
+from orchestration.work import Work
+from workflows.catalog import Task
+from workflows.config import Encoding, Execution, MethodConfig, prompt_template
+from workflows.errors import ConfigError
+from workflows.measures import measured
+from workflows.methods import method_named
+from workflows.methods.finetuned import Finetuned
+from workflows.models import Model, token_limit
+from workflows.proposals import Listed
+from workflows.steps.methods import Inputs, demonstrations_of, fixed_settings, whole_settings
+from workflows.trials import Configuration, best_first, configuration, listed, try_pack
+
+if TYPE_CHECKING:
+    from vocabsem_core.finetuning import Finetuning
+    from workflows.texts import Texts
+
+TRIAL_ROWS = 1000  # training rows of a trial at most: equal trials for every method would else cost hours here
+FITS = "fits.json"
+_STATE, _JOB = "state.safetensors", "job.json"  # of a checkpoint
+_SOURCES = ("workflows.texts", "workflows.materials", "workflows.steps.finetune", "workflows.methods.finetuned")
+
+
+def reading_of(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
+    """What decides the prompts and the model that reads them: the fields of an encoding that matter here.
+
+    Raises ConfigError for a quantised model.
+    """
+    if model.four_bit:
+        raise ConfigError(
+            f"model {model.name!r} is quantised to 4 bits, which cannot be finetuned here; leave out `quantization`, "
+            "or the methods lora, ia3 and full"
+        )
+    return {
+        "model": model.weights,
+        "tokenizer": model.tokenizer,
+        "template": prompt_template(task.config, model.kind),
+        "max_tokens": token_limit(model.window, encoding),
+        "dtype": model.dtype,
+        "kind": model.kind,
+    }
+
+
+def place_of(model: Model, execution: Execution) -> dict[str, Any]:
+    """Where the model lies and where it is trained: no part of a key."""
+    return {
+        "folder": str(model.folder),
+        "stamp": model.stamp,
+        **{
+            name: getattr(execution, name) for name in ("executor", "trainers", "cores_per_trainer", "gpus_per_trainer")
+        },
+    }
+
+
+def search_step(
+    config: MethodConfig,
+    where: str,
+    materials: Inputs,
+    task: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    place: Mapping[str, Any],
+    trials: int,
+    seed: int,
+) -> Step | None:
+    """The search on validation rows, or None where one trial is the budget or nothing is left to tune.
+
+    A trial is trained on few rows; which settings are tried is decided as for every other method.
+    """
+    method, fixed = method_named(config.method), fixed_settings(config)
+    if config.layer != "head":
+        told = "trains the model itself and reads no stored layer; leave out `layer`"
+        raise ConfigError(f"method {method.name!r} {told}")
+    if demonstrations_of(config) != "none":
+        raise ConfigError(f"method {method.name!r} trains on plain prompts; leave out `demonstrations`")
+    space = {name: domain for name, domain in method.space.items() if name not in fixed}
+    if trials < 2 or not space:
+        return None
+    return Step(
+        name="search",
+        label=f"search {where}",
+        version=2,
+        run="workflows.steps.finetune:fill_search",
+        identity={
+            **_identity(method, task, reading),
+            "seed": seed,
+            "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
+            "metric": task["metric"],
+            "trial_rows": TRIAL_ROWS,
+        },
+        inputs=_inputs(materials),
+        local=place,
+        resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
+        sources=(*_SOURCES, "workflows.trials", *method.sources),
+    )
+
+
+def fill_search(work: Work) -> dict[str, float]:
+    """trials.json: each configuration's record, with its seconds, and the best settings. Returns the seconds of all."""
+    method, identity = method_named(work.identity["method"]), work.identity
+    tried = [configuration(method, given, identity["seed"]) for given in identity["settings"]]
+    places = _places(work.local)
+    records = search(
+        "workflows.steps.finetune:try_on_worker",
+        {"work": work, "threads": max(1, int(places.cpus)) if places.concurrent else None, "gpus": places.gpus},
+        Listed(method, tried, lambda one: 1, max(1, places.concurrent)),
+        places,
+        Stopping("none", 1, 1),
+        None,
+        work.scratch,
+    )
+    found = {record["key"]: record for record in records}
+    in_order = [found[one["key"]] for one in tried]
+    best = best_first(in_order)
+    if not best:
+        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {in_order[0]['error']}")
+    work.out.write("trials.json", json_bytes({"trials": in_order, "best": best[0]["settings"]}))
+    return {"work_seconds": round(sum(record["seconds"] for record in in_order), 4)}
+
+
+def _places(local: Mapping[str, Any]) -> Places:
+    """Where trials are tried: one a core, or one a GPU."""
+    return Places(0, 1, 0) if local["executor"] == "inline" else room(None, 1.0, local["gpus_per_trainer"])
+
+
+def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch: Any) -> list[dict[str, Any]]:
+    """Train with each configuration of a pack, on whatever this process was given, one after another."""
+    import torch
+
+    work: Work = setup["work"]
+    if setup["threads"] is not None:
+        torch.set_num_threads(setup["threads"])
+    texts = _texts_of(work, work.identity["seed"], "cuda" if setup["gpus"] else "cpu", work.identity["trial_rows"])
+    _load(texts)
+    method, records = method_named(work.identity["method"]), []
+    for one in pack:
+        with measured() as took:
+            (record,) = try_pack(method, texts, [one], work.identity["metric"], watch)
+        records.append({**record, "seconds": took["work_seconds"]})
+    return records
+
+
+def finetune_step(
+    config: MethodConfig,
+    where: str,
+    materials: Inputs,
+    task: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    place: Mapping[str, Any],
+    seeds: Sequence[int],
+    search: Step | None,
+) -> Step:
+    """The fits of all seeds, and their predictions on the test rows (not their labels)."""
+    method = method_named(config.method)
+    return Step(
+        name="finetune",
+        label=f"finetune {where}",
+        version=1,
+        run="workflows.steps.finetune:fill_finetune",
+        identity={
+            **_identity(method, task, reading),
+            "seeds": list(seeds),
+            "settings": whole_settings(method, fixed_settings(config)),
+        },
+        inputs={
+            **_inputs(materials),
+            "test_texts": materials["test_texts"],
+            **({"search": search} if search else {}),
+        },
+        local=place,
+        resources=Resources(cpus=0),  # it only waits
+        sources=(*_SOURCES, "orchestration.training", *method.sources),
+    )
+
+
+def fill_finetune(work: Work) -> None:
+    """For each seed a shard of row_id, prediction and scores [classes], and seed-N.safetensors; fits.json."""
+    import numpy as np
+    from safetensors.torch import save
+
+    from orchestration.shards import ROW_ID, table_of
+    from workflows.materials import read_column
+
+    seeds = work.identity["seeds"]
+    if not all(_job_file(work.scratch, seed).is_file() for seed in seeds):
+        workers, cores, gpus = _seats(work.local)
+        threads = max(1, int(cores)) if workers else None
+        config = {"work": work, "threads": threads}
+        run_workers("workflows.steps.finetune:train_seeds", config, work.scratch, workers, cores, gpus)
+    rows, records = read_column(work.inputs["test_texts"], ROW_ID), {}
+    for place, seed in enumerate(seeds):
+        told, scores, weights = _read_job(_job_file(work.scratch, seed))
+        columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
+        work.out.write_shard(place, table_of(rows, columns))
+        work.out.write(f"seed-{seed}.safetensors", save(weights))
+        records[str(seed)] = {**told, "shard": place}
+    work.out.write(FITS, json_bytes(records))
+
+
+def _seats(local: Mapping[str, Any]) -> tuple[int, float, float]:
+    """Workers of a group, and cores and GPUs of each. Raises ClusterError where no node has room for one."""
+    if local["executor"] == "inline":
+        return 0, 1.0, 0.0
+    places = room(local["trainers"] or 1, local["cores_per_trainer"], local["gpus_per_trainer"])
+    return places.concurrent, places.cpus, places.gpus
+
+
+def train_seeds(seat: Seat, config: Mapping[str, Any]) -> None:
+    """One worker's part of all fits that are not done, from the last checkpoint on."""
+    import torch
+
+    from vocabsem_core.adapters import adapted
+    from vocabsem_core.finetuning import Team
+    from vocabsem_core.memory import keep_freed_memory
+
+    work: Work = config["work"]
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    keep_freed_memory()
+    method, settings = _settled(work)
+    device = seat.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    seeds, team = work.identity["seeds"], Team(seat.rank, seat.world)
+    for place, seed in enumerate(seeds):
+        if _job_file(seat.scratch, seed).is_file():
+            continue
+        texts = _texts_of(work, seed, device)
+        _load(texts)
+        with adapted(texts.model, method.adaptation(settings), seed) as weights:
+            fit = method.begin(settings, seed, texts, weights, team=team)
+            seconds = _resume(fit, seed, seat.checkpoint)
+            while not fit.over:
+                started = time.perf_counter()
+                loss = fit.epoch()
+                seconds += time.perf_counter() - started
+                if seat.rank == 0:
+                    epochs, done = settings.epochs, place * settings.epochs + len(fit.losses)
+                    note = f"seed {seed}: epoch {len(fit.losses)} of at most {epochs}, validation loss {loss:.3f}"
+                    tell(seat.scratch, done, len(seeds) * epochs, note)
+                seat.keep(partial(_save, fit, seed, seconds), {"loss": loss})
+            started = time.perf_counter()
+            fit.use_best()
+            scores = texts.classifier.scores(texts.test, team)
+            seconds += time.perf_counter() - started
+        if seat.rank == 0:
+            trained = method.trained_weights(fit.best)
+            told = {
+                "settings": settings.model_dump(mode="json"),
+                "trained_weights": trained,
+                "seconds": seconds,
+                "losses": fit.losses,
+            }
+            _write_job(_job_file(seat.scratch, seed), told, scores, fit.best)
+
+
+def _settled(work: Work) -> tuple[Finetuned, Any]:
+    """The method, and the searched or given settings."""
+    method = method_named(work.identity["method"])
+    assert isinstance(method, Finetuned)
+    searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
+    return method, method.Settings.model_validate({**work.identity["settings"], **searched})
+
+
+def _resume(fit: Finetuning, seed: int, checkpoint: Path | None) -> float:
+    """Go on from the checkpoint where it is of this seed; the seconds the fit has taken."""
+    if checkpoint is None:
+        return 0.0
+    job = json.loads((checkpoint / _JOB).read_text(encoding="utf-8"))
+    if job["seed"] != seed:
+        return 0.0
+    fit.load(checkpoint / _STATE)
+    return job["seconds"]
+
+
+def _save(fit: Finetuning, seed: int, seconds: float, folder: Path) -> None:
+    fit.save(folder / _STATE)
+    (folder / _JOB).write_bytes(json_bytes({"seed": seed, "seconds": seconds}))
+
+
+def _job_file(scratch: Path, seed: int) -> Path:
+    """What a finished fit leaves until all are done."""
+    return scratch / "jobs" / f"seed-{seed}.safetensors"
+
+
+def _write_job(path: Path, told: Mapping[str, Any], scores: Any, weights: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(exist_ok=True)
+    tensors = {"scores": scores, **{f"weights/{name}": value for name, value in weights.items()}}
+    os.replace(stage(path.parent, path.name, lambda place: save_file(tensors, place, {"fit": json.dumps(told)})), path)
+
+
+def _read_job(path: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+        told = json.loads(file.metadata()["fit"])
+    scores = tensors.pop("scores")
+    return told, scores, {name.removeprefix("weights/"): value for name, value in tensors.items()}
+
+
+def fit_step(where: str, seed: int, finetune: Step) -> Step:
+    """The part of one seed, in the form of every other method's fit."""
+    return Step(
+        name="fit",
+        label=f"fit {where} seed {seed}",
+        version=1,
+        run="workflows.steps.finetune:fill_fit",
+        identity={"seed": seed},
+        inputs={"finetune": finetune},
+        resources=Resources(cpus=0),
+        sources=("workflows.steps.finetune",),
+    )
+
+
+def fill_fit(work: Work) -> dict[str, float]:
+    """A shard of row_id, prediction and scores [classes], and fit.json. The weights stay where they are.
+
+    Returns the seconds of this seed's training and prediction.
+    """
+    from orchestration.shards import read_table
+
+    finetune, seed = work.inputs["finetune"], str(work.identity["seed"])
+    told = finetune.json(FITS)[seed]
+    work.out.write_shard(0, read_table(finetune.shard(told["shard"])))
+    record = {name: told[name] for name in ("settings", "trained_weights")}
+    work.out.write("fit.json", json_bytes(record))
+    return {"work_seconds": round(told["seconds"], 4)}
+
+
+def _identity(method: Any, task: Mapping[str, Any], reading: Mapping[str, Any]) -> dict[str, Any]:
+    read = {"labels": task["labels"], "train_size": task["train_size"], "reading": dict(reading)}
+    return {"method": method.name, "method_version": method.version, **read}
+
+
+def _inputs(materials: Inputs) -> dict[str, Step]:
+    return {role: materials[role] for role in ("train_texts", "train_labels", "verbalizer")}
+
+
+def _texts_of(work: Work, seed: int, device: str, most: int | None = None) -> Any:
+    """What the method sees of its task."""
+    from workflows.texts import Texts
+
+    identity, place = work.identity, (Path(work.local["folder"]), work.local["stamp"])
+    rows = {"train_size": identity["train_size"], "seed": seed, "most": most}
+    return Texts(work.inputs, identity["reading"], *place, list(identity["labels"]), **rows, device=device)
+
+
+def _load(texts: Texts) -> None:
+    """Read everything and import everything, so that neither is part of what is measured."""
+    import peft  # noqa: F401
+
+    _ = texts.classifier, texts.stored_train
+    if "test_texts" in texts.inputs:
+        _ = texts.test

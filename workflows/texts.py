@@ -1,0 +1,126 @@
+"""What a method that runs the language model sees of a task: the model, and prompts in the place of stored states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestration.shards import ROW_ID, read_table
+from orchestration.store import Artifact
+from vocabsem_core.finetuning import Classifier, Prompts
+from workflows.materials import labels_of, must_have_rows, read_column, split_rows
+
+
+@dataclass(frozen=True)
+class LabelledPrompts:
+    """Prompts, where other methods have states, and their class numbers."""
+
+    states: Prompts
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One task's prompts and label words, and the model that reads them.
+
+    Attributes:
+        inputs: role -> artifact: train_texts, train_labels, verbalizer, and test_texts for predictions.
+        reading: what decides the prompts and the model: see `steps.finetune.reading_of`.
+        folder, stamp: the model's files.
+        labels: label names in class order.
+        train_size: rows a class (validation included) or "full".
+        seed: of the subsample.
+        most: training rows at most, those of smallest hash; None: all.
+        fold: which fifth of the training rows is held out for validation, from 0.
+        device: where the model runs.
+    """
+
+    inputs: Mapping[str, Artifact]
+    reading: Mapping[str, Any]
+    folder: Path
+    stamp: str
+    labels: list[str]
+    train_size: int | Literal["full"]
+    seed: int
+    most: int | None = None
+    fold: int = 0
+    device: str = "cpu"
+
+    @cached_property
+    def model(self) -> Any:
+        """The language model. Weights in float16 are taken as float32: their training would overflow."""
+        dtype = self.reading["dtype"]
+        return _model(self.folder, self.stamp, "float32" if dtype == "float16" else dtype, self.device)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The model read by the task's label words; its products are in bfloat16 where that is fast."""
+        from vocabsem_core.pretraining import half_is_fast
+
+        tokens = self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
+        classifier = Classifier(self.model, tokens, self.device != "cpu" or half_is_fast())
+        classifier.check(self.stored_validation.states)
+        return classifier
+
+    @property
+    def stored_train(self) -> LabelledPrompts:
+        """Prompts and class numbers of the training rows without the validation rows."""
+        return self._labelled[0]
+
+    @property
+    def stored_validation(self) -> LabelledPrompts:
+        """Those of the validation rows: the same rows that methods on stored states hold out."""
+        return self._labelled[1]
+
+    @cached_property
+    def test(self) -> Prompts:
+        """The prompts of the test rows."""
+        return self._prompts(self.inputs["test_texts"])
+
+    @cached_property
+    def _labelled(self) -> tuple[LabelledPrompts, LabelledPrompts]:
+        texts = self.inputs["train_texts"]
+        labels, hashes = labels_of(texts, self.inputs["train_labels"]), read_column(texts, "row_hash")
+        must_have_rows(labels, self.labels)
+        kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
+        classes = torch.from_numpy(labels.astype(np.int64))
+        if self.most is not None and len(kept) > self.most:
+            kept = np.sort(kept[np.argsort(hashes[kept], kind="stable")[: self.most]])
+        prompts = self._prompts(texts)
+        first, second = (torch.from_numpy(rows) for rows in (kept, held))
+        return LabelledPrompts(prompts[first], classes[first]), LabelledPrompts(prompts[second], classes[second])
+
+    def _prompts(self, texts: Artifact) -> Prompts:
+        """Tokenised as the encoder has them: the same template, truncation and special tokens."""
+        from vocabsem_core.prompts import tokenize
+
+        found = []
+        for path in texts.shards():
+            rows = read_table(path).drop_columns([ROW_ID, "row_hash"]).to_pylist()
+            reading = self.reading
+            closing = reading["kind"] != "causal"
+            found += tokenize(self._tokenizer, reading["template"], rows, reading["max_tokens"], closing=closing)
+        return Prompts([prompt.ids for prompt in found], [prompt.position for prompt in found])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from vocabsem_core.checkpoints import load_tokenizer
+
+        return load_tokenizer(self.folder)
+
+
+@lru_cache(maxsize=1)
+def _model(folder: Path, stamp: str, dtype: str, device: str) -> Any:
+    """A model whose weights are not trained; the last one stays, for the next fit or trial in this process."""
+    from vocabsem_core.checkpoints import load_model
+    from workflows.models import must_be_unchanged
+
+    must_be_unchanged(folder, stamp)
+    return load_model(folder, dtype, device).requires_grad_(False)
