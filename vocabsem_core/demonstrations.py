@@ -68,3 +68,16 @@ def shots_that_fit(
         if sum(count + tokens > limit for count in own) > MOST_CUT * len(own):
             return shots - 1, tokens
     return most, tokens
+
+
+def that_fit(candidates: Sequence[int], costs: Sequence[int], room: int) -> list[int]:
+    """Of candidates, best first, those that fit into `room` tokens one after another; the best comes last.
+
+    A candidate that is too long is passed over: shorter ones after it may fit.
+    """
+    taken: list[int] = []
+    for one in candidates:
+        if costs[one] <= room:
+            taken.append(one)
+            room -= costs[one]
+    return taken[::-1]

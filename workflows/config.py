@@ -162,7 +162,7 @@ class Execution(Strict):
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
 
 
-Demonstrations = Literal["none", "random"]
+Demonstrations = Literal["none", "random", "bm25", "dense"]
 SHOTS = 16  # the most of the paper and of KNN-Prompting where the window holds 2,000 tokens
 READS = (
     "the stored layer it reads; of several, or of `all`, their states side by side, of which calibration moves the "
@@ -191,10 +191,11 @@ class MethodConfig(Strict):
     layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     demonstrations: Demonstrations | None = Field(
         None,
-        description="labelled training rows before each prompt: none, or random (class-balanced, the same for all "
-        "prompts), as many as fit the window; none given: the method's own",
+        description="labelled training rows before each prompt, as many as fit the window: none, random (class-"
+        "balanced, the same for all prompts), bm25 or dense (the nearest by words or by state, the nearest last); none "
+        "given: the method's own",
     )
-    shots: int = Field(SHOTS, ge=1, description="demonstrations a class at most")
+    shots: int = Field(SHOTS, ge=1, description="demonstrations a class at most; of retrieved ones, times the classes")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from orchestration.graph import Step
 from workflows.catalog import Task
 from workflows.config import CompareConfig, MethodConfig
+from workflows.data import Split
 from workflows.errors import ConfigError
 from workflows.methods import method_named
 from workflows.models import Model
-from workflows.steps.demonstrations import chosen_texts_step, random_step
+from workflows.steps.demonstrations import chosen_texts_step, random_step, retrieved_step
 from workflows.steps.methods import demonstrations_of
 from workflows.steps.model import encode_step
 
+_SPLITS: tuple[Split, Split] = ("train", "test")
 _SPARE = 0.5  # of each class's rows, for a method that learns from rows beside the demonstrations (ours)
 
 
@@ -41,18 +43,25 @@ def prompted(
         return materials
     learns = "train" in method_named(method.method).needs
     texts = {f"{split}_texts": materials[split].inputs["texts"] for split in ("train", "test")}
-    draw = {
-        "seed": seed,
-        "train_size": config.train_size,
-        "shots": method.shots,
+    inputs, draw = {**materials, **texts}, {"seed": seed, "train_size": config.train_size, "shots": method.shots}
+    if kind == "random":
         # With all rows there are plenty, and the same demonstrations serve methods that learn and those that do not.
-        "spare": _SPARE if learns or config.train_size == "full" else 0.0,
-    }
-    demonstrations = random_step(model, task, {**materials, **texts}, draw, config.encoding)
-    chosen = chosen_texts_step(task, texts["train_texts"], demonstrations, "all" if learns else "validation")
+        spare = _SPARE if learns or config.train_size == "full" else 0.0
+        shared = random_step(model, task, inputs, {**draw, "spare": spare}, config.encoding)
+        found = {"train": shared, "test": shared, "content_free": shared}
+    else:
+        _must_store_the_head(kind, materials)
+        found = {split: retrieved_step(kind, model, task, split, inputs, draw, config.encoding) for split in _SPLITS}
+    chosen = chosen_texts_step(task, texts["train_texts"], found["train"], "all" if learns else "validation")
     rows = {"train": chosen, "test": texts["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
     encoded = {
-        role: encode_step(model, task, step, config.encoding, config.execution, demonstrations)
-        for role, step in rows.items()
+        role: encode_step(model, task, rows[role], config.encoding, config.execution, demonstrations)
+        for role, demonstrations in found.items()
     }
-    return {**materials, **encoded, "demonstrations": demonstrations}
+    return {**materials, **encoded, "demonstrations": found["train"]}
+
+
+def _must_store_the_head(kind: str, materials: Mapping[str, Step]) -> None:
+    """Raises ConfigError where nearest states are asked for in a space that is not stored."""
+    if kind == "dense" and "head" not in materials["train"].identity["layers"]:
+        raise ConfigError("dense demonstrations are the nearest by layer head; add it to encoding.layers")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
-from vocabsem_core.demonstrations import JOIN, balanced, demonstration, shots_that_fit, token_counts
+from vocabsem_core.demonstrations import JOIN, balanced, demonstration, shots_that_fit, that_fit, token_counts
 from vocabsem_core.errors import InputError
 from vocabsem_core.prompts import tokenize
 
@@ -62,6 +62,15 @@ def test_what_does_not_fit_at_all_is_zero_shots_with_the_tokens_of_one() -> None
     taken = token_counts(TOKENIZER, REVIEW, ROWS[:1], [ahead])[0] - token_counts(TOKENIZER, REVIEW, ROWS[:1])[0]
     assert shots_that_fit(TOKENIZER, REVIEW, ROWS, 60, lambda _: ahead, most=4) == (0, taken)
     assert taken > 60
+
+
+@given(costs=st.lists(st.integers(1, 30), min_size=1, max_size=8), room=st.integers(0, 80))
+def test_what_fits_is_taken_best_first_and_stands_best_last(costs: list[int], room: int) -> None:
+    taken = that_fit(range(len(costs)), costs, room)
+    assert taken == sorted(taken, reverse=True)
+    assert sum(costs[one] for one in taken) <= room
+    for one in set(range(len(costs))) - set(taken):
+        assert costs[one] + sum(costs[other] for other in taken if other < one) > room
 
 
 @given(text=st.text(min_size=1, max_size=60), limit=st.integers(30, 90))

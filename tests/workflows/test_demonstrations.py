@@ -187,7 +187,7 @@ def test_a_key_of_states_without_demonstrations_is_what_it_always_was(tmp_path: 
     task, texts = find_task("starter-topics", tmp_path, None), Step("texts", "texts a test", 1, "a:b")
     key = "b1479e2c3063929bb0b4b5096c4a0f63f83d65e6c75cf925729acfe01d876c40"
     assert encode_step(model, task, texts, Encoding(), Execution()).key == key
-    some = Step("demonstrations", "demonstrations m a random seed 0", 1, "a:b")
+    some = Step("demonstrations", "demonstrations m a random seed 0", 1, "a:b", local={"told": "random seed 0"})
     assert encode_step(model, task, texts, Encoding(), Execution(), some).key != key
 
 
@@ -223,6 +223,89 @@ def test_the_order_of_rows_in_the_file_changes_no_demonstration(compare: Compare
     before = demonstrations(store, cell.fits[0])["text"]
     store, (cell,), _ = compare(rows=[*ROWS[12:], *ROWS[:12]], methods=["icl"])
     assert demonstrations(store, cell.fits[0])["text"] == before
+
+
+def retrieved(store: Store, fit: Step, role: str) -> dict[int, str]:
+    """The text before each row's prompt, by row id."""
+    found = store.find(fit.inputs[role].inputs["demonstrations"]).json(DEMONSTRATIONS)
+    return {int(row): "".join(found["texts"][str(one)] for one in ids) for row, ids in found["before"].items()}
+
+
+def whole_of(row: dict[str, str]) -> str:
+    return f"{prompt(row)} {TASK['words'][row['label']]}\n\n"
+
+
+@pytest.mark.parametrize("name", ["bm25", "dense"])
+def test_retrieved_demonstrations_end_with_the_nearest_and_fill_the_window(name: str, compare: Compared) -> None:
+    model = tiny.gpt2()
+    store, (probe, icl), outcomes = compare(
+        model, methods=["linear-probe", f"icl-{name}"], encoding={"store_dtype": "float32"}
+    )
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    bare = Materials(
+        {role: store.find(step) for role, step in probe.fits[0].inputs.items()}, "head", CLASSES, "full", 0
+    )
+    pool = [TRAIN[row] for row in bare.stored_train.states._rows]
+    before = retrieved(store, icl.fits[0], "test")
+    scores = read_column(store.find(icl.fits[0]), "scores")
+    for number, row in enumerate(ROWS):
+        text = before[number]
+        tokens = len(TOKENIZER(text + prompt(row))["input_ids"])
+        shortest = min(len(TOKENIZER(whole_of(other))["input_ids"]) for other in pool)
+        assert 128 - shortest - 8 < tokens <= 128
+        best = text.split("review: ")[-1].split("\n")[0]
+        if name == "dense":
+            state = plain(model, prompt(row))[0]
+            near = torch.cosine_similarity(state, torch.stack([plain(model, prompt(other))[0] for other in pool]))
+            assert near[[other["text"] for other in pool].index(best)] == pytest.approx(float(near.max()), abs=1e-5)
+        else:
+            words = [{word for word in one["text"].split() if len(word) > 1} for one in (row, {"text": best}, *pool)]
+            assert len(words[0] & words[1]) == max(len(words[0] & other) for other in words[2:])
+        torch.testing.assert_close(
+            torch.from_numpy(scores[number]), plain(model, text + prompt(row))[1][WORDS], rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("kind", ["bm25", "dense"])
+def test_a_training_row_never_stands_before_itself_nor_a_validation_row_before_any(
+    kind: str, compare: Compared
+) -> None:
+    store, (cell,), _ = compare(methods=[{**PALP, "demonstrations": kind}], train_size=8, seeds=[0, 1])
+    for fit in cell.fits.values():
+        found = store.find(fit.inputs["demonstrations"]).json(DEMONSTRATIONS)
+        assert len(found["train"]) + len(found["validation"]) == 16
+        assert set(map(int, found["before"])) == {*found["train"], *found["validation"]}
+        assert all(int(row) not in ids and set(ids) <= set(found["train"]) for row, ids in found["before"].items())
+        assert all(found["before"].values())
+        rows = read_column(store.find(fit.inputs["train"]), "row_id")
+        assert set(rows) == {*found["train"], *found["validation"]}
+
+
+def test_retrieved_demonstrations_follow_no_seed_but_of_a_subsample(compare: Compared) -> None:
+    assert not depends_on_seed(MethodConfig(method="icl-bm25"), "full")
+    assert depends_on_seed(MethodConfig(method="icl-dense"), 8)
+    _, cells, _ = compare(methods=["icl-bm25"], seeds=[0, 1])
+    assert [step.label for step in steps_of(cells, "encode")] == ["encode model films test bm25"]
+    assert not steps_of(cells, "search")
+
+
+def test_nothing_that_fits_before_any_prompt_is_told(compare: Compared) -> None:
+    long = [{**row, "text": f"{row['text']} {'and so on ' * 30}"} for row in ROWS]
+    told = failure(compare(rows=long, methods=["icl-bm25"])[2])
+    assert told.error.startswith("task 'films': no demonstration fits before any prompt: the shortest takes ")
+    assert told.exit_code == 2
+
+
+def test_dense_demonstrations_need_the_head_layer(compare: Compared) -> None:
+    method = {**PALP, "demonstrations": "dense", "layer": "layer_01"}
+    with pytest.raises(ConfigError, match=r"nearest by layer head; add it to encoding\.layers"):
+        compare(methods=[method], encoding={"layers": ["layer_01"]})
+
+
+def test_contextual_calibration_needs_shared_demonstrations() -> None:
+    asked = MethodConfig(method="zero-shot", demonstrations="bm25", settings={"contextual": True})
+    with pytest.raises(ConfigError, match="needs demonstrations that all prompts share, found demonstrations: bm25"):
+        demonstrations_of(asked)
 
 
 def test_a_fit_with_random_demonstrations_depends_on_the_seed() -> None:

@@ -13,7 +13,7 @@ from workflows.methods.knn_lm import KnnLm
 from workflows.methods.knn_prompting import KnnPrompting
 from workflows.methods.linear_probe import LinearProbe
 from workflows.methods.own import is_own, own_method
-from workflows.methods.zero_shot import Icl, ZeroShot
+from workflows.methods.zero_shot import Icl, IclBm25, IclDense, ZeroShot
 
 _ALL: tuple[Method, ...] = (
     ZeroShot(),
@@ -26,6 +26,8 @@ _ALL: tuple[Method, ...] = (
     KnnLm(),
     KnnPrompting(),
     Icl(),
+    IclBm25(),
+    IclDense(),
     Lora(),
     Ia3(),
     FullFinetuning(),

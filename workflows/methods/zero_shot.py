@@ -44,11 +44,11 @@ class ZeroShot(Method):
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.contextual import log_prior
 
-        return {"log_prior": log_prior(_logits(materials.content_free, materials))} if settings.contextual else {}
+        return {"log_prior": log_prior(_logits(materials.content_free, materials))} if _contextual(settings) else {}
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         logits = _logits(states, materials)
-        return logits.log_softmax(dim=1) - fitted["log_prior"] if settings.contextual else logits
+        return logits.log_softmax(dim=1) - fitted["log_prior"] if _contextual(settings) else logits
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """None: the shares of prompts that say nothing are measured."""
@@ -61,6 +61,26 @@ class Icl(ZeroShot):
     name = "icl"
     demonstrations: ClassVar[Demonstrations] = "random"
     space: ClassVar = {"contextual": Domain(choice=(False, True))}
+
+
+class IclBm25(ZeroShot):
+    """In-context learning from the training rows with the most like words; their prompts have none in common."""
+
+    name = "icl-bm25"
+    demonstrations: ClassVar[Demonstrations] = "bm25"
+    Settings: ClassVar[type[Strict]] = Strict
+
+
+class IclDense(IclBm25):
+    """In-context learning from the training rows with the nearest states."""
+
+    name = "icl-dense"
+    demonstrations: ClassVar[Demonstrations] = "dense"
+
+
+def _contextual(settings: Any) -> bool:
+    """Retrieved demonstrations differ from prompt to prompt, so there the setting does not exist."""
+    return getattr(settings, "contextual", False)
 
 
 def _logits(states: Tensor, materials: Materials) -> Tensor:

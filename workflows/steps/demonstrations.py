@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import Encoding, prompt_template
+from workflows.data import Split
 from workflows.errors import ConfigError
 from workflows.measures import measured
 from workflows.models import Model, token_limit
@@ -33,14 +34,15 @@ def random_step(
         inputs: train_texts and train_labels.
         draw: seed, train_size, shots (a class, at most), and spare: the share of each class's rows that stays free.
     """
+    told = f"random seed {draw['seed']}"
     return Step(
         name="demonstrations",
-        label=f"demonstrations {model.name} {task.config.name} random seed {draw['seed']}",
+        label=f"demonstrations {model.name} {task.config.name} {told}",
         version=1,
         run="workflows.steps.demonstrations:fill_random",
         identity={"kind": "random", **_prompts(model, task, encoding), **draw},
         inputs={role: inputs[role] for role in ("train_texts", "train_labels")},
-        local={"folder": str(model.folder), "task": task.config.name},
+        local={"folder": str(model.folder), "task": task.config.name, "told": told},
         resources=_LIGHT,
         sources=("vocabsem_core.demonstrations", "vocabsem_core.prompts"),
     )
@@ -96,7 +98,7 @@ def _drawn(work: Work, tokenizer: Any) -> dict[str, Any]:
         raise ConfigError(
             f"task {work.local['task']!r}: one demonstration of each of its {len(words)} labels takes {tokens} tokens; "
             f"with a window of {limit} more than 1 prompt in 20 would be cut. Raise encoding.max_tokens if that is "
-            "what limits, or take a model with a larger window."
+            "what limits, take a model with a larger window, or demonstrations: bm25, which need not be of every label."
         )
     used = set(drawn[shots])
     return {
@@ -106,6 +108,123 @@ def _drawn(work: Work, tokenizer: Any) -> dict[str, Any]:
         "train": [int(pool.ids[row]) for row in pool.train if row not in used],
         "validation": [int(pool.ids[row]) for row in pool.validation],
     }
+
+
+def retrieved_step(
+    kind: Literal["bm25", "dense"],
+    model: Model,
+    task: Task,
+    split: Split,
+    inputs: Mapping[str, Step],
+    draw: Mapping[str, Any],
+    encoding: Encoding,
+) -> Step:
+    """For each prompt of a split the training rows nearest to it, by words or by state.
+
+    Args:
+        inputs: train_texts and train_labels; for the test split test_texts; for `dense` train and test, the states of
+            bare prompts.
+        draw: seed, train_size, and shots (a class, at most, on average).
+    """
+    told = kind if draw["train_size"] == "full" else f"{kind} seed {draw['seed']}"
+    roles = {"train_texts", "train_labels", *({"test_texts"} if split == "test" else ())}
+    states = {"train", split} if kind == "dense" else set()
+    return Step(
+        name="demonstrations",
+        label=f"demonstrations {model.name} {task.config.name} {split} {told}",
+        version=1,
+        run="workflows.steps.demonstrations:fill_retrieved",
+        identity={"kind": kind, "split": split, **_prompts(model, task, encoding), **draw},
+        inputs={role: inputs[role] for role in sorted(roles | states)},
+        local={"folder": str(model.folder), "task": task.config.name, "told": told},
+        resources=Resources(cpus=1),
+        sources=("vocabsem_core.demonstrations", "vocabsem_core.bm25", "vocabsem_core.prompts"),
+    )
+
+
+def fill_retrieved(work: Work) -> dict[str, float]:
+    """demonstrations.json: for each row its demonstrations, the nearest last, and their texts; training and validation.
+
+    Raises ConfigError for a label with too few rows, and where no demonstration fits before any prompt.
+    """
+    import vocabsem_core.bm25
+    import vocabsem_core.retrieval  # noqa: F401  imports are no part of what is measured
+    from vocabsem_core.checkpoints import load_tokenizer
+    from workflows.materials import DEMONSTRATIONS
+
+    tokenizer = load_tokenizer(Path(work.local["folder"]))
+    with measured() as took:
+        work.out.write(DEMONSTRATIONS, json_bytes(_retrieved(work, tokenizer)))
+    return took
+
+
+def _retrieved(work: Work, tokenizer: Any) -> dict[str, Any]:
+    from orchestration.shards import ROW_ID
+    from vocabsem_core.demonstrations import demonstration, that_fit, token_counts
+    from workflows.materials import read_column
+
+    identity, pool, template = work.identity, _Pool(work), work.identity["template"]
+    words, limit = [word for _, word in identity["words"]], identity["max_tokens"]
+    from_rows = [row for mine in pool.by_class for row in mine]  # by hash: the file's order breaks no tie
+    texts = [demonstration(template, pool.rows[row], words[pool.labels[row]]) for row in from_rows]
+    if identity["split"] == "test":
+        rows, ids = fields_of(work.inputs["test_texts"]), read_column(work.inputs["test_texts"], ROW_ID)
+        places = list(range(len(rows)))
+    else:
+        places = [*pool.train.tolist(), *pool.validation.tolist()]
+        rows, ids = [pool.rows[row] for row in places], pool.ids[places]
+    bare = token_counts(tokenizer, template, rows[:1])[0]
+    costs = [count - bare for count in token_counts(tokenizer, template, rows[:1] * len(texts), texts)]
+    own = token_counts(tokenizer, template, rows)
+    most = identity["shots"] * len(words)
+    before: dict[str, list[int]] = {}
+    used: set[int] = set()
+    for number, found in enumerate(_nearest(work, pool, from_rows, rows, places, most + 1)):
+        itself = places[number] if identity["split"] == "train" else None
+        others = [int(place) for place in found if from_rows[place] != itself][:most]
+        taken = that_fit(others, costs, limit - own[number])
+        used.update(taken)
+        before[str(ids[number])] = [int(pool.ids[from_rows[place]]) for place in taken]
+    if not used:
+        raise ConfigError(
+            f"task {work.local['task']!r}: no demonstration fits before any prompt: the shortest takes {min(costs)} "
+            f"tokens, the shortest prompt {min(own)}, the window holds {limit}. Raise encoding.max_tokens if that is "
+            "what limits, or take a model with a larger window."
+        )
+    return {
+        "before": before,
+        "texts": {str(pool.ids[from_rows[place]]): texts[place] for place in sorted(used)},
+        "train": [int(pool.ids[row]) for row in pool.train],
+        "validation": [int(pool.ids[row]) for row in pool.validation],
+    }
+
+
+def _nearest(
+    work: Work, pool: _Pool, from_rows: list[int], rows: list[dict[str, str]], places: list[int], k: int
+) -> Iterator[Any]:
+    """For each row the places in `from_rows` of its k nearest, nearest first."""
+    if work.identity["kind"] == "bm25":
+        from vocabsem_core.bm25 import ranked
+
+        yield from ranked(
+            [" ".join(row.values()) for row in rows], [" ".join(pool.rows[row].values()) for row in from_rows], k
+        )
+        return
+    from vocabsem_core.retrieval import nearest
+    from workflows.materials import read_states
+
+    states = read_states(work.inputs[work.identity["split"]], "head")[places]
+    yield from nearest(states, read_states(work.inputs["train"], "head")[from_rows], k, "cosine")[1].numpy()
+
+
+def texts_before(demonstrations: Artifact, ids: list[int]) -> list[str]:
+    """The text before each row's prompt, by row id."""
+    from workflows.materials import DEMONSTRATIONS
+
+    found = demonstrations.json(DEMONSTRATIONS)
+    if "text" in found:
+        return [found["text"]] * len(ids)
+    return ["".join(found["texts"][str(one)] for one in found["before"][str(row)]) for row in ids]
 
 
 class _Pool:
@@ -153,7 +272,7 @@ def field_columns(table: Any) -> Any:
 
 def told_of(demonstrations: Step) -> str:
     """What labels of steps say of demonstrations: their kind, and the seed where it matters."""
-    return " ".join(demonstrations.label.split()[3:])
+    return demonstrations.local["told"]
 
 
 def chosen_texts_step(task: Task, texts: Step, demonstrations: Step, which: Literal["all", "validation"]) -> Step:

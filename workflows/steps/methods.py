@@ -230,7 +230,14 @@ def demonstrations_of(config: MethodConfig) -> Demonstrations:
             "`zero-shot` with them",
             ("demonstrations",),
         )
-    return config.demonstrations or own
+    found = config.demonstrations or own
+    if found in ("bm25", "dense") and config.settings.get("contextual"):
+        raise ConfigError(
+            f"method {config.label!r}: contextual calibration needs demonstrations that all prompts share, found "
+            f"demonstrations: {found}; take random ones, or leave `contextual` out",
+            ("settings",),
+        )
+    return found
 
 
 def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> dict[str, Step]:

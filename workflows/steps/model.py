@@ -16,7 +16,7 @@ from workflows.layers import stored_layers
 from workflows.measures import measured
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
-from workflows.steps.demonstrations import told_of
+from workflows.steps.demonstrations import texts_before, told_of
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
@@ -183,13 +183,12 @@ class EncodeWorker:
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
         from vocabsem_core.encoder import common_prefix
         from vocabsem_core.prompts import tokenize
-        from workflows.materials import DEMONSTRATIONS
 
         texts = read_table(work.inputs["texts"].shard(shard))
         rows = texts.drop_columns([ROW_ID, "row_hash"]).to_pylist()
         identity, before = work.identity, None
         if "demonstrations" in work.inputs:
-            before = [work.inputs["demonstrations"].json(DEMONSTRATIONS)["text"]] * len(rows)
+            before = texts_before(work.inputs["demonstrations"], column_array(texts, ROW_ID).tolist())
         ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
         prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], ends, before)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
