@@ -66,7 +66,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     models = [_model(index, config, base, facts) for index in range(len(config.models))]
     for index, method in enumerate(config.methods):
         with in_field("methods", index):
-            must_be_causal(method, models)
+            must_be_causal(method, {model.name: model.kind for model in models})
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
     cells: list[Cell] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from orchestration.graph import Step
 from workflows.catalog import Task
@@ -19,15 +19,15 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _SPARE = 0.5  # of each class's rows, for a method that learns from rows beside the demonstrations (ours)
 
 
-def must_be_causal(method: MethodConfig, models: Sequence[Model]) -> None:
-    """Raises ConfigError for demonstrations with a model that does not continue its prompt."""
+def must_be_causal(method: MethodConfig, kinds: Mapping[str, str]) -> None:
+    """Raises ConfigError for demonstrations with a model, of those given with their kinds, that is not causal."""
     if demonstrations_of(method) == "none":
         return
-    for model in models:
-        if model.kind != "causal":
+    for model, kind in kinds.items():
+        if kind != "causal":
             raise ConfigError(
                 f"method {method.label!r} puts demonstrations before the prompt, which needs a causal model; "
-                f"{model.name} is a {model.kind} one. Compare such models in a file without this method."
+                f"{model} is a {kind} one. Compare such models in a file without this method."
             )
 
 

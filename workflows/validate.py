@@ -11,7 +11,7 @@ from typing import Any
 
 from workflows.catalog import ModelEntry, Task, find_model, find_task
 from workflows.compare import must_differ
-from workflows.config import CompareConfig, Encoding, prompt_template
+from workflows.config import CompareConfig, Encoding, MethodConfig, prompt_template
 from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
 from workflows.errors import ConfigError, Place, in_field
@@ -20,8 +20,9 @@ from workflows.methods import method_named
 from workflows.methods.own import with_own_methods
 from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
+from workflows.prompting import must_be_causal
 from workflows.session import WORKFLOWS
-from workflows.steps.methods import fixed_settings
+from workflows.steps.methods import demonstrations_of, fixed_settings
 from workflows.sweep import checked_space, sweep_method
 from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines, read_workflow
@@ -114,12 +115,18 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
         for index, method in enumerate(config.methods):
             with findings.collecting(), naming_lines(path), in_field("methods", index):
                 fixed_settings(method)
+                demonstrations_of(method)
     needs = {need for method in named.methods for need in _needs(method)}
     models: list[_Tokens] = []
     for place, reference in named.models:
         with findings.collecting(), naming_lines(path), in_field(*place):
             models.append(model := _described(find_model(reference, base)))
             check_encoding(model.name, model.layers, model.window, config.encoding)
+    for index, method in enumerate(() if isinstance(config, SweepConfig) else config.methods):
+        if _has_demonstrations(method):
+            needs.add("train")
+            with findings.collecting(), naming_lines(path), in_field("methods", index):
+                must_be_causal(method, {model.name: model.kind for model in models})
     tasks: list[Task] = []
     for place, reference in named.tasks:
         with findings.collecting(), naming_lines(path), in_field(*place):
@@ -145,6 +152,14 @@ def _needs(method: str) -> Collection[str]:
         return method_named(method).needs
     except ConfigError:
         return ()
+
+
+def _has_demonstrations(method: MethodConfig) -> bool:
+    """False too where they make no sense, which is told elsewhere."""
+    try:
+        return demonstrations_of(method) != "none"
+    except ConfigError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -148,3 +148,17 @@ def test_a_template_that_fills_the_window_is_a_problem(folder):
 
 def test_a_template_that_formats_a_field_is_a_problem(folder):
     assert any("formats a field" in problem for problem in check(folder, {"template": "review: {text!r}"}).problems)
+
+
+def test_demonstrations_need_rows_of_each_class_and_a_causal_model(folder):
+    rows(folder, "train", [*ROWS, {"text": "so so", "label": "odd"}])
+    odd = {"words": {**TASK["words"], "odd": "text"}}
+    assert not check(folder, odd, methods=["zero-shot"]).problems
+    (told,) = check(folder, odd, methods=["icl"]).problems
+    assert told.startswith("task 'mine': label 'odd' has 1 training rows; at least two are needed")
+    rows(folder, "train", ROWS)
+    (folder / "model").unlink()
+    tiny.save(folder / "model", tiny.bert())
+    tiny.masked_tokenizer().save_pretrained(folder / "model")
+    (told,) = check(folder, methods=["affinity", {"method": "knn", "demonstrations": "bm25"}]).problems
+    assert "puts demonstrations before the prompt, which needs a causal model; model is a masked one" in told
