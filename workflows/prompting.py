@@ -42,18 +42,17 @@ def prompted(
     if kind == "none":
         return materials
     learns = "train" in method_named(method.method).needs
-    texts = {f"{split}_texts": materials[split].inputs["texts"] for split in ("train", "test")}
-    inputs, draw = {**materials, **texts}, {"seed": seed, "train_size": config.train_size, "shots": method.shots}
+    draw = {"seed": seed, "train_size": config.train_size, "shots": method.shots}
     if kind == "random":
         # With all rows there are plenty, and the same demonstrations serve methods that learn and those that do not.
         spare = _SPARE if learns or config.train_size == "full" else 0.0
-        shared = random_step(model, task, inputs, {**draw, "spare": spare}, config.encoding)
+        shared = random_step(model, task, materials, {**draw, "spare": spare}, config.encoding)
         found = {"train": shared, "test": shared, "content_free": shared}
     else:
         _must_store_the_head(kind, materials)
-        found = {split: retrieved_step(kind, model, task, split, inputs, draw, config.encoding) for split in _SPLITS}
-    chosen = chosen_texts_step(task, texts["train_texts"], found["train"], "all" if learns else "validation")
-    rows = {"train": chosen, "test": texts["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
+        found = {split: retrieved_step(kind, model, task, split, materials, draw, config.encoding) for split in _SPLITS}
+    chosen = chosen_texts_step(task, materials["train_texts"], found["train"], "all" if learns else "validation")
+    rows = {"train": chosen, "test": materials["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
     encoded = {
         role: encode_step(model, task, rows[role], config.encoding, config.execution, demonstrations)
         for role, demonstrations in found.items()

@@ -340,7 +340,12 @@ def test_demonstrations_need_a_causal_model(model: Any, kind: str, compare: Comp
     assert told.value.place == ("methods", 1)
 
 
-def test_icl_has_demonstrations_of_its_own(compare: Compared) -> None:
+def test_what_is_finetuned_has_none() -> None:
+    with pytest.raises(ConfigError, match="'lora' is trained on bare prompts, found demonstrations: random"):
+        demonstrations_of(MethodConfig(method="lora", demonstrations="random"))
+
+
+def test_icl_has_demonstrations_of_its_own() -> None:
     with pytest.raises(ConfigError, match="method 'icl' has random demonstrations, found demonstrations: none"):
         demonstrations_of(MethodConfig(method="icl", demonstrations="none"))
 

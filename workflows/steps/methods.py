@@ -17,6 +17,7 @@ from workflows.layers import ALL, layers_read
 from workflows.measures import measured
 from workflows.methods import method_named
 from workflows.methods.base import Method, Need, must_be_scores, must_be_tensors
+from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import naming_the_file
 from workflows.trials import best_first, configuration, listed, pack_size, packs_of, try_pack
 
@@ -222,8 +223,15 @@ def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:
 
 
 def demonstrations_of(config: MethodConfig) -> Demonstrations:
-    """What stands before a method's prompts. Raises ConfigError where in-context learning would get none."""
-    own = method_named(config.method).demonstrations
+    """What stands before a method's prompts. Raises ConfigError where a method cannot have them."""
+    method = method_named(config.method)
+    own = method.demonstrations
+    if isinstance(method, Finetuned) and config.demonstrations not in (None, "none"):
+        raise ConfigError(
+            f"method {config.method!r} is trained on bare prompts, found demonstrations: {config.demonstrations}; take "
+            "them out",
+            ("demonstrations",),
+        )
     if own != "none" and config.demonstrations not in (None, own):
         raise ConfigError(
             f"method {config.method!r} has {own} demonstrations, found demonstrations: {config.demonstrations}; take "
