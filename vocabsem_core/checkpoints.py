@@ -193,6 +193,20 @@ def head_place(folder: Path) -> HeadPlace:
     return HeadPlace(weight, None if bias is None else _find(model, [bias], stored))
 
 
+def embedding_rows(folder: Path, rows: list[int]) -> Float[Tensor, "rows d"]:
+    """Rows of the input embedding, float32, without loading the model. Raises InputError where it is in no file."""
+    _, model = model_without_memory(folder)
+    tied = [model.get_output_embeddings().weight] if getattr(model.config, "tie_word_embeddings", False) else []
+    place = _find(model, [model.get_input_embeddings().weight, *tied], _stored_tensors(folder))
+    if place is None:
+        raise InputError(
+            f"{folder}: the input embedding of {type(model).__name__} is in none of its safetensors files."
+        )
+    with _opened(place.file) as file:
+        whole = file.get_slice(place.name)
+        return torch.cat([whole[row : row + 1].float() for row in rows])
+
+
 def _stored_tensors(folder: Path) -> dict[str, Path]:
     """tensor name -> file, from the index where there is one: a file beside the indexed ones is not the model's."""
     index = folder / "model.safetensors.index.json"

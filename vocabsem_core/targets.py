@@ -26,3 +26,12 @@ def random_orthogonal(like: Float[Tensor, "c d"], seed: int = 0) -> Float[Tensor
         raise InputError(f"{rows} labels cannot have orthogonal targets in {width} dimensions")
     drawn = torch.randn(width, rows, generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
     return torch.linalg.qr(drawn).Q.T * like.norm(dim=1).mean()
+
+
+def as_wide_as(rows: Float[Tensor, "c e"], basis: Float[Tensor, "c d"]) -> Float[Tensor, "c d"]:
+    """The rows themselves. Raises InputError where a model's embedding is of another width than its head's input."""
+    if rows.shape[1] != basis.shape[1]:
+        raise InputError(
+            f"the input embedding has {rows.shape[1]} dimensions, the head's input {basis.shape[1]}; take other targets"
+        )
+    return rows

@@ -27,7 +27,7 @@ from workflows.steps.methods import (
     score_step,
     search_step,
 )
-from workflows.steps.model import basis_step, encode_step, head_step
+from workflows.steps.model import basis_step, embedding_step, encode_step, head_step
 from workflows.sweep_config import SweepConfig
 
 _SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
@@ -101,6 +101,7 @@ def must_differ(kind: str, names: list[str]) -> None:
 def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
     """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
     steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
+    steps["embedding"] = embedding_step(model, steps["verbalizer"])
     splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
     for split, limit in splits:
         file = split_file(task, split)

@@ -95,6 +95,7 @@ class Materials:
             "train": ("train", "validation"),
             "head": ("label_head",),
             "basis": ("class_basis",),
+            "embedding": ("class_embedding",),
             "content_free": ("content_free",),
         }
         for name in (name for role, names in read.items() if role in self.inputs for name in names):
@@ -142,12 +143,26 @@ class Materials:
         return self.class_mean(rows, dim=0)
 
     @cached_property
+    def class_embedding(self) -> Tensor:
+        """The input embedding of each class, [c, width of the embedding]: the mean of its tokens' rows."""
+        return self.class_mean(torch.from_numpy(read_column(self.inputs["embedding"], "embedding")), dim=0)
+
+    @cached_property
+    def other_head(self) -> Tensor:
+        """The head's rows of the vocabulary, without those that are a class's own row, [v - c, d]."""
+        return self.head.weight[self._others(len(self.head.weight))]
+
+    @cached_property
     def other_basis(self) -> Tensor:
         """The basis rows of the vocabulary, [v - c, d], without those that are a class's own row."""
         whole = torch.from_numpy(np.concatenate([column_array(t, "basis") for t in read_tables(self.inputs["basis"])]))
-        kept = torch.ones(len(whole), dtype=torch.bool)
+        return whole[self._others(len(whole))]
+
+    def _others(self, rows: int) -> Tensor:
+        """Which rows of the vocabulary are no class's own row, [v]."""
+        kept = torch.ones(rows, dtype=torch.bool)
         kept[[tokens[0] for tokens in self.tokens if len(tokens) == 1]] = False
-        return whole[kept]
+        return kept
 
     def class_mean(self, values: Tensor, dim: int) -> Tensor:
         """Means over each class's tokens of values that stand class after class along `dim`."""

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vocabsem_core.checkpoints import HeadPlace, head_place, load_model, load_tokenizer, tokenizer_files
+from vocabsem_core.checkpoints import HeadPlace, embedding_rows, head_place, load_model, load_tokenizer, tokenizer_files
 from vocabsem_core.errors import InputError
 
 
@@ -33,6 +33,13 @@ def test_the_head_is_found_in_the_files_of_every_architecture(name: str, tmp_pat
     assert torch.equal(whole(place), linear.weight)
     bias = place.read_bias(tiny.VOCABULARY)
     assert torch.equal(bias, linear.bias) if linear.bias is not None else bias is None
+
+
+@pytest.mark.parametrize("name", tiny.ALL)
+def test_embedding_rows_are_the_models_own(name: str, tmp_path: Path) -> None:
+    model = tiny.ALL[name]()
+    rows = embedding_rows(tiny.save(tmp_path, model), [7, 0, 7])
+    assert torch.equal(rows, model.get_input_embeddings().weight[[7, 0, 7]])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vocabsem_core.errors import InputError
-from vocabsem_core.targets import centred_means, random_orthogonal
+from vocabsem_core.targets import as_wide_as, centred_means, random_orthogonal
 
 LIKE = torch.randn(4, 12, generator=torch.Generator().manual_seed(0)) * 7
 
@@ -25,3 +25,9 @@ def test_more_targets_than_dimensions_are_refused():
 def test_class_means_are_seen_from_their_own_mean():
     states, labels = torch.tensor([[9.0, 0.0], [11.0, 0.0], [10.0, 4.0]]), torch.tensor([0, 0, 1])
     torch.testing.assert_close(centred_means(states, labels, 2), torch.tensor([[0.0, -2.0], [0.0, 2.0]]))
+
+
+def test_an_embedding_of_another_width_is_no_target():
+    assert as_wide_as(LIKE, LIKE) is LIKE
+    with pytest.raises(InputError, match="the input embedding has 10 dimensions, the head's input 12"):
+        as_wide_as(LIKE[:, :10], LIKE)

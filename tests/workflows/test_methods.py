@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from vocabsem_core.calibration import Labelled
+from vocabsem_core.calibration import Labelled, paper
 from vocabsem_core.errors import InputError
 from vocabsem_core.targets import centred_means, random_orthogonal
 from workflows.config import MethodConfig, Strict
@@ -196,7 +197,7 @@ def test_methods_are_imported_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["basis", "head", "class-means", "random"])
+@pytest.mark.parametrize("kind", ["basis", "head", "embedding", "class-means", "random"])
 def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> None:
     """Rows of other targets never stand in: the fit holds its own, and they are of the kind that was asked for."""
     draw = torch.Generator().manual_seed(0)
@@ -210,6 +211,7 @@ def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> 
         labels=["a", "b"],
         device=torch.device("cpu"),
         class_basis=torch.randn(2, 16, generator=draw),
+        class_embedding=torch.randn(2, 16, generator=draw),
         label_head=SimpleNamespace(weight=torch.randn(3, 16, generator=draw)),
         class_mean=lambda values, dim: torch.stack([values[:2].mean(dim=dim), values[2]]),
     )
@@ -219,6 +221,7 @@ def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> 
     expected = {
         "basis": lambda: materials.class_basis,
         "head": lambda: materials.class_mean(materials.label_head.weight, 0),
+        "embedding": lambda: materials.class_embedding,
         "class-means": lambda: centred_means(states, labels, 2),
         "random": lambda: random_orthogonal(materials.class_basis),
     }
@@ -227,3 +230,63 @@ def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> 
     accuracy = (method.predict(settings, fitted, states, blind).argmax(dim=1) == labels).float().mean()
     assert accuracy > 0.9
     assert method.trained_weights(fitted) == 4 * 16 * 2 + 4 + 16 + 1
+
+
+@pytest.mark.parametrize("training", ["sm", "mm"])
+@pytest.mark.parametrize("inference", ["sm", "mm"])
+def test_the_papers_module_is_trained_and_read_by_similarity_or_by_product(training: str, inference: str) -> None:
+    """Against the formulas: cosine to the basis rows, or the product with the head's rows (paper, table 6)."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    rows = Labelled(torch.randn(40, 64, generator=draw) + 3 * labels.unsqueeze(1), labels)
+    head, basis = torch.randn(7, 64, generator=draw), torch.randn(7, 64, generator=draw)
+    materials = SimpleNamespace(
+        stored_train=rows,
+        stored_validation=rows,
+        device=torch.device("cpu"),
+        class_basis=basis[:2],
+        other_basis=basis[2:],
+        label_head=SimpleNamespace(weight=head[:2]),
+        other_head=head[2:],
+        class_mean=lambda values, dim: values,
+    )
+    method = METHODS["calibration-paper"]
+    settings = method.Settings.model_validate(
+        {"training": training, "inference": inference, "epochs": 100, "learning_rate": 0.01}
+    )
+    fitted = method.fit(settings, materials, 0)
+    moved = paper(rows.states, fitted)
+    product, similarity = (
+        moved @ head[:2].T,
+        torch.nn.functional.cosine_similarity(moved.unsqueeze(1), basis[:2].unsqueeze(0), dim=-1),
+    )
+    expected = product if inference == "mm" else similarity
+    torch.testing.assert_close(method.predict(settings, fitted, rows.states, None), expected, rtol=1e-4, atol=1e-5)
+    trained = product if training == "mm" else similarity
+    assert (trained.argmax(dim=1) == labels).float().mean() > 0.9
+    other = {"mm": "sm", "sm": "mm"}[training]
+    assert not torch.equal(
+        fitted["mlp.up"], method.fit(settings.model_copy(update={"training": other}), materials, 0)["mlp.up"]
+    )
+
+
+def test_the_papers_similarity_loss_takes_no_product() -> None:
+    with pytest.raises(ValidationError, match="training mm: loss sm-gt is a similarity"):
+        METHODS["calibration-paper"].Settings.model_validate({"loss": "sm-gt", "training": "mm"})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "searched", "more"),
+    [
+        ("calibration", {}, (), set()),
+        ("calibration", {"targets": "random"}, (), set()),
+        ("calibration", {"targets": "head"}, (), {"head"}),
+        ("calibration", {"targets": "embedding"}, (), {"embedding"}),
+        ("calibration", {}, ("targets",), {"head", "embedding"}),
+        ("calibration-paper", {}, (), set()),
+        ("calibration-paper", {"inference": "mm"}, (), {"head"}),
+        ("calibration-paper", {}, ("training",), {"head"}),
+    ],
+)
+def test_a_calibration_reads_what_its_targets_are_made_of(name, settings, searched, more) -> None:
+    assert METHODS[name].reads(settings, searched) == {"train", "basis"} | more

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from workflows.materials import Materials
 
-Need = Literal["train", "head", "basis", "content_free", "texts"]
+Need = Literal["train", "head", "basis", "embedding", "content_free", "texts"]
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end
 
 
@@ -36,10 +36,10 @@ class Method(ABC):
     Attributes:
         name: its name in YAML files and results.
         version: raise it when the same settings shall give another result; part of the key.
-        needs: what it reads beside the test states: "train" (training states and labels), "head" and "basis" (the
-            label words' rows), and "content_free" (states of prompts that say nothing). Only what is named here becomes
-            an input of its steps. "texts" stands alone: the language model itself, and prompts in the place of states
-            (see `methods.finetuned`).
+        needs: what it reads beside the test states: "train" (training states and labels), "head", "basis" and
+            "embedding" (the label words' rows), and "content_free" (states of prompts that say nothing). Only what is
+            named here becomes an input of its steps. "texts" stands alone: the language model itself, and prompts in
+            the place of states (see `methods.finetuned`).
         demonstrations: what stands before its prompts where the user says nothing.
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.

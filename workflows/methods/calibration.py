@@ -6,20 +6,22 @@ temperature, early stopping. `calibration-paper` is the paper's module as far as
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vocabsem_core.errors import InputError
 from workflows.config import Strict
-from workflows.methods.base import Fitted, Method, Watch
+from workflows.methods.base import Fitted, Method, Need, Watch
 from workflows.space import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from torch import Tensor
 
+    from vocabsem_core.affinity import Similarity
     from vocabsem_core.calibration import CalibrationSettings
     from workflows.materials import Materials
 
@@ -30,10 +32,10 @@ class ResidualSettings(Strict):
     """Settings of `calibration`."""
 
     rank: int = Field(64, ge=1, description="hidden width")
-    targets: Literal["basis", "head", "class-means", "random"] = Field(
+    targets: Literal["basis", "head", "embedding", "class-means", "random"] = Field(
         "basis",
-        description="what states are moved to: the label words' basis rows, their rows of the head, the classes' mean "
-        "states, or random orthogonal directions (to see what the basis is worth)",
+        description="what states are moved to: the label words' basis rows, their rows of the head or of the input "
+        "embedding, the classes' mean states, or random orthogonal directions (to see what the basis is worth)",
     )
     similarity: _Similarity = Field("cosine", description="of calibrated states to their targets")
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
@@ -53,11 +55,21 @@ class PaperSettings(Strict):
         description="cross-entropy over all bases, over the task's labels, or 1 - cosine to the true basis",
     )
     similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
+    training: Literal["sm", "mm"] = Field(
+        "sm", description="logits of the loss: sm, similarity to the basis; mm, product with the head (paper, table 6)"
+    )
+    inference: Literal["sm", "mm"] = Field("sm", description="logits of the prediction, of the same two kinds")
     temperature: float = Field(1.0, gt=0, description="divisor of the similarities; the paper states none")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW; the paper states neither (ours)")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW (ours)")
     batch_size: int = Field(256, ge=1, description="rows a step (paper)")
     epochs: int = Field(100, ge=1, description="always all of them (paper)")
+
+    @model_validator(mode="after")
+    def _sm_gt_is_a_similarity(self) -> PaperSettings:
+        if self.loss == "sm-gt" and self.training == "mm":
+            raise ValueError("training mm: loss sm-gt is a similarity to the basis; take training: sm")
+        return self
 
 
 class Calibration(Method):
@@ -65,7 +77,7 @@ class Calibration(Method):
 
     name = "calibration"
     version = 2  # 2: each use of a seed has a random stream of its own, so that fits side by side do not mix
-    needs: ClassVar = frozenset({"train", "basis", "head"})
+    needs: ClassVar = frozenset({"train", "basis"})
     several_layers = False
     seeded = True
     portable = True
@@ -85,10 +97,15 @@ class Calibration(Method):
             raise found
         return found.tensors
 
+    def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
+        """Other targets than the basis are other inputs."""
+        kinds = {"head", "embedding"} if "targets" in searched else {settings.get("targets")}
+        return self.needs | {kind for kind in ("head", "embedding") if kind in kinds}
+
     def structure(self, settings: Any) -> Hashable:
         from vocabsem_core.packs import structure
 
-        return (self.targets_of(settings), *structure(self.core_settings(settings)))
+        return (self.targets_of(settings), self.compared_with(settings), *structure(self.core_settings(settings)))
 
     def fit_bytes(self, settings: Any, materials: Materials) -> int:
         from vocabsem_core.packs import lane_bytes
@@ -104,8 +121,11 @@ class Calibration(Method):
         from vocabsem_core.packs import Lane, fit_pack
 
         lanes = [Lane(self.core_settings(settings), seed) for settings, seed in jobs]
-        vocabulary = materials.other_basis if lanes[0].settings.loss == "vocabulary" else None
-        targets = self._targets(jobs[0][0], materials)
+        first, vocabulary = jobs[0][0], None
+        if lanes[0].settings.loss == "vocabulary":
+            vocabulary = materials.other_head if self.targets_of(first) == "head" else materials.other_basis
+        targets = self._targets(self.targets_of(first), materials)
+        compared = self._targets(self.compared_with(first)[0], materials)
         done = fit_pack(
             materials.stored_train,
             materials.stored_validation,
@@ -117,29 +137,37 @@ class Calibration(Method):
         return [
             one
             if isinstance(one, InputError)
-            else Fitted({**one.weights, "targets": targets}, one.validation_loss, one.epochs)
+            else Fitted({**one.weights, "targets": compared}, one.validation_loss, one.epochs)
             for one in done
         ]
 
     def targets_of(self, settings: Any) -> str:
-        """The kind of targets."""
+        """The kind of targets in training."""
         return settings.targets
 
-    def _targets(self, settings: Any, materials: Materials) -> Tensor:
-        """What the states of each class are moved to, [c, d]."""
-        from vocabsem_core.targets import centred_means, random_orthogonal
+    def compared_with(self, settings: Any) -> tuple[str, Similarity]:
+        """The kind of targets in prediction, and the similarity to them."""
+        return self.targets_of(settings), settings.similarity
 
-        kind = self.targets_of(settings)
+    def _targets(self, kind: str, materials: Materials) -> Tensor:
+        """What the states of each class are moved to, [c, d]."""
+        from vocabsem_core.targets import as_wide_as, centred_means, random_orthogonal
+
+        basis = materials.class_basis
         if kind == "head":
             return materials.class_mean(materials.label_head.weight, dim=0)
+        if kind == "embedding":
+            return as_wide_as(materials.class_embedding, basis)
         if kind == "class-means":
-            return centred_means(materials.train.states, materials.train.labels, len(materials.labels))
-        return materials.class_basis if kind == "basis" else random_orthogonal(materials.class_basis)
+            states = materials.train.states[:, : basis.shape[1]]
+            return centred_means(states, materials.train.labels, len(materials.labels))
+        return basis if kind == "basis" else random_orthogonal(basis)
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         from vocabsem_core.calibration import calibrated_logits
 
-        return calibrated_logits(states, fitted["targets"], self.core_settings(settings), fitted)
+        core = replace(self.core_settings(settings), similarity=self.compared_with(settings)[1])
+        return calibrated_logits(states, fitted["targets"], core, fitted)
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """Without the standardisation and the targets, which are measured and not trained."""
@@ -169,12 +197,23 @@ class PaperCalibration(Calibration):
         """Without the temperature and the targets, which are fixed."""
         return sum(tensor.numel() for name, tensor in fitted.items() if name not in ("log_temperature", "targets"))
 
+    def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
+        """A product with the head needs the head."""
+        kinds = ("training", "inference")
+        product = any(kind in searched or settings.get(kind) == "mm" for kind in kinds)
+        return self.needs | ({"head"} if product else set())
+
     def targets_of(self, settings: Any) -> str:
-        return "basis"
+        return "head" if settings.training == "mm" else "basis"
+
+    def compared_with(self, settings: Any) -> tuple[str, Similarity]:
+        return ("head", "dot") if settings.inference == "mm" else ("basis", settings.similarity)
 
     def core_settings(self, settings: Any) -> CalibrationSettings:
         from vocabsem_core.calibration import CalibrationSettings
 
+        own = settings.model_dump(exclude={"training", "inference", "similarity"})
+        similarity: Similarity = "dot" if settings.training == "mm" else settings.similarity
         return CalibrationSettings(
-            module="paper", learn_temperature=False, patience=None, dropout=0.0, **settings.model_dump()
+            module="paper", similarity=similarity, learn_temperature=False, patience=None, dropout=0.0, **own
         )

@@ -254,6 +254,7 @@ def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> di
         "train": ("train", "train_labels", *(role for role in ("demonstrations",) if role in materials)),
         "head": ("verbalizer", "head"),
         "basis": ("verbalizer", "basis"),
+        "embedding": ("verbalizer", "embedding"),
         "content_free": ("content_free",),
     }
     needed = {role for need in needs for role in roles[need]} | ({"test"} if with_test else set())

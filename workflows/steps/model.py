@@ -109,6 +109,31 @@ def fill_basis(work: Work) -> dict[str, float]:
     return took
 
 
+def embedding_step(model: Model, verbalizer: Step) -> Step:
+    """The input embedding's rows of the label tokens: a control for the place of the basis."""
+    return Step(
+        name="embedding",
+        label=f"embedding {verbalizer.label.removeprefix('verbalizer ')}",
+        version=1,
+        run="workflows.steps.model:fill_embedding",
+        identity={"model": model.weights},
+        inputs={"verbalizer": verbalizer},
+        local={"folder": str(model.folder), "stamp": model.stamp},
+        sources=("vocabsem_core.checkpoints",),
+    )
+
+
+def fill_embedding(work: Work) -> None:
+    """One shard of row_id (the token id) and embedding [d], float32, of the label tokens class after class."""
+    from orchestration.shards import table_of
+    from vocabsem_core.checkpoints import embedding_rows
+
+    folder = Path(work.local["folder"])
+    must_be_unchanged(folder, work.local["stamp"])
+    tokens = [token for of_label in work.inputs["verbalizer"].json("verbalizer.json")["tokens"] for token in of_label]
+    work.out.write_shard(0, table_of(tokens, {"embedding": embedding_rows(folder, tokens).numpy()}))
+
+
 def encode_step(
     model: Model,
     task: Task,
