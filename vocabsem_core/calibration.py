@@ -116,9 +116,10 @@ def paper(states: Float[Tensor, "*any n d"], weights: Mapping[str, Tensor]) -> F
     single vector are the vector itself, so CA(h) = 2 Bn(h); the MLP is d -> 2d -> d; ReLU; no biases beside LN's. That
     gives the paper's 33/8 d² weights.
     """
-    squeezed = torch.relu(states @ weights["attention.squeeze"].mT)
-    attended = states * 2 * (squeezed @ weights["attention.expand"].mT)
-    moved = torch.relu(attended @ weights["mlp.up"].mT) @ weights["mlp.down"].mT
+    columns = states.mT  # weights on the left, so that their gradients lie in memory as they do
+    squeezed = torch.relu(weights["attention.squeeze"] @ columns)
+    attended = columns * (2 * (weights["attention.expand"] @ squeezed))
+    moved = (weights["mlp.down"] @ torch.relu(weights["mlp.up"] @ attended)).mT
     normed = functional.layer_norm(moved, moved.shape[-1:])
     return normed * weights["norm.weight"].unsqueeze(-2) + weights["norm.bias"].unsqueeze(-2)
 

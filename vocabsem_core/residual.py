@@ -19,9 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vocabsem_core.affinity import Similarity
-
-_SMALLEST = 1e-12  # of a norm, and of a squared distance: keeps their derivatives finite
+from vocabsem_core.affinity import Similarity, similarities
 
 
 def residual_similarities(
@@ -52,11 +50,7 @@ def residual_similarities(
     lengths = lengths + offset.square().sum(dim=-1, keepdim=True)
     inner = (up.mT @ offset.unsqueeze(-1)) + across  # U'ᵀ (o + x)
     lengths = lengths + (hidden * (2 * inner + (up.mT @ up) @ hidden)).sum(dim=-2)  # |moved|², [lanes, n]
-    lengths = lengths.unsqueeze(-2)
-    if similarity == "euclidean":
-        squares = lengths - 2 * dots + targets.square().sum(dim=-1, keepdim=True)
-        return -squares.clamp_min(_SMALLEST).sqrt()
-    return dots / lengths.clamp_min(_SMALLEST).sqrt() / targets.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST)
+    return similarities(dots, lengths.unsqueeze(-2), targets.square().sum(dim=-1, keepdim=True), similarity)
 
 
 def _products(

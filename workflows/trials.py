@@ -28,6 +28,7 @@ Record = dict[str, Any]
 Outcome = TypeVar("Outcome")
 Watch = Callable[[int, Mapping[str, float]], Collection[str]]  # (epoch, key -> validation loss) -> keys to end
 _MOST_SIDE_BY_SIDE = {"cpu": 64, "cuda": 512}  # beyond, nothing is gained
+_CACHE = 48 << 20  # bytes of fits that a processor trains side by side (ours): more leave its cache at every step
 _MEMORY_SHARE = 0.25  # of what is free, for all fits that run at once
 _ROWS = 4096  # predicted at once
 
@@ -61,15 +62,21 @@ def packs_of(
 
 
 def pack_size(method: Method, materials: Materials, concurrent: int, one: Configuration) -> int:
-    """How many configurations like this one fit side by side into the memory that is free, on each of `concurrent`.
+    """How many configurations like this one are fitted side by side on each of `concurrent` workers."""
+    return side_by_side(method.fit_bytes(settings_of(method, one), materials), materials.device, concurrent)
+
+
+def side_by_side(needed: int, device: str, concurrent: int) -> int:
+    """How many fits of `needed` bytes go side by side: what memory and, on a processor, its cache have room for.
 
     A GPU's memory is not looked at: a pack that does not fit there is split.
     """
     from vocabsem_core.memory import free_bytes
 
-    most = _MOST_SIDE_BY_SIDE[materials.device]
-    needed = max(1, method.fit_bytes(settings_of(method, one), materials))
-    return max(1, min(most, int(free_bytes() * _MEMORY_SHARE / concurrent) // needed))
+    room = int(free_bytes() * _MEMORY_SHARE / concurrent)
+    if device == "cpu":
+        room = min(room, _CACHE)
+    return max(1, min(_MOST_SIDE_BY_SIDE[device], room // max(1, needed)))
 
 
 def try_pack(

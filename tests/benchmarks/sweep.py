@@ -6,8 +6,10 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -20,10 +22,12 @@ from torch.nn import functional
 
 from orchestration.search import Places, search
 from orchestration.stopping import Stopping
-from tests.benchmarks.common import Case
+from tests.benchmarks.common import MIB, Case, anonymous_bytes, peak_anonymous
 from vocabsem_core.affinity import semantic_logits
-from vocabsem_core.calibration import CalibrationSettings, Labelled, paper, untrained
-from vocabsem_core.packs import Lane, fit_pack
+from vocabsem_core.calibration import CalibrationSettings, Labelled, untrained
+from vocabsem_core.lanes import Lane
+from vocabsem_core.packs import fit_pack, lane_bytes
+from workflows.trials import side_by_side
 
 ROWS, VALIDATION, WIDTH, CLASSES = 2000, 500, 256, 6
 RESIDUAL = CalibrationSettings(rank=16, epochs=20, patience=None)
@@ -31,8 +35,8 @@ PAPER = CalibrationSettings(
     module="paper", loss="labels", dropout=0.0, learn_temperature=False, epochs=20, patience=None
 )
 OURS, THEIRS, MANY = 256, 32, 1000  # configurations; one at a time gets fewer: it is timed without its start
-PACK = 64
 MINUTES = 3
+TIMES, MORE = 10, 1.25  # so many times the rows, or the configurations, may take so many times the memory
 
 
 def cases(data_dir: Path | None = None) -> Iterator[Case]:
@@ -46,9 +50,10 @@ def cases(data_dir: Path | None = None) -> Iterator[Case]:
         try:
             yield from trial_cases(data, RESIDUAL, OURS, THEIRS)
             yield from many_cases(data, MANY)
-            yield from trial_cases(data, PAPER, 32, 8, goals=(1.0, 1.0))
+            yield from trial_cases(data, PAPER, 64, 16, goals=(1.0, 1.0))
         finally:
             ray.shutdown()
+        yield from memory_cases(Path(folder), ROWS, WIDTH)
 
 
 def trial_cases(
@@ -59,8 +64,9 @@ def trial_cases(
     for reuse, goal in zip((False, True), goals, strict=True):
         speed = single_speed(data, settings, theirs, reuse)
         detail = (
-            f"{ours} configurations in {seconds:.1f} s, start included ({ours / seconds:.1f}/s), packs of {PACK}; one "
-            f"a trial {speed:.2f}/s, start left out ({theirs} configurations, a plain loop of torch's own modules); "
+            f"{ours} configurations in {seconds:.1f} s, start included ({ours / seconds:.1f}/s), packs of "
+            f"{pack_of(settings, 2)}; one a trial {speed:.2f}/s, start left out ({theirs} configurations, a plain "
+            "loop of torch's own modules); "
             f"{ROWS} x {WIDTH} rows, {settings.epochs} epochs, two one-thread trials at a time"
         )
         kind = "calibration" if settings.module == "residual" else "calibration-paper"
@@ -76,6 +82,38 @@ def many_cases(data: Path, count: int) -> Iterator[Case]:
         "sweep", f"{MINUTES} minutes against the time of {count} configurations", MINUTES * 60 / two, 1.0, detail
     )
     yield Case("sweep", "two workers against one", one / two, 1.7, detail)
+
+
+def memory_cases(folder: Path, rows: int, width: int) -> Iterator[Case]:
+    """Memory of a worker that tries packs, against that with ten times the rows, and with ten times as many packs."""
+    settings, count = replace(PAPER, epochs=1), 2 * pack_of(PAPER, 1)
+    for times in (1, TIMES):
+        (folder / str(times)).mkdir()
+        write_data(folder / str(times), rows * times, VALIDATION, width)
+    usual = peak_of_search(folder / "1", settings, count)
+    rows_text = f"{rows} rows against {rows * TIMES}"
+    for case, peak in (
+        (rows_text, peak_of_search(folder / str(TIMES), settings, count)),
+        (f"{count} configurations against {count * TIMES}", peak_of_search(folder / "1", settings, count * TIMES)),
+    ):
+        detail = (
+            f"{usual / MIB:.1f} MiB against {peak / MIB:.1f} MiB at the peak, beyond what the process held before and "
+            f"without mapped files; calibration-paper, width {width}, packs of {pack_of(settings, 1)}"
+        )
+        yield Case("sweep", f"memory: {case}", usual / peak, 1 / MORE, detail)
+
+
+def peak_of_search(folder: Path, settings: CalibrationSettings, count: int) -> int:
+    """The most memory a search takes in a process of its own, in bytes."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_peak, folder, settings, count).result()
+
+
+def _peak(folder: Path, settings: CalibrationSettings, count: int) -> int:
+    load(str(folder))
+    torch.zeros(1, requires_grad=True).sum().backward()  # what autograd sets up once
+    before = anonymous_bytes()
+    return peak_anonymous(lambda: packed_seconds(folder, settings, count, 0)) - before
 
 
 def write_data(folder: Path, rows: int, validation: int, width: int) -> Path:
@@ -146,11 +184,16 @@ def try_pack(setup: Mapping[str, Any], pack: Sequence[dict[str, Any]], watch: An
     ]
 
 
+def pack_of(settings: CalibrationSettings, workers: int) -> int:
+    """How many configurations of the benchmark a worker trains side by side, as a sweep has it."""
+    return side_by_side(lane_bytes(settings, WIDTH, CLASSES), "cpu", workers)
+
+
 class Packs:
     """Packs from a list, as many as there are workers at least."""
 
-    def __init__(self, all_of_them: list[dict[str, Any]], workers: int = 1) -> None:
-        size = min(PACK, -(-len(all_of_them) // workers))
+    def __init__(self, all_of_them: list[dict[str, Any]], most: int, workers: int = 1) -> None:
+        size = min(most, -(-len(all_of_them) // workers))
         self._packs = [all_of_them[start : start + size] for start in range(0, len(all_of_them), size)]
         self.total = len(all_of_them)
 
@@ -166,14 +209,15 @@ class Packs:
 
 
 def packed_seconds(folder: Path, settings: CalibrationSettings, count: int, workers: int) -> float:
-    """Wall seconds of our search, from nothing to the last record."""
+    """Wall seconds of our search, from nothing to the last record; no workers: in this process."""
+    at_once = max(1, workers)
     setup = {"folder": str(folder), "settings": settings}
     with TemporaryDirectory() as scratch:
         started = time.perf_counter()
         found = search(
             "tests.benchmarks.sweep:try_pack",
             setup,
-            Packs(configurations(settings, count), workers),
+            Packs(configurations(settings, count), pack_of(settings, at_once), at_once),
             Places(workers, 1, 0),
             Stopping("none", 1, settings.epochs),
             None,
@@ -196,7 +240,12 @@ def plain_loop(settings: CalibrationSettings, folder: str) -> float:
 
     def loss(rows: Tensor, labels: Tensor, dropout: float) -> Tensor:
         if settings.module == "paper":
-            moved = paper(rows, weights)
+            squeezed = functional.relu(functional.linear(rows, weights["attention.squeeze"]))
+            attended = rows * (2 * functional.linear(squeezed, weights["attention.expand"]))
+            moved = functional.linear(
+                functional.relu(functional.linear(attended, weights["mlp.up"])), weights["mlp.down"]
+            )
+            moved = functional.layer_norm(moved, moved.shape[-1:], weights["norm.weight"], weights["norm.bias"])
         else:
             z = (rows - weights["mean"]) / weights["deviation"]
             hidden = functional.gelu(functional.linear(z, weights["down.weight"], weights["down.bias"]))

@@ -130,7 +130,16 @@ def test_packs_and_the_plain_loop_train_the_same_calibrator(tmp_path: Path, sett
 
 
 def test_a_search_of_the_benchmark_tries_each_configuration_once() -> None:
-    packs = sweep.Packs(sweep.configurations(sweep.RESIDUAL, sweep.PACK + 3))
+    packs = sweep.Packs(sweep.configurations(sweep.RESIDUAL, 67), 64)
     taken = [one["key"] for pack in iter(packs.take, None) for one in pack]
-    assert sorted(taken, key=int) == [str(number) for number in range(sweep.PACK + 3)]
+    assert sorted(taken, key=int) == [str(number) for number in range(67)]
     assert packs.exhausted
+
+
+def test_the_memory_of_a_search_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    cases = list(sweep.memory_cases(tmp_path, 40, 16))
+    assert [case.case for case in cases] == [
+        "memory: 40 rows against 400",
+        f"memory: {2 * sweep.pack_of(sweep.PAPER, 1)} configurations against {20 * sweep.pack_of(sweep.PAPER, 1)}",
+    ]
+    assert all(case.ratio > 0 for case in cases)

@@ -23,7 +23,8 @@ from vocabsem_core.calibration import (
     untrained,
 )
 from vocabsem_core.errors import InputError
-from vocabsem_core.packs import fit_calibration
+from vocabsem_core.lanes import Lane
+from vocabsem_core.packs import fit_pack
 
 WIDTH, CLASSES = 64, 3
 BASIS = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(5))
@@ -43,9 +44,17 @@ def toy(seed: int, noise: float = 0.5) -> Labelled:
 TRAIN, VALIDATION = toy(0), toy(1)
 
 
-def fit(settings: CalibrationSettings, seed: int = 0, validation: Labelled = VALIDATION) -> Any:
-    vocabulary = OTHERS if settings.loss == "vocabulary" else None
-    return fit_calibration(TRAIN, validation, BASIS, settings, seed, vocabulary)
+def fit(
+    settings: CalibrationSettings,
+    seed: int = 0,
+    train: Labelled = TRAIN,
+    validation: Labelled = VALIDATION,
+    others: Tensor | None = OTHERS,
+) -> Any:
+    (found,) = fit_pack(train, validation, BASIS, [Lane(settings, seed)], others)
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def loss_of(logits: Tensor, rows: Labelled = VALIDATION) -> float:
@@ -72,7 +81,7 @@ def test_a_constant_dimension_keeps_the_residual_module_finite() -> None:
     states = TRAIN.states.clone()
     states[:, 3] = 1000.0
     rows = Labelled(states, TRAIN.labels)
-    weights = fit_calibration(rows, rows, BASIS, RESIDUAL, 0).weights
+    weights = fit(RESIDUAL, 0, rows, rows).weights
     assert torch.isfinite(calibrated_logits(states, BASIS, RESIDUAL, weights)).all()
 
 
@@ -177,13 +186,13 @@ def test_the_temperature_moves_only_where_it_is_learned(learned: bool) -> None:
 
 def test_the_vocabulary_loss_without_other_rows_is_the_loss_over_the_labels() -> None:
     settings = replace(RESIDUAL, loss="vocabulary")
-    found = fit_calibration(TRAIN, VALIDATION, BASIS, settings, 0, OTHERS[:0])
+    found = fit(settings, others=OTHERS[:0])
     assert same(found.weights, fit(RESIDUAL).weights)
 
 
 def test_the_vocabulary_loss_needs_the_vocabulary() -> None:
     with pytest.raises(InputError, match="needs the whole basis"):
-        fit_calibration(TRAIN, VALIDATION, BASIS, PAPER, 0)
+        fit(PAPER, others=None)
 
 
 @pytest.mark.parametrize("settings", [RESIDUAL, PAPER])

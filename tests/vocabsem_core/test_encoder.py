@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from tests import tiny
-from vocabsem_core.calibration import CalibrationSettings, Labelled
+from vocabsem_core.calibration import Calibration, CalibrationSettings, Labelled
 from vocabsem_core.encoder import Encoder, batches, common_prefix, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
-from vocabsem_core.packs import fit_calibration
+from vocabsem_core.lanes import Lane
+from vocabsem_core.packs import fit_pack
 
 LENGTHS = (3, 11, 1, 7, 20, 7, 2)
 LAYERS = ["layer_00", "layer_01", "layer_02", "head"]
@@ -158,7 +159,9 @@ def test_a_calibrator_can_be_trained_on_the_states_as_they_come(module: Any) -> 
     states = Encoder(tiny.llama()).encode(tiny.prompts(*LENGTHS))["head"]
     rows = Labelled(states, torch.tensor([0, 1, 0, 1, 0, 1, 0]))
     settings = CalibrationSettings(module=module, rank=2, epochs=1, patience=None)
-    assert fit_calibration(rows, rows, states[:2], settings, seed=0).epoch == 1
+    (found,) = fit_pack(rows, rows, states[:2], [Lane(settings, 0)])
+    assert isinstance(found, Calibration)
+    assert found.epoch == 1
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 200))

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.affinity import semantic_logits
-from vocabsem_core.calibration import CalibrationSettings, Labelled, Weights, paper, residual, untrained
+from vocabsem_core.calibration import CalibrationSettings, Labelled, Weights, residual, untrained
 from vocabsem_core.errors import InputError
-from vocabsem_core.packs import Lane, fit_calibration, fit_pack, structure
+from vocabsem_core.lanes import Lane
+from vocabsem_core.packs import fit_pack, structure
 from vocabsem_core.residual import residual_similarities
 
 WIDTH, CLASSES = 32, 4
@@ -56,7 +57,7 @@ def plain_loop(settings: CalibrationSettings, seed: int) -> tuple[dict[str, Tens
     for _ in range(settings.epochs):
         for rows in torch.randperm(len(TRAIN.states), generator=streams[1]).split(settings.batch_size):
             if settings.module == "paper":
-                moved = paper(TRAIN.states[rows], weights)
+                moved = plain_paper(TRAIN.states[rows], weights)
             else:
                 w, h = weights, TRAIN.states[rows]
                 hidden = functional.gelu(functional.linear((h - mean) / deviation, w["down.weight"], w["down.bias"]))
@@ -68,12 +69,20 @@ def plain_loop(settings: CalibrationSettings, seed: int) -> tuple[dict[str, Tens
             plain_loss(moved, TRAIN.labels[rows], weights, settings).backward()
             optimizer.step()
         with torch.no_grad():
-            module = paper if settings.module == "paper" else residual
+            module = plain_paper if settings.module == "paper" else residual
             logits = semantic_logits(
                 module(VALIDATION.states, weights), BASIS, settings.similarity, weights["log_temperature"].exp()
             )
             losses.append(float(functional.cross_entropy(logits, VALIDATION.labels)))
     return {name: value.detach() for name, value in weights.items()}, losses
+
+
+def plain_paper(states: Tensor, w: Weights) -> Tensor:
+    """The paper's module by torch's own layers."""
+    squeezed = functional.relu(functional.linear(states, w["attention.squeeze"]))
+    attended = states * (2 * functional.linear(squeezed, w["attention.expand"]))
+    moved = functional.linear(functional.relu(functional.linear(attended, w["mlp.up"])), w["mlp.down"])
+    return functional.layer_norm(moved, moved.shape[-1:], w["norm.weight"], w["norm.bias"])
 
 
 def plain_loss(moved: Tensor, labels: Tensor, weights: Weights, settings: CalibrationSettings) -> Tensor:
@@ -101,7 +110,9 @@ def test_a_lane_is_what_a_plain_loop_makes(base: CalibrationSettings, loss: Any,
     settings = replace(base, loss=loss, similarity=similarity, temperature=0.7)
     (found,) = fit([Lane(settings, 3)])
     weights, losses = plain_loop(settings, 3)
-    assert_equal_weights(found.weights, weights, within=1e-8)  # AdamW enlarges the rounding of gradients near zero
+    # AdamW enlarges the rounding of gradients near zero: that of the squeeze is zero where one of its two units is on,
+    # for the layer's normalisation takes a common factor out again.
+    assert_equal_weights(found.weights, weights, within=1e-8 if base is RESIDUAL else 1e-6)
     assert found.validation_loss == pytest.approx(losses[-1], abs=1e-9)
     assert (found.epoch, found.epochs) == (settings.epochs, settings.epochs)
 
@@ -153,7 +164,7 @@ def test_in_float32_the_losses_of_a_pack_are_those_of_lanes_alone() -> None:
     lanes = [Lane(replace(RESIDUAL, learning_rate=rate, epochs=20), seed) for rate in (1e-3, 1e-2) for seed in (0, 1)]
     pack = fit_pack(single(TRAIN), single(VALIDATION), BASIS.float(), lanes)
     for found, own in zip(pack, lanes, strict=True):
-        alone = fit_calibration(single(TRAIN), single(VALIDATION), BASIS.float(), own.settings, own.seed)
+        (alone,) = fit_pack(single(TRAIN), single(VALIDATION), BASIS.float(), [own])
         assert isinstance(found, type(alone))
         assert found.validation_loss == pytest.approx(alone.validation_loss, abs=1e-3)
 

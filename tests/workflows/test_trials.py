@@ -22,7 +22,16 @@ from workflows import trials
 from workflows.config import Strict
 from workflows.methods import METHODS
 from workflows.methods.base import Fitted, Method, Watch
-from workflows.trials import Configuration, best_first, configuration, pack_size, packs_of, try_pack, within_memory
+from workflows.trials import (
+    Configuration,
+    best_first,
+    configuration,
+    pack_size,
+    packs_of,
+    side_by_side,
+    try_pack,
+    within_memory,
+)
 
 ROWS, CLASSES = 20, 2
 LABELS = torch.arange(ROWS) % CLASSES
@@ -138,6 +147,13 @@ def test_the_size_of_a_pack_is_what_memory_leaves_room_for(monkeypatch: pytest.M
     assert pack_size(Fake(size=0), cpu, 4, wide) == 64
     assert pack_size(Fake(size=100), gpu, 1, wide) == 400
     assert pack_size(Fake(size=0), gpu, 1, wide) == 512
+
+
+def test_on_a_processor_a_pack_is_no_larger_than_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 40)
+    monkeypatch.setattr(trials, "_CACHE", 1000)
+    assert [side_by_side(needed, "cpu", 2) for needed in (1, 100, 300, 5000)] == [64, 10, 3, 1]
+    assert side_by_side(5000, "cuda", 2) == 512
 
 
 @pytest.mark.parametrize("module", ["residual", "paper"])

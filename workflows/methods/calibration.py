@@ -89,7 +89,10 @@ class Calibration(Method):
         "rank": Domain(choice=(16, 32, 64, 128)),
         "dropout": Domain(choice=(0.0, 0.1, 0.3, 0.5)),
     }
-    sources = tuple(f"vocabsem_core.{name}" for name in ("calibration", "packs", "residual", "affinity", "targets"))
+    sources = tuple(
+        f"vocabsem_core.{name}"
+        for name in ("adamw", "affinity", "calibration", "lanes", "packs", "residual", "targets")
+    )
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
         (found,) = self.fit_many([(settings, seed)], materials)
@@ -118,7 +121,8 @@ class Calibration(Method):
     def fit_many(
         self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
     ) -> list[Fitted | InputError]:
-        from vocabsem_core.packs import Lane, fit_pack
+        from vocabsem_core.lanes import Lane
+        from vocabsem_core.packs import fit_pack
 
         lanes = [Lane(self.core_settings(settings), seed) for settings, seed in jobs]
         first, vocabulary = jobs[0][0], None
