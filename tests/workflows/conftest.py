@@ -1,0 +1,43 @@
+"""Fixtures of the tests of sweeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestration.facts import Facts
+from orchestration.store import Store, open_store
+from tests import tiny
+from tests.workflows.sweeps import TASK, Done, Made, config, run, write_rows
+from workflows.sweep import sweep
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a task and its rows."""
+    folder = tmp_path_factory.mktemp("workspace")
+    tiny.save(folder / "model", tiny.gpt2())
+    write_rows(folder)
+    (folder / "films.yaml").write_text(json.dumps(TASK))  # JSON is YAML
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def made(base: Path, store: Store) -> Made:
+    return lambda place=base, **changes: sweep(config(**changes), place, None, Facts(store.root / "facts.json"), store)
+
+
+@pytest.fixture(scope="module")
+def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    store = open_store(tmp_path_factory.mktemp("done") / "store")
+    given = config(
+        settings={"k": 3}, space={"distance": {"choice": ["euclidean", "cosine"]}}, encoding={"store_dtype": "float32"}
+    )
+    return run(sweep(given, base, None, Facts(store.root / "facts.json"), store), store)
