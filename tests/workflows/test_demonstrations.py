@@ -26,6 +26,8 @@ from workflows.models import Model
 from workflows.steps.demonstrations import CONTENT_FREE
 from workflows.steps.methods import demonstrations_of, depends_on_seed
 from workflows.steps.model import encode_step
+from workflows.sweep import checked_space
+from workflows.sweep_config import SweepConfig
 
 compare = test_steps.compare  # the fixture
 PALP = {"method": "linear-probe", "name": "palp", "demonstrations": "random"}
@@ -362,3 +364,9 @@ def test_a_truncated_prompt_keeps_its_demonstrations(compare: Compared) -> None:
 def test_json_and_yaml_take_the_fields(tmp_path: Path) -> None:
     method = MethodConfig.model_validate(json.loads(json.dumps({**PALP, "shots": 2})))
     assert (method.label, method.demonstrations, method.shots) == ("palp", "random", 2)
+
+
+def test_a_sweep_has_no_demonstrations() -> None:
+    document = {"workflow": "sweep", "name": "s", "model": "m", "task": "t", "method": "icl"}
+    with pytest.raises(ConfigError, match="method 'icl' has demonstrations before its prompts, which a sweep has not"):
+        checked_space(SweepConfig.model_validate(document))
