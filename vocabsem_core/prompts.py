@@ -73,7 +73,9 @@ def tokenize(
     rendered = [render(template, {**row, **mask}) for row in rows]
     if before is not None:
         rendered = [_after(ahead, *prompt) for ahead, prompt in zip(before, rendered, strict=True)]
-    encoded = tokenizer([text for text, _ in rendered], return_offsets_mapping=True, add_special_tokens=True)
+    texts = [text for text, _ in rendered]
+    # Not verbose: what is longer than the model's window is cut below.
+    encoded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
     if not closing and not mask:
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and tuple(offsets[-1]) == (0, 0):
