@@ -197,7 +197,10 @@ def page() -> str:
                 f"- weights: {weights(a):,.0f}; operations a token, head left out: {token_flops(a):.3g}.",
                 f"- states: rows x ({_ROW_BYTES} + columns x {a.width:g} x {a.state_bytes:g}) bytes, "
                 f"{one.stored / a.prompts:,.0f} a row for the head alone.",
-                f"- `head` and `basis`, once a model, whatever the prompts: {basis_bytes(a) / 1e9:.2f} GB.",
+                f"- `head` and `basis`, once a model, whatever the prompts: {basis_bytes(a) / 1e9:.2f} GB, and on the "
+                f"CPU {4 * a.vocabulary * a.width**2:.2g} operations in float64 beside an eigendecomposition. A random "
+                "head of this shape took 979 s on one thread of a busy machine (`python -m tests.benchmarks basis`): "
+                "longer than the encoding on 8 GPUs. Make it beforehand: `vocabsem basis llama3-8b`.",
                 "- loading: each node reads the model once over its network, all nodes share the disk's reads; then it "
                 "goes to the GPU.",
                 "- compute: rows x tokens x padding x operations / (`gpu_flops` x `gpu_share`), for the worker with "
