@@ -3,13 +3,17 @@ PYTHON ?= python3
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test lint
+.PHONY: demo test test-system lint
 
 demo: .venv/installed
 	.venv/bin/vocabsem run quickstart.yaml
 
 test: lint
 	.venv/bin/python -m pytest -q
+
+# PostgreSQL, MLflow on it, Ray with workers, a browser: what docker/compose.yaml starts, as processes of this machine.
+test-system: .venv/installed
+	.venv/bin/python -m pytest -m system -rs tests/system
 
 lint: .venv/installed
 	.venv/bin/ruff check .
