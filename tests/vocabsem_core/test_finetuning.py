@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import distributed, multiprocessing
 from torch.nn import functional
 
 from tests import tiny
 from vocabsem_core.adapters import Adaptation, adapted
 from vocabsem_core.errors import InputError
-from vocabsem_core.finetuning import Classifier, Finetuning, Prompts, Schedule, epoch_batches
+from vocabsem_core.finetuning import ALONE, Classifier, Finetuning, Prompts, Schedule, Team, epoch_batches
 
 TOKENS = [[5], [7, 9], [11]]
 LENGTHS = (4, 9, 3, 12, 6, 7, 5, 8, 10, 4)
@@ -25,8 +26,8 @@ def labelled():
     return prompts(), labels
 
 
-def begin(model, weights, schedule=SCHEDULE, seed=0):
-    return Finetuning(Classifier(model, TOKENS, half=False), weights, labelled(), labelled(), schedule, seed)
+def begin(model, weights, schedule=SCHEDULE, seed=0, team=ALONE):
+    return Finetuning(Classifier(model, TOKENS, half=False), weights, labelled(), labelled(), schedule, seed, team)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -149,6 +150,35 @@ def test_a_checkpoint_of_another_fit_or_a_broken_one_is_refused(tmp_path):
             begin(model, weights).load(path)
         with pytest.raises(InputError, match="cannot be written"):
             fit.save(tmp_path / "nowhere" / "state.safetensors")
+
+
+def share(rank, place, kind):
+    """One of two processes that train together; the first leaves what came of it."""
+    distributed.init_process_group("gloo", init_method=f"file://{place / 'group'}", rank=rank, world_size=2)
+    model = tiny.llama()  # it has no dropout, whose noise differs with the number of processes
+    with adapted(model, Adaptation(kind), 0) as weights:
+        fit = begin(model, weights, team=Team(rank, 2))
+        while not fit.over:
+            fit.epoch()
+        scores = Classifier(model, TOKENS, half=False).scores(prompts(), Team(rank, 2))
+    if rank == 0:
+        torch.save({"losses": fit.losses, "scores": scores}, place / "found.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_two_processes_come_to_the_same_as_one(kind, tmp_path):
+    """Ten rows in batches of three: the second process has one row of each, and none of the last."""
+    multiprocessing.spawn(share, (tmp_path, kind), nprocs=2)
+    model = tiny.llama()
+    with adapted(model, Adaptation(kind), 0) as weights:
+        fit = begin(model, weights)
+        while not fit.over:
+            fit.epoch()
+        scores = Classifier(model, TOKENS, half=False).scores(prompts())
+    found = torch.load(tmp_path / "found.pt")
+    assert found["losses"] == pytest.approx(fit.losses, rel=1e-3)
+    torch.testing.assert_close(found["scores"], scores, atol=1e-2, rtol=1e-2)
 
 
 def test_the_rate_rises_and_falls():

@@ -35,7 +35,7 @@ class FullSettings(Strict):
 class Ia3Settings(FullSettings):
     """Settings of `ia3`."""
 
-    learning_rate: float = Field(1e-2, gt=0, description="the highest, of AdamW")
+    learning_rate: float = Field(3e-2, gt=0, description="the highest, of AdamW; large models want less")
     target_modules: tuple[str, ...] | None = Field(
         None, min_length=1, description="linear layers that are changed; none: peft's choice for the model's family"
     )
@@ -140,7 +140,7 @@ class Ia3(Finetuned):
 
     name = "ia3"
     Settings = Ia3Settings
-    space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-3, 3e-2))}
+    space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-3, 1e-1))}
 
 
 class FullFinetuning(Finetuned):
