@@ -19,6 +19,7 @@ from vocabsem_core.affinity import Similarity, semantic_logits
 
 Loss = Literal["labels", "vocabulary", "sm-gt"]
 Weights = dict[str, Tensor]
+LEARNED = "learned_targets"
 MEASURED = ("mean", "deviation")  # weights of the residual module that are measured, not trained
 
 
@@ -33,6 +34,7 @@ class CalibrationSettings:
         similarity: of calibrated states to the basis, in training and prediction.
         temperature: the logits' divisor, or its start where it is learned.
         learn_temperature: whether training moves it.
+        learn_targets: whether training moves the classes' targets as well, which start as their basis rows.
         dropout: on the residual module's hidden units.
         learning_rate, weight_decay: of AdamW.
         batch_size: rows a step.
@@ -46,6 +48,7 @@ class CalibrationSettings:
     similarity: Similarity = "cosine"
     temperature: float = 0.1
     learn_temperature: bool = True
+    learn_targets: bool = False
     dropout: float = 0.3
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
@@ -125,17 +128,20 @@ def paper(states: Float[Tensor, "*any n d"], weights: Mapping[str, Tensor]) -> F
 
 
 def untrained(
-    settings: CalibrationSettings, mean: Tensor, deviation: Tensor, generator: torch.Generator, width: int | None = None
+    settings: CalibrationSettings,
+    mean: Float[Tensor, " read"],
+    deviation: Float[Tensor, " read"],
+    generator: torch.Generator,
+    basis: Float[Tensor, "c d"],
 ) -> Weights:
     """The weights a training starts from, of the dtype of `mean`, on the CPU.
 
-    `mean` and `deviation` are of all dimensions that are read; the first `width` of them are moved (None: all).
+    Of the dimensions that are read, the first d are moved.
 
     The residual module's U is zero, so it starts as the identity. Every other matrix is uniform within ± 1/√(columns),
     as torch.nn.Linear's are.
     """
-    read, dtype = len(mean), mean.dtype
-    width = width or read
+    read, width, dtype = len(mean), basis.shape[1], mean.dtype
 
     def drawn(rows: int, columns: int) -> Tensor:
         return (torch.rand(rows, columns, generator=generator, dtype=dtype) * 2 - 1) / math.sqrt(columns)
@@ -159,14 +165,18 @@ def untrained(
         "down.bias": drawn(settings.rank, read)[:, 0].clone(),
         "up.weight": torch.zeros(width, settings.rank, dtype=dtype),
         "up.bias": torch.zeros(width, dtype=dtype),
+        **({LEARNED: basis.to("cpu", dtype, copy=True)} if settings.learn_targets else {}),
         "log_temperature": log_temperature,
     }
 
 
 @torch.inference_mode()
 def calibrated_logits(
-    states: Float[Tensor, "n d"], basis: Float[Tensor, "c d"], settings: CalibrationSettings, weights: dict[str, Tensor]
+    states: Float[Tensor, "n read"],
+    basis: Float[Tensor, "c d"],
+    settings: CalibrationSettings,
+    weights: dict[str, Tensor],
 ) -> Float[Tensor, "n c"]:
-    """Semantic logits of calibrated states over the task's labels."""
+    """Semantic logits of calibrated states over the task's labels; to learned targets where there are any."""
     moved = residual(states, weights) if settings.module == "residual" else paper(states, weights)
-    return semantic_logits(moved, basis, settings.similarity, weights["log_temperature"].exp())
+    return semantic_logits(moved, weights.get(LEARNED, basis), settings.similarity, weights["log_temperature"].exp())

@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from vocabsem_core.adamw import AdamW
 from vocabsem_core.affinity import Similarity, similarities
-from vocabsem_core.calibration import MEASURED, CalibrationSettings, Labelled, States, Weights, paper, untrained
+from vocabsem_core.calibration import (
+    LEARNED,
+    MEASURED,
+    CalibrationSettings,
+    Labelled,
+    States,
+    Weights,
+    paper,
+    untrained,
+)
 from vocabsem_core.residual import residual_similarities
 
 _TEMPERATURE = "log_temperature"  # the last of every module's weights
@@ -34,14 +43,14 @@ class Batch:
         flat: [lanes, weights], all trained weights of a lane in one row.
     """
 
-    def __init__(self, lanes: Sequence[Lane], measured: tuple[Tensor, Tensor], device: torch.device) -> None:
-        """`measured`: mean and deviation of the training rows, by dimension."""
-        self.numbers = list(range(len(lanes)))
+    def __init__(self, lanes: Sequence[Lane], measured: tuple[Tensor, Tensor], basis: Float[Tensor, "c d"]) -> None:
+        """`measured`: mean and deviation of the training rows, by dimension. Training runs on the device of `basis`."""
+        self.numbers, device = list(range(len(lanes))), basis.device
         self._settings, self._device = lanes[0].settings, device
         self._seeds = [lane.seed for lane in lanes]
         self._orders = {seed: _generator(seed, "order") for seed in self._seeds}
         self._dropouts = {seed: _generator(seed, "dropout") for seed in self._seeds}
-        starts = [untrained(lane.settings, *measured, _generator(lane.seed, "weights")) for lane in lanes]
+        starts = [untrained(lane.settings, *measured, _generator(lane.seed, "weights"), basis) for lane in lanes]
         self._measured = {name: starts[0].pop(name).to(device) for name in MEASURED if name in starts[0]}
         self._shapes = {name: starts[0][name].shape for name in starts[0]}
         self.flat = torch.stack([torch.cat([s[name].flatten() for name in self._shapes]) for s in starts]).to(device)
@@ -145,7 +154,7 @@ def _similarities(
     states: Tensor, weights: Weights, keep: Tensor | None, targets: Tensor, module: str, similarity: Similarity
 ) -> Float[Tensor, "lanes k n"]:
     if module == "residual":
-        return residual_similarities(states, weights, keep, targets, similarity)
+        return residual_similarities(states, weights, keep, weights.get(LEARNED, targets), similarity)
     moved = paper(states, weights)
     squares = moved.square().sum(dim=-1, keepdim=True)
     return similarities(moved @ targets.T, squares, targets.square().sum(dim=-1), similarity).mT

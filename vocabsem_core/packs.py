@@ -28,15 +28,18 @@ def structure(settings: CalibrationSettings) -> tuple[Any, ...]:
     """What lanes of a pack must have in common."""
     s = settings
     rank = s.rank if s.module == "residual" else 0
-    return (s.module, rank, s.loss, s.similarity, s.learn_temperature, s.batch_size)
+    return (s.module, rank, s.loss, s.similarity, s.learn_temperature, s.learn_targets, s.batch_size)
 
 
-def lane_bytes(settings: CalibrationSettings, width: int, targets: int) -> int:
-    """About how much memory a lane takes in a pack, against `targets` basis rows: weights, AdamW's, activations."""
-    zeros = torch.zeros(width)
-    weights = sum(w.numel() for w in untrained(settings, zeros, zeros + 1, torch.Generator()).values())
+def lane_bytes(settings: CalibrationSettings, width: int, targets: int, read: int | None = None) -> int:
+    """About how much memory a lane takes in a pack, against `targets` basis rows: weights, AdamW's, activations.
+
+    `read` dimensions of several layers side by side; None: those of the one that is moved, `width`.
+    """
+    zeros, basis = torch.zeros(read or width), torch.zeros(targets if settings.learn_targets else 1, width)
+    weights = sum(w.numel() for w in untrained(settings, zeros, zeros + 1, torch.Generator(), basis).values())
     moved = 8 * settings.rank if settings.module == "residual" else 12 * width
-    return 4 * (_COPIES * weights + settings.batch_size * (moved + 3 * width + 4 * targets))
+    return 4 * (_COPIES * weights + settings.batch_size * (moved + 2 * width + len(zeros) + 4 * targets))
 
 
 def fit_pack(
@@ -50,7 +53,8 @@ def fit_pack(
     """Train calibrators on states towards their labels' basis rows; the language model is not touched.
 
     Args:
-        basis: the row of each class; training runs on its device.
+        basis: the row of each class; training runs on its device. Where states are of several layers side by side, the
+            first d dimensions are those that are moved.
         lanes: what to train; all of one `structure`.
         vocabulary: the other rows of the basis, for the loss over the whole vocabulary; not used by the other losses.
         watch: told every lane's validation loss after each epoch; the lanes it names end there.
@@ -61,7 +65,7 @@ def fit_pack(
     if len({structure(lane.settings) for lane in lanes}) != 1:
         raise InputError(f"a pack of {len(lanes)} lanes of several structures; expected one")
     targets = _targets(basis, vocabulary, lanes[0].settings).clone()  # autograd refuses tensors of inference mode
-    batch = Batch(lanes, _measured(train.states), basis.device)
+    batch = Batch(lanes, _measured(train.states), basis)
     kept, losses = batch.flat.clone(), batch.validation_losses(validation, basis)
     best = dict.fromkeys(range(len(lanes)), 0)  # lane -> the epoch whose weights are kept
     found: dict[int, Calibration | InputError] = {}

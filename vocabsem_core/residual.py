@@ -26,10 +26,10 @@ def residual_similarities(
     states: Float[Tensor, "n read"] | Float[Tensor, "lanes n read"],
     weights: Mapping[str, Tensor],
     keep: Float[Tensor, "lanes r n"] | None,
-    targets: Float[Tensor, "k d"],
+    targets: Float[Tensor, "k d"] | Float[Tensor, "lanes k d"],
     similarity: Similarity,
 ) -> Float[Tensor, "lanes k n"]:
-    """Semantic logits at temperature 1, of rows that all lanes share or of each lane's own."""
+    """Semantic logits at temperature 1, of rows that all lanes share or of each lane's own; targets alike."""
     width, down = weights["up.bias"].shape[-1], weights["down.weight"] / weights["deviation"]
     mean, deviation = weights["mean"][:width], weights["deviation"][:width]
     up = deviation[:, None] * weights["up.weight"]  # U', [lanes, d, r]
@@ -43,7 +43,7 @@ def residual_similarities(
     hidden = functional.gelu(before + weights["down.bias"].unsqueeze(-1))  # a, [lanes, r, n]
     if keep is not None:
         hidden = hidden * keep
-    dots = targets @ x + (offset @ targets.T).unsqueeze(-1) + (targets @ up) @ hidden
+    dots = targets @ x + targets @ offset.unsqueeze(-1) + (targets @ up) @ hidden
     if similarity == "dot":
         return dots
     lengths = x.square().sum(dim=-2) + 2 * _products(offset.unsqueeze(-2), x).squeeze(-2)

@@ -106,6 +106,11 @@ class Materials:
         return torch.cat([read_states(self.inputs[role], name) for name in self.layers], dim=1)
 
     @property
+    def width(self) -> int:
+        """Dimensions of the states that are read."""
+        return self.stored_train.states.shape[1]
+
+    @property
     def layers(self) -> Sequence[str]:
         """The names of what is read."""
         return [self.layer] if isinstance(self.layer, str) else self.layer

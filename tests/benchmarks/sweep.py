@@ -232,7 +232,7 @@ def plain_loop(settings: CalibrationSettings, folder: str) -> float:
     train, validation, basis = load(folder)
     everything = torch.arange(len(train.labels))
     states, held = train.states[everything], validation.states[torch.arange(len(validation.labels))]
-    weights = untrained(settings, states.mean(dim=0), states.std(dim=0), torch.Generator().manual_seed(0))
+    weights = untrained(settings, states.mean(dim=0), states.std(dim=0), torch.Generator().manual_seed(0), basis)
     if not settings.learn_temperature:
         fixed = weights.pop("log_temperature")
     trained = [w.requires_grad_() for name, w in weights.items() if name not in ("mean", "deviation")]

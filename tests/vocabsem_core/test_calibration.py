@@ -70,7 +70,8 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def start(settings: CalibrationSettings, width: int = WIDTH) -> Weights:
-    return untrained(settings, torch.zeros(width), torch.ones(width), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return untrained(settings, torch.zeros(width), torch.ones(width), generator, torch.zeros(1, width))
 
 
 def test_the_untrained_residual_module_is_the_identity() -> None:

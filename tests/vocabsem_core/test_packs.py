@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.affinity import semantic_logits
-from vocabsem_core.calibration import CalibrationSettings, Labelled, Weights, residual, untrained
+from vocabsem_core.calibration import CalibrationSettings, Labelled, Weights, calibrated_logits, residual, untrained
 from vocabsem_core.errors import InputError
 from vocabsem_core.lanes import Lane
 from vocabsem_core.packs import fit_pack, structure
@@ -39,14 +39,26 @@ def toy(seed: int, count: int = 50) -> Labelled:
 TRAIN, VALIDATION = toy(0), toy(1, 30)
 
 
-def plain_loop(settings: CalibrationSettings, seed: int) -> tuple[dict[str, Tensor], list[float]]:
+def beside(rows: Labelled, seed: int, width: int = 20) -> Labelled:
+    """States of another layer, which tell of the class too, beside the rows' own."""
+    noise = torch.randn(len(rows.labels), width, generator=torch.Generator().manual_seed(seed)).double()
+    return Labelled(torch.cat([rows.states, 5 + noise + rows.labels.unsqueeze(1)], dim=1), rows.labels)
+
+
+DEEP = beside(TRAIN, 2), beside(VALIDATION, 3)
+
+
+def plain_loop(
+    settings: CalibrationSettings, seed: int, data: tuple[Labelled, Labelled] = (TRAIN, VALIDATION)
+) -> tuple[dict[str, Tensor], list[float]]:
     """One calibrator by torch's own optimiser and layers; the same random streams, as the documentation states them.
 
     Returns the weights after the last epoch, and every epoch's validation loss.
     """
+    train, validation = data
     streams = [torch.Generator().manual_seed(seed * 3 + use) for use in range(3)]
-    mean, deviation = TRAIN.states.mean(dim=0), TRAIN.states.std(dim=0, correction=0)
-    weights = untrained(settings, mean, deviation, streams[0])
+    mean, deviation = train.states.mean(dim=0), train.states.std(dim=0, correction=0)
+    weights = untrained(settings, mean, deviation, streams[0], BASIS)
     fixed = {"mean", "deviation"} if settings.learn_temperature else {"mean", "deviation", "log_temperature"}
     for name in weights.keys() - fixed:
         weights[name].requires_grad_()
@@ -55,25 +67,27 @@ def plain_loop(settings: CalibrationSettings, seed: int) -> tuple[dict[str, Tens
     )
     losses = []
     for _ in range(settings.epochs):
-        for rows in torch.randperm(len(TRAIN.states), generator=streams[1]).split(settings.batch_size):
+        for rows in torch.randperm(len(train.states), generator=streams[1]).split(settings.batch_size):
             if settings.module == "paper":
-                moved = plain_paper(TRAIN.states[rows], weights)
+                moved = plain_paper(train.states[rows], weights)
             else:
-                w, h = weights, TRAIN.states[rows]
-                hidden = functional.gelu(functional.linear((h - mean) / deviation, w["down.weight"], w["down.bias"]))
+                w, read = weights, train.states[rows]
+                hidden = functional.gelu(functional.linear((read - mean) / deviation, w["down.weight"], w["down.bias"]))
                 if settings.dropout:
                     drawn = torch.rand(settings.rank, len(rows), generator=streams[2], dtype=torch.float64).T
                     hidden = hidden * (drawn >= settings.dropout) / (1 - settings.dropout)
-                moved = h + deviation * functional.linear(hidden, w["up.weight"], w["up.bias"])
+                moves = functional.linear(hidden, w["up.weight"], w["up.bias"])
+                moved = read[:, :WIDTH] + deviation[:WIDTH] * moves
             optimizer.zero_grad()
-            plain_loss(moved, TRAIN.labels[rows], weights, settings).backward()
+            plain_loss(moved, train.labels[rows], weights, settings).backward()
             optimizer.step()
         with torch.no_grad():
             module = plain_paper if settings.module == "paper" else residual
+            basis = weights.get("learned_targets", BASIS)
             logits = semantic_logits(
-                module(VALIDATION.states, weights), BASIS, settings.similarity, weights["log_temperature"].exp()
+                module(validation.states, weights), basis, settings.similarity, weights["log_temperature"].exp()
             )
-            losses.append(float(functional.cross_entropy(logits, VALIDATION.labels)))
+            losses.append(float(functional.cross_entropy(logits, validation.labels)))
     return {name: value.detach() for name, value in weights.items()}, losses
 
 
@@ -88,7 +102,8 @@ def plain_paper(states: Tensor, w: Weights) -> Tensor:
 def plain_loss(moved: Tensor, labels: Tensor, weights: Weights, settings: CalibrationSettings) -> Tensor:
     if settings.loss == "sm-gt":
         return (1 - functional.cosine_similarity(moved, BASIS[labels])).mean()
-    targets = torch.cat([BASIS, OTHERS]) if settings.loss == "vocabulary" else BASIS
+    basis = weights.get("learned_targets", BASIS)
+    targets = torch.cat([basis, OTHERS]) if settings.loss == "vocabulary" else basis
     logits = semantic_logits(moved, targets, settings.similarity, weights["log_temperature"].exp())
     return functional.cross_entropy(logits, labels)
 
@@ -121,6 +136,20 @@ def test_a_lane_is_what_a_plain_loop_makes(base: CalibrationSettings, loss: Any,
 def test_learned_and_fixed_temperatures_are_a_plain_loops(learned: bool) -> None:
     settings = replace(RESIDUAL, learn_temperature=learned)
     assert_equal_weights(fit([Lane(settings, 0)])[0].weights, plain_loop(settings, 0)[0])
+
+
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean", "dot"])
+def test_several_layers_side_by_side_and_learned_targets_are_a_plain_loops(learned: bool, similarity: Any) -> None:
+    settings = replace(RESIDUAL, learn_targets=learned, similarity=similarity)
+    lanes = [Lane(settings, 0), Lane(replace(settings, learning_rate=3e-3), 1)]
+    found = fit_pack(*DEEP, BASIS, lanes)
+    for lane, one in zip(lanes, found, strict=True):
+        weights, losses = plain_loop(lane.settings, lane.seed, DEEP)
+        assert_equal_weights(one.weights, weights, within=1e-8)
+        assert one.validation_loss == pytest.approx(losses[-1], abs=1e-9)
+        logits = calibrated_logits(DEEP[1].states, BASIS, lane.settings, one.weights)
+        assert float(functional.cross_entropy(logits, VALIDATION.labels)) == pytest.approx(losses[-1], abs=1e-9)
 
 
 numbers = st.builds(
@@ -236,7 +265,7 @@ def test_states_that_stay_in_their_file_give_the_same_and_are_read_in_parts() ->
 def test_similarities_without_the_moved_states_are_those_of_the_moved_states(shared: bool, similarity: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     mean, deviation = TRAIN.states.mean(dim=0), TRAIN.states.std(dim=0)
-    each = [untrained(RESIDUAL, mean, deviation, generator) for _ in range(3)]
+    each = [untrained(RESIDUAL, mean, deviation, generator, BASIS) for _ in range(3)]
     for weights in each:
         for name in ("up.weight", "up.bias"):
             weights[name] = torch.randn(weights[name].shape, generator=generator).double()

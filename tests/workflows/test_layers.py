@@ -59,9 +59,7 @@ def test_a_layer_that_is_not_stored_cannot_be_read(layer):
     assert CompareConfig.model_validate({**document, "encoding": {"layers": ["all", "all:mean"]}})
 
 
-@pytest.mark.parametrize(
-    "name", ["affinity", "zero-shot", "knn-lm", "knn-prompting", "calibration", "calibration-paper"]
-)
+@pytest.mark.parametrize("name", ["affinity", "zero-shot", "knn-lm", "knn-prompting", "calibration-paper"])
 @pytest.mark.parametrize("layer", ["all", ("head", "layer_01")])
 def test_a_method_that_compares_with_the_heads_space_reads_one_layer(name, layer):
     with pytest.raises(ConfigError, match="reads one layer"):

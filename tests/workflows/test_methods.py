@@ -197,7 +197,7 @@ def test_methods_are_imported_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["basis", "head", "embedding", "class-means", "random"])
+@pytest.mark.parametrize("kind", ["basis", "head", "embedding", "class-means", "random", "learned"])
 def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> None:
     """Rows of other targets never stand in: the fit holds its own, and they are of the kind that was asked for."""
     draw = torch.Generator().manual_seed(0)
@@ -225,11 +225,13 @@ def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> 
         "class-means": lambda: centred_means(states, labels, 2),
         "random": lambda: random_orthogonal(materials.class_basis),
     }
-    assert torch.equal(fitted["targets"], expected[kind]())
+    assert torch.equal(fitted["targets"], expected.get(kind, lambda: materials.class_basis)())
+    assert ("learned_targets" in fitted) == (kind == "learned")
     blind = SimpleNamespace(labels=["a", "b"])  # nothing to predict from but the fit
     accuracy = (method.predict(settings, fitted, states, blind).argmax(dim=1) == labels).float().mean()
     assert accuracy > 0.9
-    assert method.trained_weights(fitted) == 4 * 16 * 2 + 4 + 16 + 1
+    learned = 2 * 16 if kind == "learned" else 0
+    assert method.trained_weights(fitted) == 4 * 16 * 2 + 4 + 16 + 1 + learned
 
 
 @pytest.mark.parametrize("training", ["sm", "mm"])

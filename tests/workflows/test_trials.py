@@ -160,7 +160,8 @@ def test_on_a_processor_a_pack_is_no_larger_than_its_cache(monkeypatch: pytest.M
 def test_a_lane_takes_more_than_its_weights_gradients_moments_and_logits(module: Any) -> None:
     settings = CalibrationSettings(module=module, rank=16, batch_size=32)
     zeros = torch.zeros(64)
-    weights = sum(weight.nbytes for weight in untrained(settings, zeros, zeros, torch.Generator()).values())
+    start = untrained(settings, zeros, zeros, torch.Generator(), torch.zeros(10, 64))
+    weights = sum(weight.nbytes for weight in start.values())
     found = lane_bytes(settings, 64, 10)
     assert 5 * weights < found < 30 * weights + 4 * 32 * (64 + 10) * 30
     assert lane_bytes(settings, 64, 1010) - found >= 4 * 32 * 1000
@@ -168,13 +169,14 @@ def test_a_lane_takes_more_than_its_weights_gradients_moments_and_logits(module:
     assert lane_bytes(settings, 128, 10) > 1.5 * found
     wider = lane_bytes(replace(settings, rank=32), 64, 10)
     assert wider > 1.5 * found if module == "residual" else wider == found
+    assert lane_bytes(settings, 64, 10, read=640) > (3 * found if module == "residual" else found)
 
 
 @pytest.mark.parametrize(("loss", "targets"), [("labels", 2), ("vocabulary", 52)])
 def test_a_fit_over_the_vocabulary_counts_its_rows(loss: str, targets: int) -> None:
     method = METHODS["calibration-paper"]
     settings = method.Settings.model_validate({"loss": loss})
-    materials: Any = SimpleNamespace(class_basis=torch.zeros(2, 16), other_basis=torch.zeros(50, 16))
+    materials: Any = SimpleNamespace(class_basis=torch.zeros(2, 16), other_basis=torch.zeros(50, 16), width=16)
     core = CalibrationSettings(module="paper", loss=loss, batch_size=256)
     assert method.fit_bytes(settings, materials) == lane_bytes(core, 16, targets)
 

@@ -32,10 +32,11 @@ class ResidualSettings(Strict):
     """Settings of `calibration`."""
 
     rank: int = Field(64, ge=1, description="hidden width")
-    targets: Literal["basis", "head", "embedding", "class-means", "random"] = Field(
+    targets: Literal["basis", "head", "embedding", "class-means", "random", "learned"] = Field(
         "basis",
         description="what states are moved to: the label words' basis rows, their rows of the head or of the input "
-        "embedding, the classes' mean states, or random orthogonal directions (to see what the basis is worth)",
+        "embedding, the classes' mean states, random orthogonal directions, or rows that start as the basis and are "
+        "learned (to see what the basis is worth)",
     )
     similarity: _Similarity = Field("cosine", description="of calibrated states to their targets")
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
@@ -78,7 +79,6 @@ class Calibration(Method):
     name = "calibration"
     version = 2  # 2: each use of a seed has a random stream of its own, so that fits side by side do not mix
     needs: ClassVar = frozenset({"train", "basis"})
-    several_layers = False
     seeded = True
     portable = True
     has_epochs = True
@@ -116,7 +116,7 @@ class Calibration(Method):
         classes, width = materials.class_basis.shape
         core = self.core_settings(settings)
         rows = len(materials.other_basis) if core.loss == "vocabulary" else 0
-        return lane_bytes(core, width, classes + rows)
+        return lane_bytes(core, width, classes + rows, materials.width)
 
     def fit_many(
         self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
@@ -165,7 +165,7 @@ class Calibration(Method):
         if kind == "class-means":
             states = materials.train.states[:, : basis.shape[1]]
             return centred_means(states, materials.train.labels, len(materials.labels))
-        return basis if kind == "basis" else random_orthogonal(basis)
+        return random_orthogonal(basis) if kind == "random" else basis
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         from vocabsem_core.calibration import calibrated_logits
@@ -182,7 +182,10 @@ class Calibration(Method):
         from vocabsem_core.calibration import CalibrationSettings
 
         own = settings.model_dump(exclude={"targets"})
-        return CalibrationSettings(module="residual", loss="labels", learn_temperature=True, **own)
+        learned = settings.targets == "learned"
+        return CalibrationSettings(
+            module="residual", loss="labels", learn_temperature=True, learn_targets=learned, **own
+        )
 
 
 class PaperCalibration(Calibration):
