@@ -5,6 +5,7 @@ Numbers are fractions. Predictions are [seeds, items]: the same test items under
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,8 @@ from jaxtyping import Float, Int
 
 Metric = Literal["accuracy", "macro_f1"]
 RESAMPLES = 2000
-_LEVEL = 0.95
+INTERVAL = (0.025, 0.975)  # its ends, as shares of the draws: 95 %
+_AT_ONCE = 1 << 23  # numbers of a block of draws
 
 
 @dataclass(frozen=True)
@@ -46,51 +48,18 @@ def score(
 ) -> Score:
     """Score predictions with their interval; the resampling is seeded, so the same input gives the same numbers."""
     by_seed = metric_of(predictions, labels, n_classes, metric, np.ones((1, len(labels))))[0]
-    weights = np.random.default_rng(seed).multinomial(
-        len(labels), np.full(len(labels), 1 / len(labels)), size=RESAMPLES
-    )
-    resampled = metric_of(predictions, labels, n_classes, metric, weights.astype(float)).mean(axis=1)
-    low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    draws = draws_of_items(len(labels), np.random.default_rng(seed))
+    resampled = [metric_of(predictions, labels, n_classes, metric, weights).mean(axis=1) for weights in draws]
+    low, high = np.quantile(np.concatenate(resampled), INTERVAL)
     return Score(float(by_seed.mean()), float(low), float(high), tuple(map(float, by_seed)))
 
 
-@dataclass(frozen=True)
-class Lead:
-    """By how much one score is above another.
-
-    Attributes:
-        mean: the difference.
-        low, high: its 95 % paired percentile bootstrap over items.
-        p: how often a difference as large, of either sign, comes about where the two are swapped on items at random.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p: float
-
-
-def lead(
-    first: Int[np.ndarray, " n"],
-    second: Int[np.ndarray, " n"],
-    labels: Int[np.ndarray, " n"],
-    n_classes: int,
-    metric: Metric,
-    seed: int = 0,
-) -> Lead:
-    """The lead of one set of predictions over another on the same items; p is of a paired randomisation test."""
-    items, generator = len(labels), np.random.default_rng(seed)
-    ones = np.ones((1, items))
-    plain = metric_of(np.stack([first, second]), labels, n_classes, metric, ones)[0]
-    weights = generator.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(float)
-    drawn = metric_of(np.stack([first, second]), labels, n_classes, metric, weights)
-    low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    swapped = generator.random((RESAMPLES, items)) < 0.5
-    mixed = metric_of(np.where(swapped, second, first), labels, n_classes, metric, ones)[0]
-    others = metric_of(np.where(swapped, first, second), labels, n_classes, metric, ones)[0]
-    gap = float(plain[0] - plain[1])
-    as_large = int((np.abs(mixed - others) >= abs(gap) - 1e-12).sum())
-    return Lead(gap, float(low), float(high), (1 + as_large) / (1 + RESAMPLES))
+def draws_of_items(items: int, generator: np.random.Generator) -> Iterator[Float[np.ndarray, "draws n"]]:
+    """How often each item is drawn, in `RESAMPLES` draws of as many with replacement; some draws at a time."""
+    block = max(1, _AT_ONCE // items)
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
+        yield generator.multinomial(items, np.full(items, 1 / items), size=size).astype(float)
 
 
 def metric_of(
@@ -125,3 +94,11 @@ def expected_calibration_error(
     count = np.bincount(places, minlength=bins)
     gaps = np.abs(np.bincount(places, confidence, bins) - np.bincount(places, right.astype(float), bins))
     return float(gaps.sum() / count.sum())
+
+
+def confusion(
+    predictions: Int[np.ndarray, "seeds n"], labels: Int[np.ndarray, " n"], n_classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """How often each true class (row) was predicted as each class (column), over all seeds."""
+    places = labels[None].astype(np.int64) * n_classes + predictions
+    return np.bincount(places.ravel(), minlength=n_classes**2).reshape(n_classes, n_classes)

@@ -34,6 +34,7 @@ from workflows.options import (
     read_store,
     tracking_uri,
 )
+from workflows.report_command import report
 
 app = typer.Typer(
     help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is "
@@ -167,6 +168,9 @@ def diff(run_a: RunA, run_b: RunB, store: StorePath = None, as_json: AsJson = Fa
 
     opened = read_store(store)
     _print(diff_document(find_run(run_a, opened), find_run(run_b, opened)), as_json, diff_text)
+
+
+app.command()(report)
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestration.facts import Facts
@@ -26,8 +26,10 @@ from workflows.steps.methods import (
     fixed_settings,
     score_step,
     search_step,
+    searched_space,
 )
 from workflows.steps.model import basis_step, embedding_step, encode_step, head_step
+from workflows.steps.versus import versus_step
 from workflows.sweep_config import SweepConfig
 
 _SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
@@ -40,7 +42,12 @@ class Cell:
     Attributes:
         fits: the fits that were made, by seed: one where the seed cannot change anything.
         seeds: all seeds the score holds for.
-        trials: settings tried on validation rows; 1: the defaults, or what the user set, without a search.
+        train_size: rows a class, or "full".
+        labels: names of the classes, in order.
+        model_weights: how many the language model has.
+        trials: the search budget; None where there is nothing to tune.
+        reference: the method it is tested against, by name.
+        versus: the step that does so; None for the reference itself, and for all but the largest training size.
     """
 
     model: str
@@ -50,7 +57,17 @@ class Cell:
     seeds: tuple[int, ...]
     fits: Mapping[int, Step]
     score: Step
-    trials: int
+    train_size: int | str
+    labels: tuple[str, ...]
+    model_weights: int
+    trials: int | None
+    reference: str
+    versus: Step | None = None
+
+    @property
+    def place(self) -> tuple[str, str, str, int | str]:
+        """What tells its result from the others."""
+        return self.model, self.task, self.method, self.train_size
 
 
 def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts) -> list[Cell]:
@@ -74,7 +91,12 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
                 materials = materials_steps(config, model, task, facts)
-            cells += [_cell(config, method, model, task, materials) for method in config.methods]
+            largest = _cells(config, config.train_sizes[-1], model, task, materials)
+            cells += [_against(cell, largest, task, materials["test_labels"]) for cell in largest]
+            known = {cell.score.key for cell in largest}  # of methods that read no training rows
+            for size in config.train_sizes[:-1]:
+                smaller = _cells(config, size, model, task, materials)
+                cells += [cell for cell in smaller if cell.score.key not in known]
     return cells
 
 
@@ -114,10 +136,28 @@ def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Tas
     return steps
 
 
-def _cell(config: CompareConfig, method: MethodConfig, model: Model, task: Task, materials: Mapping[str, Step]) -> Cell:
-    where = f"{model.name} {task.config.name} {method.label}"
-    shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
-    seeded = depends_on_seed(method, config.train_size)
+def _cells(
+    config: CompareConfig, size: int | str, model: Model, task: Task, materials: Mapping[str, Step]
+) -> list[Cell]:
+    """The methods at one training size."""
+    named = f" {_rows(size)}" if len(config.train_sizes) > 1 else ""
+    sized = config.model_copy(update={"train_size": size})
+    return [_cell(sized, size, method, model, task, materials, named) for method in config.methods]
+
+
+def _cell(
+    config: CompareConfig,
+    size: int | str,
+    method: MethodConfig,
+    model: Model,
+    task: Task,
+    materials: Mapping[str, Step],
+    named: str,
+) -> Cell:
+    where = f"{model.name} {task.config.name} {method.label}{named}"
+    labels = tuple(task.config.words)
+    shared = {"labels": list(labels), "metric": task.config.metric, "train_size": size}
+    seeded = depends_on_seed(method, size)
     asked = method.seeds or config.seeds
     seeds = asked if seeded else (0,)
     trials = config.search.trials if method.trials is None else method.trials
@@ -134,5 +174,20 @@ def _cell(config: CompareConfig, method: MethodConfig, model: Model, task: Task,
         search = search_step(method, where, drawn(_SEARCH_SEED), shared, trials, _SEARCH_SEED)
         fits = {seed: fit_step(method, where, drawn(seed), shared, seed, search) for seed in seeds}
     score = score_step(where, fits, materials["test_labels"], len(task.config.words), task.config.metric)
-    tried = len(search.identity["settings"]) if search else 1
-    return Cell(model.name, task.config.name, method.label, task.config.metric, asked, fits, score, tried)
+    budget = trials if searched_space(method) else None
+    names = (model.name, task.config.name, method.label, task.config.metric)
+    return Cell(*names, asked, fits, score, size, labels, model.parameters, budget, config.reference)
+
+
+def _rows(size: int | str) -> str:
+    return "all rows" if size == "full" else f"{size} rows a class"
+
+
+def _against(cell: Cell, cells: Sequence[Cell], task: Task, labels: Step) -> Cell:
+    """A cell with its test against the reference method, which has none against itself."""
+    if cell.method == cell.reference:
+        return cell
+    reference = next(other for other in cells if other.method == cell.reference)
+    where = f"{cell.reference} {cell.score.label.removeprefix('score ')}"
+    versus = versus_step(where, cell.fits, reference.fits, labels, len(task.config.words), cell.metric)
+    return replace(cell, versus=versus)

@@ -11,7 +11,8 @@ from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import TrackedRun
 from workflows.compare import Cell
-from workflows.results import Detail, Result
+from workflows.report.files import HTML, MARKDOWN
+from workflows.results import Detail, Result, largest
 from workflows.serving import tracked_model
 from workflows.table import table
 
@@ -20,16 +21,15 @@ def tracked(
     record: RunRecord, store: Store, cells: Sequence[Cell], results: Sequence[tuple[Result, Detail]], status: Any
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
     """The MLflow runs of a comparison: a parent with the summary, and a child for each fit."""
-    details = {(result.model, result.task, result.method): (result, detail) for result, detail in results}
+    details = {result.place: detail for result, detail in results}
     children = [
-        _child(record, store, cell, seed, details[(cell.model, cell.task, cell.method)][1])
+        _child(record, store, cell, seed, details[cell.place])
         for cell in cells
-        if (cell.model, cell.task, cell.method) in details
+        if cell.place in details
         for seed in cell.fits
     ]
-    metrics = {
-        f"{r.task}/{r.method}" if _one_model(cells) else f"{r.model}/{r.task}/{r.method}": r.mean for r, _ in results
-    }
+    metrics = {_metric(result, _one_model(cells), largest(results)): result.mean for result, _ in results}
+    shown = ("workflow.yaml", *((HTML, MARKDOWN) if status == "FINISHED" else ()))
     parent = TrackedRun(
         key=record.run_id,
         name=f"compare {record.run_id[:8]}",
@@ -47,20 +47,29 @@ def tracked(
             **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),  # shown on the run's page
         },
         tables={"results.json": [_row(*found) for found in results]} if results and status == "FINISHED" else {},
-        files=tuple(path for name in ("workflow.yaml",) if (path := Path(record.folder / name)).is_file()),
+        files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),
     )
     return parent, tuple(children)
+
+
+def _metric(result: Result, one_model: bool, size: int | str) -> str:
+    parts = [*([] if one_model else [result.model]), result.task, result.method]
+    return "/".join([*parts, *(_sized(result.train_size) if result.train_size != size else [])])
 
 
 def _row(result: Result, detail: Detail) -> dict[str, Any]:
     """A line of the table in MLflow, whose comparison of runs groups by the first column and shows the second."""
     return {
-        "result": f"{result.model} / {result.task} / {result.method}",
+        "result": " / ".join([result.model, result.task, result.method, *_sized(result.train_size)]),
         "score": f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f})",
         **{name: value for name, value in asdict(result).items() if name != "seeds"},
         "seeds": " ".join(map(str, result.seeds)),
         "trained_weights": detail.trained_weights,
-        "fit_seconds": detail.fit_seconds,
+        "total_seconds": detail.costs.total,
+        "marginal_seconds": detail.costs.marginal,
+        "verdict": detail.versus.verdict if detail.versus else "",
+        "versus": f"{detail.versus.mean:+.3f} to {detail.versus.reference}" if detail.versus else "",
+        "p_holm": detail.versus.p_holm if detail.versus else None,
     }
 
 
@@ -71,13 +80,20 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
     settings = {name: str(value) for name, value in detail.settings[seed].items()}
     return TrackedRun(
         key=f"{record.run_id}:{cell.fits[seed].key}",
-        name=" ".join([cell.method, cell.task, *(f"seed {seed}" for _ in seeds)]),
+        name=" ".join([cell.method, cell.task, *_sized(cell.train_size), *(f"seed {seed}" for _ in seeds)]),
         status="FINISHED",
-        params={"model": cell.model, "task": cell.task, "method": cell.method, **seeds, **settings},
+        params={
+            "model": cell.model,
+            "task": cell.task,
+            "method": cell.method,
+            "train_size": str(cell.train_size),
+            **seeds,
+            **settings,
+        },
         metrics={
             **metrics,
             "trained_weights": float(detail.trained_weights),
-            **({"fit_seconds": detail.fit_seconds} if detail.fit_seconds is not None else {}),
+            **{f"{name}_seconds": value for name, value in _seconds(detail).items() if value is not None},
         },
         tags={
             "vocabsem.run_id": record.run_id,
@@ -87,6 +103,14 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
         },
         model=tracked_model(cell.fits[seed], store),
     )
+
+
+def _seconds(detail: Detail) -> dict[str, float | None]:
+    return {"fit": detail.costs.fit, "total": detail.costs.total, "marginal": detail.costs.marginal}
+
+
+def _sized(size: int | str) -> list[str]:
+    return [] if size == "full" else [f"{size} rows a class"]
 
 
 def _one_model(cells: Sequence[Cell]) -> bool:

@@ -5,6 +5,7 @@ No torch here: a cached run and `--help` import this.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -216,6 +217,17 @@ def checked_train_size(value: int | str) -> int | str:
     return value
 
 
+def checked_train_sizes(value: int | str | tuple[int | str, ...]) -> int | str | tuple[int | str, ...]:
+    """One training size, or several, each once. Raises ValueError for anything else."""
+    if not isinstance(value, tuple):
+        return checked_train_size(value)
+    if not value:
+        raise ValueError("expected one size or more")
+    if len(set(value)) != len(value):
+        raise ValueError("a size stands twice; list each once")
+    return tuple(checked_train_size(size) for size in value)
+
+
 class CompareConfig(Strict):
     """Compare methods on tasks: `workflow: compare`."""
 
@@ -226,8 +238,15 @@ class CompareConfig(Strict):
     tasks: tuple[str, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
     seeds: Seeds = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
-    train_size: Annotated[int | str, AfterValidator(checked_train_size)] = Field(
-        "full", description="training rows a class, validation included, or full"
+    train_size: Annotated[int | str | tuple[int | str, ...], AfterValidator(checked_train_sizes)] = Field(
+        "full",
+        description="training rows a class, validation included, or full; a list: the table shows the largest, the "
+        "report a learning curve",
+    )
+    reference_method: str | None = Field(
+        None,
+        description="the method, by its name in results, that every other is tested against; none: calibration where "
+        "it is listed, else the first",
     )
     search: Search = Search()
     limit: Limit = Limit()
@@ -255,6 +274,13 @@ class CompareConfig(Strict):
     @model_validator(mode="after")
     def _methods_differ_and_layers_exist(self) -> CompareConfig:
         labels = [method.label for method in self.methods]
+        if self.reference_method is not None and self.reference_method not in labels:
+            from workflows.errors import nearest
+
+            raise ValueError(
+                f"reference_method names {self.reference_method!r}, which is none of the methods listed; "
+                f"{nearest(self.reference_method, labels)}"
+            )
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
         for method in self.methods:
@@ -263,3 +289,15 @@ class CompareConfig(Strict):
             except ValueError as error:
                 raise ValueError(f"method {method.label!r} reads {error}") from error
         return self
+
+    @property
+    def train_sizes(self) -> tuple[int | str, ...]:
+        """Every training size, the largest last."""
+        sizes = self.train_size if isinstance(self.train_size, tuple) else (self.train_size,)
+        return tuple(sorted(sizes, key=lambda size: math.inf if isinstance(size, str) else size))
+
+    @property
+    def reference(self) -> str:
+        """The method that every other is tested against, by its name in results."""
+        labels = [method.label for method in self.methods]
+        return self.reference_method or ("calibration" if "calibration" in labels else labels[0])

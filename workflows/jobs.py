@@ -13,8 +13,10 @@ from orchestration.store import Store
 from orchestration.tracking import Status, TrackedRun
 from workflows.compare import Cell
 from workflows.compare_runs import tracked
+from workflows.costs import Ledger
 from workflows.progress import Say
-from workflows.results import Detail, Result, read_result, truncations
+from workflows.report.files import write_reports
+from workflows.results import Detail, Result, judged, read_result, truncations
 
 Results = Sequence[tuple[Result, Detail]]
 
@@ -54,14 +56,17 @@ class Comparison:
 
     @property
     def targets(self) -> list[Step]:
-        return [cell.score for cell in self.cells]
+        return [step for cell in self.cells for step in (cell.score, cell.versus) if step is not None]
 
     def results(self, store: Store, say: Say) -> Results:
-        return [found for cell in self.cells if (found := _result(cell, store, say))]
+        ledger = Ledger(store)
+        return judged([found for cell in self.cells if (found := _result(cell, ledger, say))])
 
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
+        if results and status != "RUNNING":
+            write_reports(record, store)
         return tracked(record, store, self.cells, results, status)
 
     def notes(self, store: Store, ran: bool) -> list[str]:
@@ -71,10 +76,10 @@ class Comparison:
         return []
 
 
-def _result(cell: Cell, store: Store, say: Say) -> tuple[Result, Detail] | None:
+def _result(cell: Cell, ledger: Ledger, say: Say) -> tuple[Result, Detail] | None:
     """A cell's result; one that is damaged is named and left out, the others are shown."""
     try:
-        return read_result(cell, store)
+        return read_result(cell, ledger)
     except DamagedArtifact as error:
         say(f"no result of {cell.model} {cell.task} {cell.method}: {error}")
         return None

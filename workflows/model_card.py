@@ -36,7 +36,7 @@ def model_card(
         "## How it was made",
         f"`vocabsem run` on a file with `workflow: pretrain`; {steps:,} of {recipe['steps']:,} steps of "
         f"{recipe['batch_rows']} x {recipe['context']} tokens, {tokens:,} tokens in all, "
-        f"{(detail.fit_seconds or 0) / 3600:.2f} hours of training ({versions}). Muon for the blocks' matrices, AdamW "
+        f"{(detail.costs.fit or 0) / 3600:.2f} hours of training ({versions}). Muon for the blocks' matrices, AdamW "
         f"for the rest; learning rate {recipe['learning_rate']:g} after {recipe['warmup_steps']} steps of warm-up, "
         f"falling linearly to zero; weight decay {recipe['weight_decay']:g}; seed {recipe['seed']}. The workflow file:",
         f"```yaml\n{_recipe(config)}```",

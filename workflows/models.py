@@ -31,6 +31,7 @@ class Model:
         kept_rows: rows of the output matrix with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
         window: longest prompt in tokens, the smaller of configuration and tokenizer; None where neither states it.
         layers: names of the layers that can be stored.
+        parameters: how many weights it has, shared ones once.
         kind: "causal", "masked" or "seq2seq".
         four_bit: whether the blocks are quantised on loading.
         stamp: sizes and times of the files the digests were made from.
@@ -45,6 +46,7 @@ class Model:
     kept_rows: int
     window: int | None
     layers: list[str]
+    parameters: int
     kind: str
     four_bit: bool
     stamp: str
@@ -82,7 +84,7 @@ def describe(entry: ModelEntry, facts: Facts) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry)
     sources = _model_files(folder)
-    found = facts.get("model 3", sources, lambda: _facts(folder))
+    found = facts.get("model 4", sources, lambda: _facts(folder))
     return Model(
         entry.config.name,
         folder,
@@ -145,6 +147,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "kept_rows": kept_rows,
         "window": window_of(model.config, tokenizer),
         "layers": layer_names(model),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "kind": kind,
     }
 

@@ -104,6 +104,9 @@ SomeRun = Annotated[
         metavar="RUN", help="A run's id or `latest` [default: every run MLflow lacks].", autocompletion=_runs
     ),
 ]
+SomeReport = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id or `latest`.", autocompletion=_runs, show_default=False)
+]
 StorePath = Annotated[
     Path | None,
     typer.Option(

@@ -19,6 +19,7 @@ from orchestration.store import Artifact, Store
 from orchestration.tracking import Status, TrackedRun
 from workflows.catalog import find_task
 from workflows.corpus import corpus_digests, corpus_files
+from workflows.costs import Costs
 from workflows.data import column_digests, split_file
 from workflows.errors import ConfigError, in_field
 from workflows.jobs import Results
@@ -77,7 +78,7 @@ class Pretrain:
             self.config.name, text, "pretrain", "bits_per_byte", **numbers, sd_seeds=None, seeds=[training.seed]
         )
         seconds = sum(training.batch_tokens / speed for speed in curve["tokens_per_second"])
-        return result, Detail(record["weights"], seconds, False, 0.0, {}, {})
+        return result, Detail(record["weights"], Costs(fit=seconds), False, 0.0, {}, {})
 
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status

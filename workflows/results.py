@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 from orchestration.store import Store
 from workflows.compare import Cell
+from workflows.costs import Costs, Ledger
+from workflows.steps.versus import VERSUS
 
 Part = TypeVar("Part", "Result", "Detail")
+Verdict = Literal["better", "worse", "no difference shown"]
+LEVEL = 0.05  # of all comparisons of a run together
 
 
 @dataclass(frozen=True)
@@ -30,61 +34,142 @@ class Result:
     seeds: list[int]
     n_test: int
     rows: str = "test"  # which they are: "validation" where settings are still being chosen
+    train_size: int | str = "full"  # rows a class
+
+    @property
+    def place(self) -> tuple[str, str, str, int | str]:
+        """What tells it from the other results of its run."""
+        return self.model, self.task, self.method, self.train_size
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A method against the reference method.
+
+    Attributes:
+        mean, low, high: the difference, method minus reference, and its 95 % interval.
+        p: of the paired randomisation test.
+        p_holm: the same after Holm's correction over all comparisons of the run.
+        verdict: what `p_holm` says at `LEVEL`.
+        by_seed: the exact McNemar test of each seed: won, lost, p.
+    """
+
+    reference: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    by_seed: list[dict[str, Any]]
+    p_holm: float | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
 class Detail:
-    """What stands behind a result: costs and warnings, for the table and MLflow."""
+    """What stands behind a result.
+
+    Attributes:
+        trained_weights: how many numbers were trained.
+        costs: seconds and bytes.
+        constant_prediction: whether a fit gave one class throughout: it was not trained, it was not beaten.
+        scores, settings: every metric; the settings of each seed.
+        versus: the comparison with the reference method; None for that method, and where none was made.
+        trials, budget: search trials made and allowed; None where there is nothing to tune.
+        labels, confusion: class names; true class x predicted class, counts over all seeds.
+        model_weights: of the language model.
+    """
 
     trained_weights: int
-    fit_seconds: float | None  # of one fit; None where it was not recorded
+    costs: Costs
     constant_prediction: bool
     calibration_error: float
     scores: Mapping[str, Mapping[str, Any]]
     settings: Mapping[int, Mapping[str, Any]]
+    versus: Versus | None = None
+    trials: int | None = None
+    budget: int | None = None
+    labels: list[str] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+    model_weights: int | None = None
 
 
-def read_result(cell: Cell, store: Store) -> tuple[Result, Detail] | None:
-    """The result of a cell, or None where its score was not made."""
+def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
+    """The result of a cell, or None where its score was not made. `judged` adds the verdicts."""
+    store = ledger.store
     artifact = store.find(cell.score)
     if artifact is None:
         return None
     record = artifact.json("score.json")
     score = record["scores"][cell.metric]
     numbers = {name: score[name] for name in ("mean", "low", "high", "sd_seeds")}
-    result = Result(
-        cell.model, cell.task, cell.method, cell.metric, **numbers, seeds=list(cell.seeds), n_test=record["n_test"]
-    )
+    names = (cell.model, cell.task, cell.method, cell.metric)
+    result = Result(*names, **numbers, seeds=list(cell.seeds), n_test=record["n_test"], train_size=cell.train_size)
     fits = {seed: fit for seed, step in cell.fits.items() if (fit := store.find(step)) is not None}
     records = {seed: fit.json("fit.json") for seed, fit in fits.items()}
-    seconds = [fit.json("provenance.json").get("work_seconds") for fit in fits.values()]
     weights = max(entry["trained_weights"] for entry in records.values())
+    versus = store.find(cell.versus) if cell.versus is not None else None
     detail = Detail(
         weights,
-        None if None in seconds else sum(seconds) / len(seconds),
+        ledger.costs(cell.fits),
         record["constant_prediction"],
         record["calibration_error"],
         record["scores"],
         {seed: entry["settings"] for seed, entry in records.items()},
+        Versus(cell.reference, **versus.json(VERSUS)) if versus is not None else None,
+        ledger.trials(cell.fits),
+        cell.trials,
+        list(cell.labels),
+        record["confusion"],
+        cell.model_weights,
     )
     return result, detail
 
 
+def judged(results: Sequence[tuple[Result, Detail]]) -> list[tuple[Result, Detail]]:
+    """Results with p corrected by Holm's method over all comparisons among them, and the verdicts."""
+    from vocabsem_core.holm import holm
+
+    found = {place: detail.versus for place, (_, detail) in enumerate(results) if detail.versus is not None}
+    adjusted = dict(zip(found, holm([versus.p for versus in found.values()]), strict=True))
+    return [
+        (result, replace(detail, versus=_judged(found[place], adjusted[place])) if place in found else detail)
+        for place, (result, detail) in enumerate(results)
+    ]
+
+
+def _judged(versus: Versus, p: float) -> Versus:
+    verdict: Verdict = "no difference shown" if p >= LEVEL else "better" if versus.mean > 0 else "worse"
+    return replace(versus, p_holm=p, verdict=verdict)
+
+
+def largest(results: Sequence[tuple[Result, Detail]]) -> int | str:
+    """The training size that the table shows."""
+    sizes = {result.train_size for result, _ in results}
+    return "full" if "full" in sizes or not sizes else max(size for size in sizes if isinstance(size, int))
+
+
 def stored(results: Sequence[tuple[Result, Detail]]) -> list[dict[str, Any]]:
     """Results as the record of a run holds them: results.json."""
-    return [{**vars(result), **vars(detail)} for result, detail in results]
+    return [{**asdict(result), **asdict(detail)} for result, detail in results]
 
 
 def read_stored(document: Sequence[Mapping[str, Any]]) -> list[tuple[Result, Detail]]:
     """Results from the record of a run. JSON has made words of the seeds that name the settings."""
-    numbered = [
-        {**line, "settings": {int(seed): found for seed, found in line["settings"].items()}} for line in document
-    ]
-    return [(_part(Result, line), _part(Detail, line)) for line in numbered]
+    return [(_part(Result, line), _part(Detail, _typed(line))) for line in document]
+
+
+def _typed(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an older version has one number for all costs."""
+    return {
+        **line,
+        "settings": {int(seed): found for seed, found in line["settings"].items()},
+        "costs": Costs(**line["costs"]) if "costs" in line else Costs(fit=line["fit_seconds"]),
+        "versus": Versus(**line["versus"]) if line.get("versus") else None,
+    }
 
 
 def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
-    return kind(**{field.name: line[field.name] for field in fields(kind) if field.name in line})
+    return kind(**{one.name: line[one.name] for one in fields(kind) if one.name in line})
 
 
 def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
@@ -122,7 +207,16 @@ def document(
     return {
         "run_id": run_id,
         "steps": dict(outcomes),
-        "results": [asdict(result) for result, _ in results],
+        "results": [
+            {
+                **asdict(result),
+                "trained_weights": detail.trained_weights,
+                "costs": {**asdict(detail.costs), "total": detail.costs.total, "marginal": detail.costs.marginal},
+                "versus": asdict(detail.versus) if detail.versus is not None else None,
+                "constant_prediction": detail.constant_prediction,
+            }
+            for result, detail in results
+        ],
         "mlflow_run_id": mlflow_run_id,
         "seconds": round(seconds, 2),
     }

@@ -21,6 +21,7 @@ from orchestration.tracking import Status, TrackedRun
 from workflows.catalog import find_model, find_task
 from workflows.compare import materials_steps
 from workflows.config import MethodConfig
+from workflows.costs import Costs
 from workflows.errors import ConfigError, in_field
 from workflows.jobs import Results
 from workflows.methods import METHODS, method_named
@@ -81,7 +82,8 @@ class Sweep:
             rows="validation",
         )
         settings = dict.fromkeys(seeds, candidate["settings"])
-        return result, Detail(candidate["trained_weights"], candidate["fit_seconds"], False, 0.0, {}, settings)
+        costs = Costs(fit=candidate["fit_seconds"])
+        return result, Detail(candidate["trained_weights"], costs, False, 0.0, {}, settings)
 
     @property
     def _seeds(self) -> list[int]:

@@ -256,3 +256,32 @@ def test_the_shell_completes_files_and_runs(finished, line, expected):
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **shell},
     )
     assert done.stdout.split() == [expected]
+
+
+def test_a_run_leaves_its_report_and_the_command_writes_it_anywhere(finished, tmp_path):
+    """Its numbers are those of the results, in MLflow too."""
+    folder, document = finished
+    record = folder / ".vocabsem" / "store" / "runs" / document["run_id"]
+    page = (record / "report.html").read_text(encoding="utf-8")
+    for line in document["results"]:
+        assert f"{line['mean']:.3f}" in page
+        assert f"{line['low']:.3f} to {line['high']:.3f}" in page
+    assert (record / "report.md").read_text(encoding="utf-8").startswith("# 5 methods on small with reference")
+    given = {f"--{form}": tmp_path / f"report.{form}" for form in ("html", "markdown", "latex")}
+    words = [str(word) for pair in given.items() for word in pair]
+    done = cli(folder, "report", "latest", *words)
+    assert done.stdout.split() == [str(path) for path in given.values()]
+    assert given["--html"].read_text(encoding="utf-8") == page
+    assert r"\begin{tabular}" in given["--latex"].read_text(encoding="utf-8")
+    client = MlflowClient(default_uri(record.parent.parent))
+    uploaded = {file.path for file in client.list_artifacts(document["mlflow_run_id"])}
+    assert {"report.html", "report.md"} <= uploaded
+
+
+def test_a_report_of_no_run_is_a_mistake_told(finished, tmp_path):
+    done = cli(finished[0], "report", "zzzz", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no run 'zzzz'" in done.stderr
+    done = cli(finished[0], "report", "--latex", str(tmp_path / "nowhere" / "a.tex"), check=False)
+    assert done.returncode == 2
+    assert "make it, or name another file" in done.stderr

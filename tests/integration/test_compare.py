@@ -84,7 +84,7 @@ def test_a_changed_label_reruns_no_encoding(finished):
     (folder / "relabelled.jsonl").write_text("\n".join([json.dumps(row), *rest]) + "\n", encoding="utf-8")
     write(folder, "relabelled-task.yaml", {**TASK, "source": {"train": "relabelled.jsonl", "test": "test.jsonl"}})
     steps = plan(folder, write(folder, "changed-label.yaml", {**WORKFLOW, "tasks": ["relabelled-task.yaml"]}))
-    assert {name.split()[0] for name in names(steps, "run")} == {"labels", "search", "fit", "score"}
+    assert {name.split()[0] for name in names(steps, "run")} == {"labels", "search", "fit", "score", "versus"}
     assert steps["labels small train"]["state"] == "run"
     assert steps["labels small test"]["state"] == "cached"
     assert steps["fit reference small affinity seed 0"]["state"] == "cached"
@@ -100,7 +100,42 @@ def test_another_seed_or_method_runs_only_itself(finished):
         "search reference small knn-1",
         "fit reference small knn-1 seed 0",
         "score reference small knn-1",
+        *(f"versus calibration reference small {name}" for name in (*METHODS, "knn-1") if name != "calibration"),
     }
+
+
+def test_another_method_reruns_nothing_else(finished):
+    folder, _ = finished
+    wider = write(folder, "one-more.yaml", {**WORKFLOW, "methods": [*METHODS, "centroid"]})
+    assert {name.split()[-1] for name in names(plan(folder, wider), "run")} == {"centroid", "0"}
+    assert {name.split()[0] for name in names(plan(folder, wider), "run")} == {"fit", "score", "versus"}
+
+
+def test_verdicts_and_costs_come_with_the_results(finished):
+    """Trials are counted in the records of the searches: all tunable methods had the same."""
+    folder, document = finished
+    for line in document["results"]:
+        versus, costs = line["versus"], line["costs"]
+        assert (versus is None) == (line["method"] == "calibration")
+        assert costs["total"] >= costs["encode"] + costs["fit"] > costs["fit"] > 0
+        assert costs["peak_rss"] > 0
+        assert costs["fit_bytes"] > 0
+        assert costs["states_bytes"] > 0
+        if versus is not None:
+            assert versus["low"] <= versus["mean"] <= versus["high"]
+            assert 0 < versus["p"] <= versus["p_holm"] <= 1
+            (one, *_) = versus["by_seed"]
+            assert len(versus["by_seed"]) == 2  # each seed of `calibration`
+            assert one["won"] + one["lost"] <= 30
+    stored = json.loads(next((folder / ".vocabsem/store/runs").glob("*/results.json")).read_text())
+    trials = [
+        json.loads(path.read_text())["trials"] for path in (folder / ".vocabsem/store").glob("search/*/trials.json")
+    ]
+    assert {len(one) for one in trials} == {2}
+    assert {line["trials"] for line in stored} == {None, 2}
+    assert {line["budget"] for line in stored} == {None, 2}
+    for line in stored:
+        assert sum(map(sum, line["confusion"])) == 30 * len(line["settings"])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +202,7 @@ def test_a_users_mistake_ends_in_its_message_and_status_2(finished):
     file = write(folder, "mistake.yaml", {**WORKFLOW, "methods": ["kn"]})
     done = cli(folder, "run", file, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: mistake.yaml:2: unknown method 'kn'; did you mean 'knn'?\n"
+    assert done.stderr.startswith("error: mistake.yaml:2: unknown method 'kn'; did you mean 'knn'?")
 
 
 def test_a_mistake_found_while_running_names_the_way_to_go_on(finished, tmp_path):
@@ -190,3 +225,41 @@ def test_the_neighbour_methods_answer_from_the_same_cache(finished):
     assert [line["method"] for line in document["results"]] == ["centroid", "knn-lm", "knn-prompting"]
     assert document["steps"]["failed"] == 0
     assert all(0 <= line["mean"] <= 1 and line["n_test"] == 30 for line in document["results"])
+
+
+def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished):
+    folder, _ = finished
+    several = {**WORKFLOW, "methods": ["zero-shot", "centroid", "linear-probe"], "train_size": [4, 8, "full"]}
+    file = write(folder, "sizes.yaml", {**several, "reference_method": "centroid", "search": {"trials": 0}})
+    planned = plan(folder, file)
+    assert not {name for name in names(planned, "run") if name.split()[0] in ("encode", "texts", "labels")}
+    assert [name for name in planned if "zero-shot" in name and name.startswith("score")] == [
+        "score reference small zero-shot all rows"
+    ]
+    assert {name for name in planned if name.startswith("versus")} == {
+        f"versus centroid reference small {method} all rows" for method in ("zero-shot", "linear-probe")
+    }
+    document = json.loads(cli(folder, "run", file, "--executor", "inline", "--json").stdout)
+    assert document["steps"]["failed"] == 0
+    sizes = {(line["method"], line["train_size"]) for line in document["results"]}
+    assert sizes == {
+        ("zero-shot", "full"),
+        *((method, size) for method in ("centroid", "linear-probe") for size in (4, 8, "full")),
+    }
+    record = folder / ".vocabsem" / "store" / "runs" / document["run_id"]
+    assert "Learning curves" in (record / "report.html").read_text(encoding="utf-8")
+    shown = cli(folder, "run", file, "--executor", "inline").stdout
+    assert sum(line.strip().startswith("centroid") for line in shown.splitlines()) == 1
+    assert "0 steps ran" in shown
+
+
+def test_an_unknown_reference_method_is_told_with_file_line_and_the_nearest(finished):
+    folder, _ = finished
+    file = write(folder, "reference.yaml", {**WORKFLOW, "reference_method": "calibratoin"})
+    done = cli(folder, "run", file, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = (folder / file).read_text().splitlines()
+    number = next(place for place, line in enumerate(lines, start=1) if line.startswith("reference_method"))
+    told = f"error: reference.yaml:{number}: reference_method names 'calibratoin', which is none of the methods listed"
+    assert done.stderr.startswith(told)
+    assert "did you mean 'calibration'?" in done.stderr

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import bootstrap
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from vocabsem_core.scoring import RESAMPLES, Lead, Metric, expected_calibration_error, lead, metric_of, score
+from vocabsem_core.scoring import (
+    RESAMPLES,
+    Metric,
+    confusion,
+    draws_of_items,
+    expected_calibration_error,
+    metric_of,
+    score,
+)
 
 METRICS: list[Metric] = ["accuracy", "macro_f1"]
 
@@ -75,6 +83,15 @@ def test_the_same_predictions_give_the_same_numbers() -> None:
     assert score(predictions, labels, 4, "macro_f1") != score(predictions, labels, 4, "macro_f1", seed=1)
 
 
+@pytest.mark.parametrize("at_once", [1, 999, 1 << 23])
+def test_draws_are_the_same_in_blocks_as_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vocabsem_core.scoring._AT_ONCE", at_once)
+    blocks = list(draws_of_items(30, np.random.default_rng(3)))
+    expected = np.random.default_rng(3).multinomial(30, np.full(30, 1 / 30), size=RESAMPLES)
+    assert np.array_equal(np.concatenate(blocks), expected)
+    assert (len(blocks) == 1) == (at_once > 30 * RESAMPLES)
+
+
 def test_scoring_leaves_numpys_generator_alone() -> None:
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
@@ -120,96 +137,7 @@ def test_certain_predictions_are_off_by_their_share_of_errors() -> None:
     assert expected_calibration_error(certain, np.array([0, 0, 1, 0])) == pytest.approx(0.25)
 
 
-def two(seed: int = 0, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions that are often right, others that are less so, and labels."""
-    (second,), labels = answers(seed, n, 1)
-    better = np.random.default_rng(seed + 1).random(n) < 0.25
-    return np.where(better, labels, second), second, labels
-
-
-def won_and_lost(won: int, lost: int, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions, others that are wrong where these are right `won` times, and the reverse; half of the rest right."""
-    labels = np.arange(items) % 2
-    first = np.where(np.arange(items) % 4 < 2, labels, 1 - labels)
-    second = first.copy()
-    first[:won], second[:won] = labels[:won], 1 - labels[:won]
-    first[won : won + lost], second[won : won + lost] = 1 - labels[won : won + lost], labels[won : won + lost]
-    return first, second, labels
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_lead_is_that_of_a_plain_loop_over_draws_of_items_and_over_swaps(metric: Metric) -> None:
-    first, second, labels = two()
-    rng, ones = np.random.default_rng(5), np.ones(len(labels))
-
-    def gap(one: np.ndarray, other: np.ndarray, items: np.ndarray) -> float:
-        return oracle(metric, labels[items], one[items], 4, ones) - oracle(metric, labels[items], other[items], 4, ones)
-
-    everything = np.arange(len(labels))
-    plain = gap(first, second, everything)
-    leads = [gap(first, second, rng.integers(len(labels), size=len(labels))) for _ in range(200)]
-    swaps = [rng.random(len(labels)) < 0.5 for _ in range(200)]
-    others = [gap(np.where(swap, second, first), np.where(swap, first, second), everything) for swap in swaps]
-    found = lead(first, second, labels, 4, metric)
-    assert found.mean == pytest.approx(plain)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(leads, [0.025, 0.975])), abs=0.03)
-    assert found.low < found.mean < found.high
-    assert found.p == pytest.approx(np.mean(np.abs(others) >= plain - 1e-9), abs=0.03)
-
-
-@settings(max_examples=40)
-@given(won=st.integers(0, 25), lost=st.integers(0, 25), rest=st.integers(0, 150), seed=st.integers(0, 1000))
-def test_p_of_accuracy_is_that_of_the_sign_test_on_the_items_that_differ(
-    won: int, lost: int, rest: int, seed: int
-) -> None:
-    assume(won + lost + rest)
-    expected = binomtest(won, won + lost).pvalue if won + lost else 1.0
-    found = lead(*won_and_lost(won, lost, won + lost + rest), 2, "accuracy", seed)
-    error = (expected * (1 - expected) / RESAMPLES) ** 0.5
-    assert abs(found.p - expected) < 5 * error + 2 / RESAMPLES
-    assert found.mean == pytest.approx((won - lost) / (won + lost + rest))
-
-
-def test_four_rows_won_and_none_lost_of_five_hundred_may_be_luck() -> None:
-    found = lead(*won_and_lost(4, 0, 500), 2, "accuracy")
-    assert found.p == pytest.approx(2 * 0.5**4, abs=0.03)
-    assert found.p > 0.05
-    assert found.mean == pytest.approx(4 / 500)
-
-
-def test_twelve_rows_won_and_none_lost_are_more_than_luck_and_p_is_never_zero() -> None:
-    assert 0 < lead(*won_and_lost(12, 0, 500), 2, "accuracy").p < 0.01
-    assert lead(*won_and_lost(200, 0, 500), 2, "accuracy").p == pytest.approx(1 / (1 + RESAMPLES))
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_identical_predictions_lead_by_nothing(metric: Metric) -> None:
-    (predictions,), labels = answers(seeds=1)
-    assert lead(predictions, predictions.copy(), labels, 4, metric) == Lead(0.0, 0.0, 0.0, 1.0)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_clear_winners_interval_lies_above_zero_and_the_losers_below(metric: Metric) -> None:
-    (second,), labels = answers(n=300, seeds=1)
-    found, turned = lead(labels, second, labels, 4, metric), lead(second, labels, labels, 4, metric)
-    assert 0.2 < found.low < found.mean < found.high < 0.6
-    assert (turned.mean, turned.low, turned.high) == pytest.approx((-found.mean, -found.high, -found.low))
-    assert found.p == turned.p < 0.001
-
-
-def test_draws_are_paired_so_that_a_small_lead_on_hard_items_is_seen() -> None:
-    """Unpaired, the intervals of two scores near a half are five times as wide as this lead."""
-    labels = np.zeros(400, dtype=int)
-    second = np.arange(400) % 2
-    first = second.copy()
-    first[1:25:2] = 0
-    found = lead(first, second, labels, 2, "accuracy")
-    assert found.mean == pytest.approx(0.03)
-    assert 0.01 < found.low < found.high < 0.06
-    assert found.p < 0.01
-
-
-def test_the_same_predictions_have_the_same_lead() -> None:
-    first, second, labels = two()
-    assert lead(first, second, labels, 4, "macro_f1") == lead(first, second, labels, 4, "macro_f1")
-    assert lead(first, second, labels, 4, "macro_f1") != lead(first, second, labels, 4, "macro_f1", seed=1)
+def test_the_confusion_matrix_is_scikit_learns_summed_over_seeds() -> None:
+    predictions, labels = answers()
+    expected = sum(confusion_matrix(labels, one, labels=range(5)) for one in predictions)
+    assert np.array_equal(confusion(predictions, labels, 5), expected)

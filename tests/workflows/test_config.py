@@ -140,3 +140,25 @@ def test_every_field_but_the_workflows_name_and_the_groups_has_a_description() -
         if not field.description and not isinstance(field.default, BaseModel)
     }
     assert silent == {"workflow", "source"}
+
+
+def test_several_training_sizes_are_sorted_with_all_rows_last() -> None:
+    assert compare(train_size=["full", 64, 4]).train_sizes == (4, 64, "full")
+    assert compare(train_size=16).train_sizes == (16,)
+
+
+@pytest.mark.parametrize("sizes", [[], [4, 4], [4, 1], [4, "all"], [4, 2.5]])
+def test_training_sizes_that_make_no_sense_are_refused(sizes: Any) -> None:
+    with pytest.raises(ValidationError, match="train_size"):
+        compare(train_size=sizes)
+
+
+def test_the_reference_method_is_calibration_or_the_first_or_the_one_named() -> None:
+    assert compare(methods=["knn", "calibration"]).reference == "calibration"
+    assert compare(methods=["knn", "affinity"]).reference == "knn"
+    assert compare(methods=["knn", "affinity"], reference_method="affinity").reference == "affinity"
+
+
+def test_an_unknown_reference_method_is_told_with_the_nearest_name() -> None:
+    with pytest.raises(ValidationError, match=r"reference_method names 'afinity'.*did you mean 'affinity'"):
+        compare(methods=["knn", "affinity"], reference_method="afinity")

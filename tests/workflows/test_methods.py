@@ -292,3 +292,20 @@ def test_the_papers_similarity_loss_takes_no_product() -> None:
 )
 def test_a_calibration_reads_what_its_targets_are_made_of(name, settings, searched, more) -> None:
     assert METHODS[name].reads(settings, searched) == {"train", "basis"} | more
+
+
+def test_the_papers_calibration_has_the_papers_number_of_weights() -> None:
+    """33/8 d² (section 4.4), which counts neither biases nor the layer norm's 2d."""
+    width = 32
+    rows = Labelled(torch.randn(12, width), torch.arange(12) % 2)
+    materials = SimpleNamespace(
+        stored_train=rows,
+        stored_validation=rows,
+        labels=["a", "b"],
+        device=torch.device("cpu"),
+        class_basis=torch.eye(2, width),
+        other_basis=torch.eye(width)[2:],
+    )
+    method = METHODS["calibration-paper"]
+    fitted = method.fit(method.Settings.model_validate({"epochs": 1}), materials, 0)
+    assert method.trained_weights(fitted) == 33 * width**2 // 8 + 2 * width

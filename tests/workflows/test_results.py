@@ -6,7 +6,10 @@ import dataclasses
 import json
 from typing import Any
 
-from workflows.results import Detail, Result, document, read_stored, stored
+import pytest
+
+from workflows.costs import Costs
+from workflows.results import Detail, Result, Versus, document, judged, read_stored, stored
 from workflows.table import table
 
 
@@ -23,7 +26,7 @@ def entry(constant: bool = False, **changes: Any) -> tuple[Result, Detail]:
         "seeds": [0, 1, 2],
         "n_test": 500,
     }
-    return Result(**{**fields, **changes}), Detail(1234567, 2.34, constant, 0.1, {}, {})
+    return Result(**{**fields, **changes}), Detail(1234567, Costs(fit=2.34), constant, 0.1, {}, {})
 
 
 def lines_with(text: str, *parts: str) -> list[str]:
@@ -52,8 +55,71 @@ def test_the_columns_stand_below_their_heads() -> None:
 
 def test_a_result_equal_for_all_seeds_says_so() -> None:
     shown = table([entry(sd_seeds=None), entry(method="affinity", sd_seeds=0.0)])
-    assert lines_with(shown, "knn", "same for all")
+    assert lines_with(shown, "knn", "same")
     assert lines_with(shown, "affinity", "0.000")
+
+
+def compared(method: str, mean: float, p: float, **changes: Any) -> tuple[Result, Detail]:
+    result, detail = entry(method=method, **changes)
+    versus = Versus("calibration", mean, mean - 0.05, mean + 0.05, p, [{"seed": 0, "won": 9, "lost": 4, "p": 0.27}])
+    return result, dataclasses.replace(detail, versus=versus, costs=Costs(10.0, 2.0, 1.5, 0.25))
+
+
+def test_verdicts_are_holms_over_all_comparisons_of_the_run() -> None:
+    lines = [entry(method="calibration"), compared("a", 0.2, 0.01), compared("b", -0.2, 0.02), compared("c", 0.1, 0.03)]
+    found = [detail.versus for _, detail in judged(lines)]
+    assert [v and (v.p_holm, v.verdict) for v in found] == [
+        None,
+        (pytest.approx(0.03), "better"),
+        (pytest.approx(0.04), "worse"),
+        (pytest.approx(0.04), "better"),
+    ]
+    ((_, alone),) = judged(lines[3:])
+    assert alone.versus is not None
+    assert alone.versus.p_holm == 0.03
+    more = judged([*lines, compared("d", 0.0, 0.9)])  # one comparison more
+    assert [detail.versus.verdict for _, detail in more[1:] if detail.versus] == [
+        "better",
+        *["no difference shown"] * 3,
+    ]
+
+
+def test_the_table_says_the_verdict_its_interval_and_p_and_what_it_cost() -> None:
+    shown = table(judged([entry(method="calibration"), compared("a", 0.2, 0.0001), compared("b", -0.01, 0.7)]))
+    assert lines_with(shown, "seconds", "cached", "against calibration")
+    assert lines_with(shown, "  a ", "13.8", "1.8", "better by 0.200 (+0.150 to +0.250, p <0.001)")
+    assert lines_with(shown, "  b ", "no difference shown (-0.060 to +0.040, p 0.700)")
+    assert lines_with(shown, "  calibration ", "not recorded")
+    assert "p after Holm over 2 comparisons" in shown
+
+
+def test_the_table_shows_the_largest_training_size_and_says_where_the_others_are() -> None:
+    lines = judged([compared("a", 0.1, 0.5, train_size=16), entry(method="a", train_size=4, mean=0.111)])
+    shown = table(lines)
+    assert "trained on 16 rows a class" in shown
+    assert "0.111" not in shown
+    assert "vocabsem report" in shown
+    assert "0.111" in table([lines[1]])
+
+
+def test_another_budget_than_the_others_have_is_said() -> None:
+    def given(method: str, seeds: list[int], trials: int | None, budget: int | None) -> tuple[Result, Detail]:
+        result, detail = entry(method=method, seeds=seeds)
+        return result, dataclasses.replace(detail, trials=trials, budget=budget)
+
+    seeds = [0, 1, 2]
+    lines = [
+        given("calibration", seeds, 8, 8),
+        given("knn", seeds, 6, 8),  # all that its space has
+        given("affinity", seeds, None, None),  # nothing to tune
+        given("lora", [0], None, 0),
+        given("ia3", [0, 1], 4, 4),
+    ]
+    shown = table(lines)
+    assert lines_with(shown, "lora", "[1 seed, defaults]")
+    assert lines_with(shown, "ia3", "[2 seeds, 4 trials]")
+    for name in ("calibration", "knn", "affinity"):
+        assert not lines_with(shown, name, "[")
 
 
 def test_a_constant_prediction_is_flagged_and_others_are_not() -> None:
@@ -91,13 +157,29 @@ def test_each_result_of_the_document_has_exactly_its_fields() -> None:
         "seeds": [0, 1, 2],
         "n_test": 500,
         "rows": "test",
+        "train_size": "full",
+        "trained_weights": 1234567,
+        "costs": {**dataclasses.asdict(Costs(fit=2.34)), "total": None, "marginal": None},
+        "versus": None,
+        "constant_prediction": False,
     }
 
 
 def test_results_read_back_from_a_record_are_the_same() -> None:
     result, detail = entry(sd_seeds=None)
-    found = [(result, dataclasses.replace(detail, settings={0: {"k": 3}, 12: {"k": 5}}))]
+    found = [
+        (result, dataclasses.replace(detail, settings={0: {"k": 3}, 12: {"k": 5}})),
+        *judged([compared("a", 0.1, 1.0)]),
+    ]
     assert read_stored(json.loads(json.dumps(stored(found)))) == found
+
+
+def test_a_record_of_an_older_version_is_read() -> None:
+    (line,) = stored([entry()])
+    old = {name: value for name, value in line.items() if name not in ("costs", "versus", "train_size", "labels")}
+    ((result, detail),) = read_stored([{**old, "fit_seconds": None}])
+    assert (result.train_size, detail.costs.fit, detail.versus) == ("full", None, None)
+    assert lines_with(table([(result, detail)]), "knn", "not recorded")
 
 
 def test_the_document_is_json_and_keeps_the_order_of_results() -> None:

@@ -20,6 +20,7 @@ from tests import tiny
 from vocabsem_core.basis import RCOND
 from workflows.compare import Cell, comparison
 from workflows.config import CompareConfig
+from workflows.costs import Ledger
 from workflows.errors import ConfigError
 from workflows.materials import read_column, read_states
 from workflows.results import read_result, truncations
@@ -80,7 +81,7 @@ def test_every_kind_of_model_goes_from_text_to_scores(name: str, compare: Compar
     model = {**tiny.ALL, **tiny.MASKED, **tiny.SEQ2SEQ}[name]()
     store, cells, outcomes = compare(model, encoding={"max_tokens": 100})
     assert {outcome.state for outcome in outcomes.values()} == {"ran"}
-    results = [found[0] for cell in cells if (found := read_result(cell, store))]
+    results = [found[0] for cell in cells if (found := read_result(cell, Ledger(store)))]
     assert [result.method for result in results] == METHODS
     assert all(0 <= result.low <= result.mean <= result.high <= 1 and result.n_test == 24 for result in results)
 
@@ -138,7 +139,7 @@ def test_only_the_scoring_step_reads_test_labels(compare: Compared) -> None:
     _, cells, _ = compare()
     for step in in_order([cell.score for cell in cells]):
         reads = [source.label for source in step.inputs.values()]
-        assert ("labels films test" in reads) == (step.name == "score")
+        assert ("labels films test" in reads) == (step.name in ("score", "versus"))
 
 
 def test_a_class_with_too_few_rows_is_named(compare: Compared) -> None:

@@ -19,6 +19,7 @@ from workflows.methods import method_named
 from workflows.methods.base import Method, Need, must_be_scores, must_be_tensors
 from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import naming_the_file
+from workflows.space import Domain
 from workflows.trials import best_first, configuration, listed, pack_size, packs_of, try_pack
 
 _SOURCES = ("workflows.materials", "workflows.steps.methods", "workflows.trials")
@@ -49,12 +50,17 @@ def fixed_settings(config: MethodConfig) -> dict[str, Any]:
     return checked.model_dump(include=set(config.settings))
 
 
+def searched_space(config: MethodConfig) -> dict[str, Domain]:
+    """What there is to tune: what the user has not fixed."""
+    fixed = fixed_settings(config)
+    return {name: domain for name, domain in method_named(config.method).space.items() if name not in fixed}
+
+
 def search_step(
     config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], trials: int, seed: int
 ) -> Step | None:
     """The search on validation rows, or None where the method has nothing to tune or one trial is the budget."""
-    method, fixed = method_named(config.method), fixed_settings(config)
-    space = {name: domain for name, domain in method.space.items() if name not in fixed}
+    method, fixed, space = method_named(config.method), fixed_settings(config), searched_space(config)
     if trials < 2 or not space:
         return None
     return Step(
@@ -151,7 +157,7 @@ def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: in
     return Step(
         name="score",
         label=f"score {where}",
-        version=1,
+        version=2,
         run="workflows.steps.methods:fill_score",
         identity={"classes": n_classes, "metric": metric, "seeds": sorted(fits)},
         inputs={"labels": labels, **{f"fit_{seed}": step for seed, step in fits.items()}},
@@ -160,11 +166,11 @@ def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: in
 
 
 def fill_score(work: Work) -> None:
-    """score.json: every metric with its interval, and whether all predictions are one class."""
+    """score.json: every metric with its interval, the confusion matrix, whether all predictions are one class."""
     import numpy as np
 
     from orchestration.shards import ROW_ID
-    from vocabsem_core.scoring import expected_calibration_error, score
+    from vocabsem_core.scoring import confusion, expected_calibration_error, score
     from workflows.materials import read_column
 
     fits = [work.inputs[f"fit_{seed}"] for seed in work.identity["seeds"]]
@@ -182,6 +188,7 @@ def fill_score(work: Work) -> None:
             for name, s in scores.items()
         },
         "calibration_error": float(np.mean([expected_calibration_error(p, labels) for p in probabilities])),
+        "confusion": confusion(predictions, labels, classes).tolist(),
         "constant_prediction": bool(np.any(np.all(predictions == predictions[:, :1], axis=1))),
     }
     work.out.write("score.json", json_bytes(record))

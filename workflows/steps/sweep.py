@@ -183,7 +183,7 @@ def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step
     return Step(
         name="confirm",
         label=f"confirm {config.name}",
-        version=1,
+        version=2,
         run="workflows.steps.sweep:fill_confirm",
         identity={
             **{name: sweep.identity[name] for name in kept if name in sweep.identity},
@@ -193,7 +193,7 @@ def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step
         },
         inputs={**sweep.inputs, "sweep": sweep},
         local=method_local(method_named(method.method)),
-        sources=(*sweep.sources, "vocabsem_core.scoring"),
+        sources=(*sweep.sources, "vocabsem_core.scoring", "vocabsem_core.paired"),
     )
 
 
@@ -201,7 +201,8 @@ def fill_confirm(work: Work) -> None:
     """confirmed.json: scores of each candidate on rows the search did not choose by, best first; the winner's leads."""
     import numpy as np
 
-    from vocabsem_core.scoring import lead, score
+    from vocabsem_core.paired import lead
+    from vocabsem_core.scoring import score
 
     identity, method = work.identity, method_of(work)
     materials = [materials_of(work, fold=fold) for fold in identity["folds"]]
@@ -238,7 +239,8 @@ def fill_confirm(work: Work) -> None:
     candidates.sort(key=lambda candidate: -candidate["mean"])
     winner = candidates[0]["name"]
     leads = {
-        one["name"]: asdict(lead(predictions[winner], predictions[one["name"]], *pooled)) for one in candidates[1:]
+        one["name"]: asdict(lead(predictions[winner][None], predictions[one["name"]][None], *pooled))
+        for one in candidates[1:]
     }
     shown = {"metric": identity["metric"], "rows": len(pooled[0]), "failed": failed}
     work.out.write(CONFIRMED, json_bytes({**shown, "candidates": candidates, "leads": leads}))

@@ -1,0 +1,90 @@
+"""The tables as Markdown and LaTeX, and where reports are written."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workflows.report.made_up import found, record_of
+from workflows.errors import ConfigError
+from workflows.report.contents import read_contents
+from workflows.report.files import write_report, write_reports
+from workflows.report.plain import escaped, latex, markdown
+
+
+def test_markdown_has_every_score_comparison_and_cost(tmp_path: Path) -> None:
+    text = markdown(read_contents(*record_of(tmp_path)))
+    result, _ = found()
+    assert f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f}) ▲" in text
+    assert "| small | topics | knn_50% | +0.070 | +0.050 to +0.090 | <0.001 | 0.003 | better |" in text
+    tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    assert len(tables) == 2 + 1 + 2
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_latex_is_escaped_and_every_row_has_as_many_columns(tmp_path: Path) -> None:
+    text = latex(read_contents(*record_of(tmp_path)))
+    assert r"knn\_50\%" in text
+    assert r"a<b>\&c" in text
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    rows = [line for line in text.splitlines() if line.rstrip().endswith(r"\\") and " & " in line]
+    assert len(rows) == 2 * 4
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {4}
+    (columns,) = set(re.findall(r"\\begin\{tabular\}\{(\w+)\}", text))
+    assert len(columns) == 5
+    for line in text.splitlines()[1:]:  # the first is a comment
+        assert not re.search(r"(?<!\\)[#%]", line)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("a_b & 5 % #1 $x {y}", r"a\_b \& 5 \% \#1 \$x \{y\}"),
+        ("\\~^", r"\textbackslash{}\textasciitilde{}\textasciicircum{}"),
+    ],
+)
+def test_each_special_letter_is_escaped(words: str, expected: str) -> None:
+    assert escaped(words) == expected
+
+
+def test_a_run_leaves_two_reports_in_its_record(tmp_path: Path) -> None:
+    record, store = record_of(tmp_path)
+    write_reports(record, store)
+    assert (record.folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (record.folder / "report.md").read_text(encoding="utf-8").startswith("# 3 methods on 2 tasks")
+    assert not list(record.folder.glob(".tmp*"))
+
+
+def test_a_report_needs_neither_torch_nor_mlflow_nor_matplotlib(tmp_path: Path) -> None:
+    import subprocess
+
+    record, store = record_of(tmp_path)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from orchestration.runs import RunRecord; from orchestration.store import Store\n"
+        "from workflows.report.files import write_reports\n"
+        f"write_reports(RunRecord({record.run_id!r}, Path({str(record.folder)!r})), Store(Path({str(store.root)!r})))\n"
+        "print([name for name in ('torch', 'mlflow', 'ray', 'matplotlib', 'scipy', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_is_no_comparison_or_has_no_results_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a sweep; reports are of `workflow: compare`"):
+        read_contents(*record_of(tmp_path / "a", workflow="workflow: sweep\n"))
+    with pytest.raises(ConfigError, match="has no results yet; run its workflow again"):
+        read_contents(*record_of(tmp_path / "b", lines=[]))
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    record, store = record_of(tmp_path)
+    with pytest.raises(ConfigError, match="no folder"):
+        write_report(record, store, "latex", tmp_path / "nowhere" / "table.tex")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_report(record, store, "latex", tmp_path / "taken")

@@ -1,0 +1,171 @@
+"""What a report says, computed from the results: the headline, averages over tasks, what ran, what it ran with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from orchestration.graph import folder_of
+from orchestration.runs import RunRecord
+from orchestration.store import Artifact, Store
+from workflows.costs import budget_note, usual_budget
+from workflows.errors import ConfigError
+from workflows.results import Detail, Result, Versus, largest, read_stored
+
+Found = tuple[Result, Detail]
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean over tasks. Their test rows are independent, so the half-widths of intervals add up as squares (ours)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """The results of one model at the largest training size, by method and task."""
+
+    model: str
+    tasks: list[str]
+    methods: list[str]
+    found: dict[tuple[str, str], Found]
+    notes: dict[str, str]  # method -> how its budget falls short of the others'
+
+    def of(self, method: str) -> list[Found]:
+        return [self.found[method, task] for task in self.tasks if (method, task) in self.found]
+
+    def average(self, method: str) -> Average | None:
+        """Of the scores, or None where a task is missing."""
+        results = [result for result, _ in self.of(method)]
+        return _average(results) if len(results) == len(self.tasks) else None
+
+    def average_lead(self, method: str) -> Average | None:
+        """Of the leads over the reference."""
+        leads = [detail.versus for _, detail in self.of(method) if detail.versus is not None]
+        return _average(leads) if len(leads) == len(self.tasks) else None
+
+    @property
+    def metrics(self) -> str:
+        return " or ".join(dict.fromkeys(result.metric.replace("_", "-") for result, _ in self.found.values()))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a report shows.
+
+    Attributes:
+        results: of every training size.
+        blocks: one a model.
+        reference: the method the others are tested against, "" where there is no other.
+        workflow: the workflow file's text.
+        steps: kind of step -> (in the graph, computed by this run).
+        versions: distinct sets of versions that the results were made with, with how many steps have each.
+    """
+
+    run_id: str
+    started: str
+    results: list[Found]
+    blocks: list[Block]
+    reference: str
+    workflow: str
+    steps: dict[str, tuple[int, int]]
+    versions: list[tuple[dict[str, str], int]]
+
+    @property
+    def comparisons(self) -> list[Versus]:
+        return [detail.versus for block in self.blocks for _, detail in block.found.values() if detail.versus]
+
+    @property
+    def size(self) -> int | str:
+        return largest(self.results)
+
+    def headline(self) -> list[str]:
+        """A sentence a model, and one on all comparisons."""
+        lines = [line for block in self.blocks if (line := _best(block))]
+        if self.reference:
+            counts = Counter(versus.verdict for versus in self.comparisons)
+            none = counts["no difference shown"]
+            lines.append(
+                f"Of {len(self.comparisons)} comparisons with {self.reference}, the other method is better in "
+                f"{counts['better']} and worse in {counts['worse']}; {none} show no difference."
+            )
+        return lines
+
+
+def read_contents(record: RunRecord, store: Store) -> Contents:
+    """Raises ConfigError for a run that is no comparison or has no results."""
+    workflow = (record.folder / "workflow.yaml").read_text(encoding="utf-8")
+    kind = (yaml.safe_load(workflow) or {}).get("workflow")
+    if kind != "compare":
+        raise ConfigError(f"run {record.run_id} is a {kind}; reports are of `workflow: compare`. See `vocabsem show`.")
+    results = read_stored(record.read("results.json") or [])
+    if not results:
+        raise ConfigError(f"run {record.run_id} has no results yet; run its workflow again")
+    graph = record.read("graph.json")
+    made = set(record.keys_made())
+    counts = Counter(step["step"] for step in graph["steps"])
+    ran = Counter(step["step"] for step in graph["steps"] if step["key"] in made)
+    shown = [found for found in results if found[0].train_size == largest(results)]
+    reference = next((detail.versus.reference for _, detail in shown if detail.versus), "")
+    return Contents(
+        record.run_id,
+        graph["started"],
+        results,
+        _blocks(shown),
+        reference,
+        workflow,
+        {name: (count, ran[name]) for name, count in counts.items()},
+        _versions(graph["steps"], store),
+    )
+
+
+def _blocks(shown: Sequence[Found]) -> list[Block]:
+    usual = usual_budget([len(result.seeds) for result, _ in shown], [detail.budget for _, detail in shown])
+    blocks = []
+    for model in dict.fromkeys(result.model for result, _ in shown):
+        mine = [found for found in shown if found[0].model == model]
+        notes = {r.method: budget_note(len(r.seeds), d.trials, d.budget, usual) for r, d in mine}
+        tasks, methods = (list(dict.fromkeys(getattr(r, part) for r, _ in mine)) for part in ("task", "method"))
+        blocks.append(Block(model, tasks, methods, {(r.method, r.task): (r, d) for r, d in mine}, notes))
+    return blocks
+
+
+def _average(parts: Sequence[Result] | Sequence[Versus]) -> Average:
+    mean = sum(part.mean for part in parts) / len(parts)
+    below, above = (
+        math.sqrt(sum((getattr(part, end) - part.mean) ** 2 for part in parts)) / len(parts) for end in ("low", "high")
+    )
+    return Average(mean, mean - below, mean + above)
+
+
+def _best(block: Block) -> str:
+    averages = {method: found for method in block.methods if (found := block.average(method))}
+    if not averages:
+        return ""
+    best = max(averages, key=lambda method: averages[method].mean)
+    found = averages[best]
+    over = f"on average over {len(block.tasks)} tasks" if len(block.tasks) > 1 else f"on {block.tasks[0]}"
+    return (
+        f"{best} has the highest {block.metrics} {over} with model {block.model}: {found.mean:.3f} "
+        f"(95 % interval {found.low:.3f} to {found.high:.3f})."
+    )
+
+
+def _versions(steps: Sequence[dict[str, Any]], store: Store) -> list[tuple[dict[str, str], int]]:
+    """The most frequent first. What is not in the store any more is passed over."""
+    counts: Counter[str] = Counter()
+    for step in steps:
+        artifact = Artifact(store.root / folder_of(step["step"], step["key"]))
+        if (artifact.folder / "provenance.json").is_file():
+            found = json.loads((artifact.folder / "provenance.json").read_text(encoding="utf-8"))
+            counts[json.dumps({"python": found["python"], **found["packages"]}, sort_keys=True)] += 1
+    return [(json.loads(text), count) for text, count in counts.most_common()]

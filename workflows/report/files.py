@@ -1,0 +1,35 @@
+"""Where reports are written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestration import files
+from orchestration.runs import RunRecord
+from orchestration.store import Store
+from workflows.errors import ConfigError
+from workflows.report.contents import read_contents
+from workflows.report.page import page
+from workflows.report.plain import latex, markdown
+
+FORMS = {"html": page, "markdown": markdown, "latex": latex}
+HTML, MARKDOWN = "report.html", "report.md"  # in the record of a run
+
+
+def write_report(record: RunRecord, store: Store, form: str, place: Path) -> None:
+    """Write one form of a run's report, whole or not at all. Raises ConfigError where that is not possible."""
+    text = FORMS[form](read_contents(record, store))
+    if not place.parent.is_dir():
+        raise ConfigError(f"{place}: no folder {place.parent}; make it, or name another file")
+    try:
+        staged = files.stage(place.parent, place.name, lambda path: path.write_text(text, encoding="utf-8"))
+        os.replace(staged, place)
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be written ({error.strerror}); name another file") from error
+
+
+def write_reports(record: RunRecord, store: Store) -> None:
+    """The two that every run leaves in its record."""
+    for form, name in (("html", HTML), ("markdown", MARKDOWN)):
+        write_report(record, store, form, record.folder / name)

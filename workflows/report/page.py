@@ -1,0 +1,111 @@
+"""The report as one HTML page that needs no network: styles and charts are inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from workflows.report import charts
+from workflows.report.contents import Block, Contents
+from workflows.results import Detail, Versus
+from workflows.table import probability, seconds
+
+SIGNS = {"better": "▲", "worse": "▼", "no difference shown": "○"}
+_MIXED_UP = 12  # of the most frequent, where a matrix would be too large
+_NONE = "none"
+
+
+def page(contents: Contents) -> str:
+    """HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    methods = dict.fromkeys(result.method for result, _ in contents.results)
+    numbers = {method: number for number, method in enumerate(methods)}
+    places = [(block, task) for block in contents.blocks for task in block.tasks]
+    tasks = dict.fromkeys(task for _, task in places)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        c=contents,
+        title=title(contents),
+        headline=contents.headline(),
+        size=contents.size,
+        shown=[found for found in contents.results if found[0].train_size == contents.size],
+        leads=_some(charts.leads(block, task, numbers) for block, task in places),
+        costs=_some(charts.cost(block, task, numbers) for block, task in places),
+        learning=_some(charts.learning(contents.results, block.model, task, numbers) for block, task in places),
+        model_sizes=_some(charts.model_sizes(contents.blocks, task, numbers) for task in tasks),
+        best=lambda block, task: max(result.mean for (_, of), (result, _) in block.found.items() if of == task),
+        best_mean=best_mean,
+        sign=sign,
+        remarks=remarks,
+        cost_of=cost_of,
+        mixed_up=mixed_up,
+        p=probability,
+    )
+
+
+def title(contents: Contents) -> str:
+    """How many methods on which tasks and models."""
+    methods = {method for block in contents.blocks for method in block.methods}
+    tasks = {task for block in contents.blocks for task in block.tasks}
+    models = [block.model for block in contents.blocks]
+    on = f"{len(tasks)} tasks" if len(tasks) > 1 else next(iter(tasks))
+    return f"{len(methods)} methods on {on} with {', '.join(models)}"
+
+
+def sign(versus: Versus | None) -> str:
+    """A shape for each verdict."""
+    return SIGNS.get(versus.verdict or "", "") if versus is not None else ""
+
+
+def best_mean(block: Block) -> str:
+    """The method of the highest mean over tasks."""
+    averages = {method: found.mean for method in block.methods if (found := block.average(method)) is not None}
+    return max(averages, key=lambda method: averages[method], default="")
+
+
+def remarks(block: Block, method: str) -> str:
+    """What a reader must know before comparing: another budget, predictions that are all one class."""
+    constant = [result.task for result, detail in block.of(method) if detail.constant_prediction]
+    parts = [block.notes[method], f"one class predicted throughout: {', '.join(constant)}" if constant else ""]
+    return "; ".join(part for part in parts if part)
+
+
+def cost_of(block: Block, method: str) -> list[str]:
+    """Cells of the table of costs, means over tasks."""
+    details = [detail for _, detail in block.of(method)]
+    costs = [detail.costs for detail in details]
+    parts = ("encode", "basis", "search", "fit", "total", "marginal")
+    trials = [detail.trials for detail in details if detail.trials is not None]
+    peaks = [one.peak_cuda if one.peak_cuda is not None else one.peak_rss for one in costs]
+    return [
+        *(seconds(_mean([getattr(one, part) for one in costs])) for part in parts),
+        f"{max(detail.trained_weights for detail in details):,}",
+        *(_megabytes(_mean(sizes)) for sizes in (peaks, [c.states_bytes for c in costs], [c.fit_bytes for c in costs])),
+        _NONE if not trials else str(trials[0]) if len(set(trials)) == 1 else f"{min(trials)} to {max(trials)}",
+        str(len(block.of(method)[0][0].seeds)),
+    ]
+
+
+def mixed_up(detail: Detail) -> list[tuple[str, str, int]]:
+    """Pairs of true and predicted class, the most frequent mistakes first."""
+    places = product(range(len(detail.labels)), repeat=2)
+    wrong = [(detail.labels[a], detail.labels[b], detail.confusion[a][b]) for a, b in places if a != b]
+    return sorted((one for one in wrong if one[2]), key=lambda one: -one[2])[:_MIXED_UP]
+
+
+def _some(drawn: Any) -> list[str]:
+    return [chart for chart in drawn if chart]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _megabytes(value: float | None) -> str:
+    return "not recorded" if value is None else f"{value / 1e6:,.1f}"
