@@ -12,7 +12,13 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, in_order
 from orchestration.store import Artifact, Store
 
-_PARTS = {"encode": "encode", "head": "basis", "basis": "basis", "search": "search"}  # step -> part of the cost
+_PARTS = {
+    "encode": "encode",
+    "demonstrations": "encode",
+    "head": "basis",
+    "basis": "basis",
+    "search": "search",
+}  # step -> part of the cost
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,8 @@ class Costs:
     Process start, imports and the loading of models are in no part.
 
     Attributes:
-        encode: seconds in which workers ran the language model over the prompts it reads. Other methods share these
-            states, and each is charged all of it.
+        encode: seconds in which workers ran the language model over the prompts it reads, and chose demonstrations for
+            them. Other methods share these states, and each is charged all of it.
         basis: seconds for the output head and the semantic basis, charged in the same way.
         search: seconds of all trials.
         fit: seconds of one fit and of its predictions for the test rows.
