@@ -269,7 +269,7 @@ def test_a_run_leaves_its_report_and_the_command_writes_it_anywhere(finished, tm
     assert (record / "report.md").read_text(encoding="utf-8").startswith("# 5 methods on small with reference")
     given = {f"--{form}": tmp_path / f"report.{form}" for form in ("html", "markdown", "latex")}
     words = [str(word) for pair in given.items() for word in pair]
-    done = cli(folder, "report", "latest", *words)
+    done = cli(folder, "report", document["run_id"], *words)
     assert done.stdout.split() == [str(path) for path in given.values()]
     assert given["--html"].read_text(encoding="utf-8") == page
     assert r"\begin{tabular}" in given["--latex"].read_text(encoding="utf-8")
