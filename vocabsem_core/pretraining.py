@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
 from vocabsem_core.errors import InputError
 from vocabsem_core.parallel import sum_over_processes
+from vocabsem_core.training_kernels import causal_attention, summed_loss
 
 _CLIP = 1.0  # largest norm of a step's gradient
 _BETAS = (0.9, 0.95)
@@ -127,6 +127,8 @@ class Pretraining:
         self.recipe, self.step = recipe, 0
         self._rank, self._world, self._device, self._half = rank, world, device, half
         self.model = new_model(recipe).to(device).train()
+        if device.type == "cpu":
+            _attend_plainly(self.model)
         self._loss = torch.compile(self._summed_loss, dynamic=False) if compiled else self._summed_loss
         blocks = [p for p in self.model.transformer.h.parameters() if p.ndim == 2]
         rest = [p for p in self.model.parameters() if not any(p is block for block in blocks)]
@@ -170,8 +172,8 @@ class Pretraining:
         return max(size for size in range(1, min(most, rows) + 1) if rows % size == 0)
 
     def _summed_loss(self, rows: Int[Tensor, "n tokens"]) -> Float[Tensor, ""]:
-        logits = self.model(input_ids=rows[:, :-1], use_cache=False).logits
-        return functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="sum")
+        states = self.model.transformer(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
+        return summed_loss(states.flatten(0, 1), self.model.lm_head.weight, rows[:, 1:].flatten())
 
     def _share(self, total: Tensor) -> None:
         """Sum gradients and loss over the processes."""
@@ -224,6 +226,13 @@ class Pretraining:
         self.step = int(metadata["step"])
 
 
+def _attend_plainly(model: Any) -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("causal_attention", causal_attention)
+    model.set_attn_implementation("causal_attention")
+
+
 def _described(recipe: Recipe) -> str:
     return json.dumps(asdict(recipe), sort_keys=True)
 
@@ -231,7 +240,8 @@ def _described(recipe: Recipe) -> str:
 def half_is_fast() -> bool:
     """Whether this processor multiplies bfloat16 much faster than float32: tried out, for instructions say little.
 
-    With AMX it is ten times faster; with AVX512-BF16 alone torch is slower than in float32.
+    With AMX it is ten times faster, on a Zen 5 with AVX512-BF16 four times; on other processors with AVX512-BF16 alone
+    torch has been slower than in float32.
     """
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):

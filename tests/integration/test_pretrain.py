@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from orchestration.store import open_store
 from orchestration.tracking import default_uri
+from tests.card import read_card
 from tests.integration.workspace import REPOSITORY, STARTER, cli, cli_json, write
 
 WORKFLOW = {
@@ -83,6 +84,7 @@ def test_the_models_folder_has_a_card_and_serves_a_comparison(made):
     assert "Starter texts, CC0." in card
     assert "100 of 100 steps of 2 x 32 tokens" in card
     assert "| held-out |" in card
+    assert read_card(folder / "models" / "tiny").losses == [round(loss, 3) for loss in curve_of(folder)["loss"]]
     weights = load_file(folder / "models" / "tiny" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.float16"}
     compare = {

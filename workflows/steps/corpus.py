@@ -141,7 +141,7 @@ class TokenWorker:
         context = work.identity["context"]
         tokenizer = load_tokenizer(tokenizer_folder(work.inputs["tokenizer"]))
         texts = [END + text for text in _shard_texts(work.inputs["corpus"], shard, held_out=False)]
-        found = tokenizer(texts)["input_ids"] if texts else []
+        found = tokenizer(texts, verbose=False)["input_ids"] if texts else []  # a text longer than the context is fine
         flat = np.fromiter((token for ids in found for token in ids), dtype=np.int32)
         count = max(0, (len(flat) - 1) // context)  # what does not fill a row is left out
         rows = np.empty((count, context + 1), dtype=np.int32)

@@ -1,0 +1,117 @@
+"""Whether the bundled recipes still make what their models' cards say: the tokenizer, and the first losses.
+
+python -m tests.card CORPUS [NAME ...] [--executor inline] [--store FOLDER]
+
+CORPUS is the folder with the text that the cards name; its digests are looked at first. Each recipe runs with
+`training.stop_after`, so that the rate's schedule is that of the whole training, and its new card is read beside the
+bundled one. Exit status 1 where something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from orchestration.files import checksum
+
+CATALOG = Path(__file__).parents[1] / "workflows" / "catalog"
+NAMES = ("reference-1m", "reference-3m", "reference")
+WITHIN = 0.05  # nats a token: see docs/pretrain.md
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card says a rerun must show.
+
+    Attributes:
+        corpus: digest of each file, by name.
+        tokenizer: digest of tokenizer.json.
+        losses: of the first steps, in nats a token, with three decimals.
+    """
+
+    corpus: dict[str, str]
+    tokenizer: str
+    losses: list[float]
+
+
+def read_card(path: Path) -> Card:
+    """The card of a model's folder. Raises ValueError where it is none of a pretrained model."""
+    text = (path / "README.md").read_text(encoding="utf-8")
+    tokenizer = re.search(r"tokenizer\.json: xxh3-128 `(\w+)`", text)
+    losses = re.search(r"nats a token:\n\n```\n([-\d.\s]+)```", text)
+    if tokenizer is None or losses is None:
+        raise ValueError(f"{path}: no card of a pretrained model; found no digest of a tokenizer, or no losses")
+    corpus = dict(re.findall(r"^- (\S+) `(\w{32})`$", text, re.MULTILINE))
+    return Card(corpus, tokenizer[1], [float(loss) for loss in losses[1].split()])
+
+
+def rerun(name: str, corpus: Path, steps: int, folder: Path, options: Sequence[str]) -> Path:
+    """Run a recipe's first steps within `folder`; the folder of its model."""
+    recipe = yaml.safe_load((CATALOG / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe["training"]["stop_after"] = steps
+    del recipe["evaluation"]  # texts of tasks, which decide nothing of this
+    (folder / "corpus").symlink_to(corpus.resolve())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "workflows", "run", str(folder / "recipe.yaml"), *options]
+    subprocess.run(command, check=True)
+    return folder / "models" / name
+
+
+def differences(told: Card, found: Card) -> list[str]:
+    """What differs from the bundled card, a line each."""
+    lines = []
+    if found.tokenizer != told.tokenizer:
+        lines.append(f"tokenizer.json is {found.tokenizer}; the card has {told.tokenizer}")
+    if len(found.losses) != len(told.losses):
+        lines.append(f"{len(found.losses)} losses; the card has {len(told.losses)}")
+    for step, (loss, expected) in enumerate(zip(found.losses, told.losses, strict=False)):
+        if not abs(loss - expected) <= WITHIN:
+            lines.append(f"step {step}: loss {loss:.3f}; the card has {expected:.3f}, and allowed are {WITHIN}")
+    return lines
+
+
+def check(name: str, corpus: Path, store: Path, executor: str) -> bool:
+    """Rerun, compare, print; whether nothing differs."""
+    told = read_card(CATALOG / "models" / name)
+    there = {path.name: checksum(path) for path in corpus.glob("*/*.txt.gz")}
+    if there != told.corpus:
+        print(f"{corpus}: not the text of the card of {name}; found {there}, the card has {told.corpus}")
+        return False
+    with TemporaryDirectory() as place:
+        mlflow = f"sqlite:///{place}/mlflow.db"
+        options = ["--store", str(store), "--mlflow", mlflow, "--executor", executor]
+        found = read_card(rerun(name, corpus, len(told.losses), Path(place), options))
+    apart = [abs(loss - expected) for loss, expected in zip(found.losses, told.losses, strict=False)]
+    print(
+        f"{name}: tokenizer {found.tokenizer}; {len(apart)} losses, on average {sum(apart) / len(apart):.4f} from the "
+        f"card's, at most {max(apart):.3f} (step {apart.index(max(apart))})"
+    )
+    lines = differences(told, found)
+    print("\n".join(lines) or f"{name}: as its card says")
+    return not lines
+
+
+def main() -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.card", description=__doc__.splitlines()[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("names", nargs="*", metavar="name", default=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--executor", choices=("ray", "inline"), default="ray")
+    parser.add_argument("--store", type=Path, help="none: an empty one, shared by the names and dropped at the end")
+    given = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        store = given.store or Path(folder) / "store"
+        done = [check(name, given.corpus, store, given.executor) for name in given.names]
+    return int(not all(done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
