@@ -24,7 +24,7 @@ from orchestration.files import checksum
 
 CATALOG = Path(__file__).parents[1] / "workflows" / "catalog"
 NAMES = ("reference-1m", "reference-3m", "reference")
-WITHIN = 0.05  # nats a token: see docs/pretrain.md
+WITHIN = 0.02  # nats a token: see docs/pretrain.md
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def text_bits(model: Any, tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
     if not texts or not all(texts):
         raise InputError("no text to measure bits per byte on, or an empty one")
     size = model.config.max_position_embeddings - 1
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    encoded = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
     windows = [
         (row, [start, *ids[at : at + size]]) for row, ids in enumerate(encoded) for at in range(0, len(ids), size)
     ]
