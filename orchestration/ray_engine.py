@@ -99,6 +99,7 @@ class RayEngine:
         self._tasks: dict[ray.ObjectRef, tuple[Step, Work]] = {}
         self._watch = Watch(stall_seconds)
         self._stalls: Counter[Path] = Counter()
+        self._deaths: Counter[Path] = Counter()  # of workers, by the shard in their hands
         self._looked = time.monotonic()
         self._pools: dict[str, _Pool] = {}
         self._done: deque[Finished] = deque()
@@ -219,10 +220,22 @@ class RayEngine:
         self._feed(name, pool)
 
     def _shard_done(self, ready: ray.ObjectRef, error: BaseException | None) -> None:
+        """A shard came back: done, in error, or undone because its worker or node died, and then another takes it.
+
+        Ray's own retries are of no use here: they are spent in a second, while a dead node's actor is not yet known to
+        be dead.
+        """
         name, pool = next((name, pool) for name, pool in self._pools.items() if ready in pool.busy)
-        actor, sharded, _ = pool.busy.pop(ready)
-        pool.idle.append(pool.make() if _has_died(error) else actor)
-        self._count(pool, sharded, error, _detail_of(ready, error))
+        actor, sharded, shard = pool.busy.pop(ready)
+        died = _has_died(error)
+        if died:
+            ray.kill(actor)  # one that was only out of reach may come back
+            self._deaths[sharded.work.sign_file(shard)] += 1
+        pool.idle.append(pool.make() if died else actor)
+        if died and sharded.error is None and self._deaths[sharded.work.sign_file(shard)] <= _RETRIES:
+            pool.pending.appendleft((sharded, shard))
+        else:
+            self._count(pool, sharded, error, _detail_of(ready, error))
         self._feed(name, pool)
 
     def _count(self, pool: _Pool, sharded: _Sharded, error: BaseException | None, detail: str) -> None:
@@ -286,7 +299,7 @@ def _knock(address: str) -> None:
 def _pool(step: Step, setup: Mapping[str, Any]) -> _Pool:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     workers, options = pool_size(step.resources, nodes)
-    actor = ray.remote(_ShardActor).options(max_restarts=_RETRIES, max_task_retries=_RETRIES, **options)
+    actor = ray.remote(_ShardActor).options(**options)
 
     def make() -> Any:
         return actor.remote(step.run, dict(setup))

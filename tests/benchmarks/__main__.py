@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-NAMES = ("basis", "encode", "shards", "rerun", "pretrain", "sweep")
+NAMES = ("basis", "encode", "shards", "rerun", "pretrain", "sweep", "workers")
 
 
 def main() -> int:

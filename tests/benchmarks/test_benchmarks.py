@@ -12,7 +12,7 @@ import torch
 
 from orchestration.store import open_store
 from tests import tiny
-from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep
+from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep, workers
 from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
 from vocabsem_core.calibration import CalibrationSettings
 from vocabsem_core.checkpoints import head_place
@@ -143,3 +143,10 @@ def test_the_memory_of_a_search_is_measured_in_a_process_of_its_own(tmp_path: Pa
         f"memory: {2 * sweep.pack_of(sweep.PAPER, 1)} configurations against {20 * sweep.pack_of(sweep.PAPER, 1)}",
     ]
     assert all(case.ratio > 0 for case in cases)
+
+
+def test_the_drivers_cost_is_counted_over_every_step(tmp_path: Path) -> None:
+    assert [case.name for case in workers.overhead_cases(5)] == ["workers", "workers"]
+    seconds, _ = workers.drive(tmp_path, 4)
+    assert seconds > 0
+    assert len(open_store(tmp_path / "store").artifacts()) == 2 + 4

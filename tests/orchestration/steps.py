@@ -88,10 +88,10 @@ class Squares:
 
     def fill(self, work: Work, shard: int) -> None:
         _die(work, shard, "before")
-        time.sleep(work.local.get("seconds", 0))
         if shard == work.local.get("fail_at"):
             raise UsersMistake(f"shard {shard} cannot be filled")
         _append(work.local["log"], f"shard {shard}")
+        time.sleep(work.local.get("seconds", 0))
         if _dies_here(work, shard, "within"):  # half a file is staged, as by a writer killed while it writes
             (work.out.folder / ".tmp-0-part-00000.arrow").write_bytes(b"ARROW1 half of a sha")
             _die(work, shard, "within")
