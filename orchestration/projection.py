@@ -10,7 +10,7 @@ from typing import Any
 from orchestration import files
 from orchestration.errors import StoreError
 from orchestration.runs import RunRecord
-from orchestration.tracking import TrackedModel, TrackedRun, database_file, project, without_credentials
+from orchestration.tracking import TrackedData, TrackedModel, TrackedRun, database_file, project, without_credentials
 
 _WANTED, TOLD = "tracked.json", "mlflow.json"  # what MLflow shall hold, and where it was last told
 
@@ -114,4 +114,5 @@ def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
         paths = {name: (record.folder / path).resolve() for name, path in model["files"].items()}
         model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths})
     named = tuple(record.folder / name for name in document["files"])
-    return TrackedRun(**{**document, "tables": tables, "files": named, "model": model})
+    data = tuple(TrackedData(**one) for one in document.get("data", ()))
+    return TrackedRun(**{**document, "tables": tables, "files": named, "model": model, "data": data})

@@ -7,6 +7,7 @@ it is created: nothing doubles.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from orchestration import files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
 
 KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
@@ -54,6 +55,22 @@ class TrackedModel:
 
 
 @dataclass(frozen=True)
+class TrackedData:
+    """A data set that a run read.
+
+    Attributes:
+        name, digest: of the data set; MLflow keeps 36 characters of a digest.
+        context: what it was read for: "train", "test".
+        source: where it lay.
+    """
+
+    name: str
+    digest: str
+    context: str
+    source: str
+
+
+@dataclass(frozen=True)
 class TrackedRun:
     """What MLflow shall hold of one run; `key` names it for ever."""
 
@@ -67,6 +84,7 @@ class TrackedRun:
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     model: TrackedModel | None = None
+    data: tuple[TrackedData, ...] = ()
 
 
 class TrackingError(Exception):
@@ -195,6 +213,8 @@ def _write(
         missing = [Metric(name, value, run.info.start_time, step) for step, value in points if step not in known_steps]
         for start in range(0, len(missing), _MOST_METRICS):
             client.log_batch(run_id, metrics=missing[start : start + _MOST_METRICS])
+    if inputs := _unknown(wanted.data, run):
+        client.log_inputs(run_id, inputs)
     if wanted.tables or wanted.files or wanted.model:
         uploaded = {artifact.path for artifact in client.list_artifacts(run_id)}
         for name, rows in wanted.tables.items():
@@ -211,6 +231,19 @@ def _write(
             run_id, wanted.status
         )
     return run
+
+
+def _unknown(data: Sequence[TrackedData], run: Run) -> list[DatasetInput]:
+    """Those that a run does not have yet, as MLflow wants them."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    def of(one: TrackedData) -> DatasetInput:
+        source = json.dumps({"uri": one.source})
+        tag = InputTag("mlflow.data.context", one.context)
+        return DatasetInput(Dataset(one.name, one.digest, "local", source), [tag])
+
+    known = {(found.dataset.digest, tag.value) for found in run.inputs.dataset_inputs for tag in found.tags}
+    return [of(one) for one in data if (one.digest, one.context) not in known]
 
 
 def _saved(model: TrackedModel, folder: Path) -> Path:

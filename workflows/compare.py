@@ -87,17 +87,24 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
     cells: list[Cell] = []
-    for model in models:
+    for reference, model in zip(config.models, models, strict=True):
+        here = _under(config, reference)
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
-                materials = materials_steps(config, model, task, facts)
-            largest = _cells(config, config.train_sizes[-1], model, task, materials)
+                materials = materials_steps(here, model, task, facts)
+            largest = _cells(here, here.train_sizes[-1], model, task, materials)
             cells += [_against(cell, largest, task, materials["test_labels"]) for cell in largest]
             known = {cell.score.key for cell in largest}  # of methods that read no training rows
-            for size in config.train_sizes[:-1]:
-                smaller = _cells(config, size, model, task, materials)
+            for size in here.train_sizes[:-1]:
+                smaller = _cells(here, size, model, task, materials)
                 cells += [cell for cell in smaller if cell.score.key not in known]
     return cells
+
+
+def _under(config: CompareConfig, reference: str) -> CompareConfig:
+    """The comparison with the methods that run under one of its models."""
+    kept = tuple(method for method in config.methods if method.models is None or reference in method.models)
+    return config.model_copy(update={"methods": kept})
 
 
 def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task:

@@ -204,6 +204,9 @@ class MethodConfig(Strict):
         None, ge=0, description="a budget of its own instead of search.trials; the comparison is no longer an equal one"
     )
     seeds: Seeds | None = Field(None, min_length=1, description="seeds of its own instead of the comparison's")
+    models: tuple[str, ...] | None = Field(
+        None, min_length=1, description="those of the comparison's models that it runs under; none: all of them"
+    )
 
     @property
     def label(self) -> str:
@@ -284,6 +287,11 @@ class CompareConfig(Strict):
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
         for method in self.methods:
+            for model in method.models or ():
+                if model not in self.models:
+                    raise ValueError(
+                        f"methods: {method.label!r} names the model {model!r}; expected one of {list(self.models)}"
+                    )
             try:
                 must_be_stored(method.layer, self.encoding.layers)
             except ValueError as error:

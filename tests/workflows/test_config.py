@@ -162,3 +162,10 @@ def test_the_reference_method_is_calibration_or_the_first_or_the_one_named() -> 
 def test_an_unknown_reference_method_is_told_with_the_nearest_name() -> None:
     with pytest.raises(ValidationError, match=r"reference_method names 'afinity'.*did you mean 'affinity'"):
         compare(methods=["knn", "affinity"], reference_method="afinity")
+
+
+def test_a_method_may_run_under_some_of_the_models() -> None:
+    chosen = [{"method": "knn", "models": ["b"]}, "affinity"]
+    assert compare(models=["a", "b"], methods=chosen).methods[0].models == ("b",)
+    with pytest.raises(ValidationError, match=r"methods: 'knn' names the model 'b'; expected one of \['a'\]"):
+        compare(models=["a"], methods=chosen)

@@ -1,0 +1,83 @@
+"""What a comparison read and predicted, as MLflow shows it: data sets, and a table of predictions a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from orchestration.graph import Step, in_order
+from orchestration.store import Store
+from orchestration.tracking import TrackedData
+from workflows.compare import Cell
+
+_DIGEST = 36  # characters that MLflow keeps
+_TEXT = 200  # characters of a row's text that the table shows
+
+
+def data_of(cell: Cell) -> tuple[TrackedData, ...]:
+    """The splits of the task that a cell's steps read, each by the digest of its texts."""
+    return tuple(
+        TrackedData(cell.task, step.key[:_DIGEST], split, str(step.local["path"]))
+        for split in ("train", "test")
+        for step in _texts(cell, split)
+    )
+
+
+def prediction_tables(cells: Sequence[Cell], store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each model and task a name and MLflow's form of a table: a line a test row, a column a method.
+
+    A method of several seeds is shown by its first. Cells whose fits are not there are left out.
+    """
+    for (model, task), group in groupby(cells, key=lambda cell: (cell.model, cell.task)):
+        made = [cell for cell in group if store.find(cell.score) is not None]
+        if made:
+            yield f"predictions-{model}-{task}.json", _table(made, store)
+
+
+def _table(cells: Sequence[Cell], store: Store) -> dict[str, Any]:
+    from orchestration.shards import ROW_ID
+
+    names = list(cells[0].labels)
+    fits = {cell.method: _columns(store, cell.fits[min(cell.fits)], (ROW_ID, "prediction")) for cell in cells}
+    rows = fits[cells[0].method][ROW_ID]
+    labels = _columns(store, cells[0].score.inputs["labels"], ("label",))["label"]
+    texts = _shown(store, cells)
+    columns = ["row", "text", "label", *fits]
+    data = [
+        [row, texts.get(row, ""), names[labels[row]], *(names[found["prediction"][place]] for found in fits.values())]
+        for place, row in enumerate(rows)
+    ]
+    return {"columns": columns, "data": data}
+
+
+def _shown(store: Store, cells: Sequence[Cell]) -> dict[int, str]:
+    """Row -> the beginning of its text, its fields joined."""
+    from orchestration.shards import ROW_ID, read_table
+
+    step = next(step for cell in cells for step in _texts(cell, "test"))
+    artifact = store.find(step)
+    if artifact is None:
+        return {}
+    found = {}
+    for path in artifact.shards():
+        table = read_table(path)
+        fields = [name for name in table.column_names if name not in (ROW_ID, "row_hash")]
+        for row, *values in zip(*(table.column(name).to_pylist() for name in (ROW_ID, *fields)), strict=True):
+            found[row] = " / ".join(values)[:_TEXT]
+    return found
+
+
+def _columns(store: Store, step: Step, names: Sequence[str]) -> dict[str, list[Any]]:
+    from orchestration.shards import read_table
+
+    artifact = store.find(step)
+    assert artifact is not None, f"{step.label} was scored, so it is there"
+    tables = [read_table(path) for path in artifact.shards()]
+    return {name: [value for table in tables for value in table.column(name).to_pylist()] for name in names}
+
+
+def _texts(cell: Cell, split: str) -> list[Step]:
+    """The texts of a split of the cell's task, once."""
+    wanted = f"texts {cell.task} {split}"
+    return [step for step in in_order([cell.score]) if step.name == "texts" and step.label == wanted]
