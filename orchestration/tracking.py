@@ -14,6 +14,7 @@ import re
 import shutil
 import sqlite3
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -242,15 +243,18 @@ def _unknown(data: Sequence[TrackedData], run: Run) -> list[DatasetInput]:
         tag = InputTag("mlflow.data.context", one.context)
         return DatasetInput(Dataset(one.name, one.digest, "local", source), [tag])
 
-    known = {(found.dataset.digest, tag.value) for found in run.inputs.dataset_inputs for tag in found.tags}
+    there = run.inputs.dataset_inputs if run.inputs else []
+    known = {(found.dataset.digest, tag.value) for found in there for tag in found.tags}
     return [of(one) for one in data if (one.digest, one.context) not in known]
 
 
 def _saved(model: TrackedModel, folder: Path) -> Path:
     """A folder that MLflow loads as a model."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mlflow.pyfunc's own types, at its import
+        import mlflow.pyfunc
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, Schema, TensorSpec
 
     data = folder / "data"
     data.mkdir()
@@ -259,14 +263,16 @@ def _saved(model: TrackedModel, folder: Path) -> Path:
     for name, document in model.documents.items():
         files.replace_json(data / name, document)
     columns: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in model.inputs] or [ColSpec("string")]
-    mlflow.pyfunc.save_model(
-        str(folder / _MODEL),
-        loader_module=model.loader,
-        data_path=str(data),
-        pip_requirements=[f"vocabsem=={version('vocabsem')}"],
-        signature=ModelSignature(Schema(columns), Schema([ColSpec("string")])),
-        model_config=dict(model.config),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it wants an input example, which is for signatures that are guessed
+        mlflow.pyfunc.save_model(
+            str(folder / _MODEL),
+            loader_module=model.loader,
+            data_path=str(data),
+            pip_requirements=[f"vocabsem=={version('vocabsem')}"],
+            signature=ModelSignature(Schema(columns), Schema([ColSpec("string")])),
+            model_config=dict(model.config),
+        )
     return folder / _MODEL
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +12,13 @@ from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import TrackedRun
 from workflows.compare import Cell
+from workflows.read_data import data_of
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results import Detail, Result, largest
 from workflows.serving import tracked_model
 from workflows.table import table
+
+_TABLES = "mlflow.loggedArtifacts"
 
 
 def tracked(
@@ -29,7 +33,9 @@ def tracked(
         for seed in cell.fits
     ]
     metrics = {_metric(result, _one_model(cells), largest(results)): result.mean for result, _ in results}
-    shown = ("workflow.yaml", *((HTML, MARKDOWN) if status == "FINISHED" else ()))
+    done = results and status == "FINISHED"
+    predictions = sorted(path.name for path in Path(record.folder).glob("predictions-*.json")) if done else []
+    shown = ("workflow.yaml", *((HTML, MARKDOWN, *predictions) if done else ()))
     parent = TrackedRun(
         key=record.run_id,
         name=f"compare {record.run_id[:8]}",
@@ -44,12 +50,19 @@ def tracked(
             "vocabsem.workflow": "compare",
             "vocabsem.run_id": record.run_id,
             "vocabsem.record": str(record.folder),
+            **({_TABLES: _named_tables(["results.json", *predictions])} if done else {}),
             **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),  # shown on the run's page
         },
-        tables={"results.json": [_row(*found) for found in results]} if results and status == "FINISHED" else {},
+        tables={"results.json": [_row(*found) for found in results]} if done else {},
         files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),
+        data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell))),
     )
     return parent, tuple(children)
+
+
+def _named_tables(names: Sequence[str]) -> str:
+    """What tells MLflow that artifacts are tables, which it then shows as such and side by side."""
+    return json.dumps([{"path": name, "type": "table"} for name in names])
 
 
 def _metric(result: Result, one_model: bool, size: int | str) -> str:
@@ -102,6 +115,7 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
             "vocabsem.model": cell.model,
         },
         model=tracked_model(cell.fits[seed], store),
+        data=data_of(cell),
     )
 
 

@@ -15,6 +15,7 @@ from workflows.compare import Cell
 from workflows.compare_runs import tracked
 from workflows.costs import Ledger
 from workflows.progress import Say
+from workflows.read_data import prediction_tables
 from workflows.report.files import write_reports
 from workflows.results import Detail, Result, judged, read_result, truncations
 
@@ -67,6 +68,8 @@ class Comparison:
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
         if results and status != "RUNNING":
             write_reports(record, store)
+            for name, predictions in prediction_tables(self.cells, store):
+                record.write(name, predictions)
         return tracked(record, store, self.cells, results, status)
 
     def notes(self, store: Store, ran: bool) -> list[str]:

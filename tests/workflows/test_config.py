@@ -166,6 +166,9 @@ def test_an_unknown_reference_method_is_told_with_the_nearest_name() -> None:
 
 def test_a_method_may_run_under_some_of_the_models() -> None:
     chosen = [{"method": "knn", "models": ["b"]}, "affinity"]
-    assert compare(models=["a", "b"], methods=chosen).methods[0].models == ("b",)
+    found = compare(models=["a", "b"], methods=chosen, reference_method="affinity")
+    assert found.methods[0].models == ("b",)
     with pytest.raises(ValidationError, match=r"methods: 'knn' names the model 'b'; expected one of \['a'\]"):
-        compare(models=["a"], methods=chosen)
+        compare(models=["a"], methods=chosen, reference_method="affinity")
+    with pytest.raises(ValidationError, match="'knn' is the reference method, which runs under every model"):
+        compare(models=["a", "b"], methods=chosen)
