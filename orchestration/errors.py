@@ -31,6 +31,12 @@ class Stalled(Exception):
     exit_code = 1
 
 
+class OutOfMemory(Exception):
+    """A step needed more memory than it may have, or than its node has."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Damage:
     """One thing wrong with a committed artifact."""

@@ -21,6 +21,14 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
+def readable(count: int) -> str:
+    """Bytes for a person: 1.4 kB, 15.2 MB, 3.0 GB."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count >= size / 10:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1000:.1f} kB"
+
+
 def stage(folder: Path, name: str, fill: Callable[[Path], object]) -> Path:
     """Write a temporary file beside its future place and flush it to the disk; removed again if `fill` raises."""
     temporary = folder / f"{TEMPORARY}{uuid4().hex}-{name}"

@@ -25,12 +25,14 @@ class Resources:
     Attributes:
         cpus: processor cores; None is a node's cores divided by `workers`.
         gpus: GPUs, fractions allowed; None is one where the cluster has any.
-        workers: of sharded work; None is one a GPU, or one where there is none.
+        workers: of sharded work, at most; None is one a GPU, or one where there is none.
+        memory: bytes, reserved and enforced; None is neither.
     """
 
     cpus: float | None = 1.0
     gpus: float | None = 0.0
     workers: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

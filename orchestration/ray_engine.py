@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,18 +20,13 @@ from orchestration.errors import ClusterError, Stalled
 from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
 from orchestration.leases import Lease
+from orchestration.placement import Reserves, explained, hide_gpus, memory_limit, must_fit, ray_options, reserved
+from orchestration.pools import RETRIES, Pool, Sharded, alive_nodes, has_died, make_pool, ray
 from orchestration.scratch import scratch_folder, told
 from orchestration.stalls import Watch
 from orchestration.store import Store
 from orchestration.work import Work, callable_of, commit_shards, run_watched, work_of
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
-
-import ray
-import ray.exceptions
-
-_RETRIES = 3  # of work whose process died; an exception in a step is not retried
 _KNOCK_SECONDS = 5.0
 _LISTEN_SECONDS = 5.0  # between looks at what running tasks say of their progress
 _LOOK_SECONDS = 1.0  # between looks at their signs of life
@@ -42,56 +35,34 @@ _STALLS = 3  # of one task or shard, before it fails
 _OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
 
 
-class _ShardActor:
-    """Holds a worker. It is made by the first call, so that an error in making it is that call's own error."""
-
-    def __init__(self, reference: str, setup: Mapping[str, Any]) -> None:
-        self._reference, self._setup = reference, setup
-        self._worker: Any = None
-
-    def fill(self, work: Work, shard: int) -> None:
-        work.give_sign(shard)  # now it has begun: loading the worker counts
-        if self._worker is None:
-            self._worker = callable_of(self._reference)(self._setup)
-        self._worker.fill(work, shard)
-
-
-@dataclass
-class _Sharded:
-    """A sharded step under way."""
-
-    step: Step
-    work: Work
-    count: int
-    open: int
-    started: float
-    error: BaseException | None = None
-    detail: str = ""
-
-
-@dataclass
-class _Pool:
-    """Actors of one worker name, and the shards that wait for one."""
-
-    make: Callable[[], Any]
-    size: int
-    idle: list[Any] = field(default_factory=list)
-    pending: deque[tuple[_Sharded, int]] = field(default_factory=deque)
-    busy: dict[ray.ObjectRef, tuple[Any, _Sharded, int]] = field(default_factory=dict)
+def _run_alone(reference: str, work: Work, gpus: float, memory: int | None) -> None:
+    """A step in a process that Ray may use again for another."""
+    if not gpus:
+        hide_gpus()
+    with memory_limit(memory):
+        run_watched(reference, work)
 
 
 class RayEngine:
     """Runs steps on a Ray cluster: the one this process is connected to, the one at `address`, or one of its own.
 
     A worker without a sign of life for `stall_seconds` is ended, and another begins its task or shard anew.
+    `reserves` replaces resources of steps by their kind.
     Raises ClusterError where `address` does not answer.
     """
 
     def __init__(
-        self, store: Store, emit: Emit, address: str | None = None, stall_seconds: float = STALL_SECONDS
+        self,
+        store: Store,
+        emit: Emit,
+        address: str | None = None,
+        stall_seconds: float = STALL_SECONDS,
+        reserves: Reserves | None = None,
     ) -> None:
         self.store = store
         self._emit = emit
+        self._reserves = reserves or {}
+        self._fitting: set[tuple[str, Resources]] = set()  # kinds of steps that some node has room for
         self._own = not ray.is_initialized()
         if self._own:
             _connect(address)
@@ -101,7 +72,7 @@ class RayEngine:
         self._stalls: Counter[Path] = Counter()
         self._deaths: Counter[Path] = Counter()  # of workers, by the shard in their hands
         self._looked = time.monotonic()
-        self._pools: dict[str, _Pool] = {}
+        self._pools: dict[str, Pool] = {}
         self._done: deque[Finished] = deque()
         self._said: dict[str, Any] = {}
 
@@ -110,22 +81,26 @@ class RayEngine:
         if step.setup is None:
             return len(self._tasks) < self._most_tasks
         pool = self._pools.get(worker_name(step.run, step.setup))
-        return pool is None or len(pool.pending) < 2 * pool.size
+        return pool is None or len(pool.pending) < 2 * pool.size()
 
     def start(self, step: Step, lease: Lease) -> None:
         try:
             work = work_of(step, self.store, lease)
+            asked = reserved(step, self._reserves)
+            if (step.name, asked) not in self._fitting:
+                must_fit(step, asked, alive_nodes())
+                self._fitting.add((step.name, asked))
             if step.setup is None:
                 self._submit(step, work)
             else:
-                self._start_sharded(step, step.setup, work)
+                self._start_sharded(step, step.setup, work, asked)
         except Exception as error:  # of this step, and not of those beside it
             self._done.append(Finished(step, error))
 
     def next(self, seconds: float | None) -> Finished | None:
         deadline = time.monotonic() + seconds if seconds is not None else math.inf
         while not self._done and time.monotonic() < deadline:
-            refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in pool.busy]
+            refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in (*pool.busy, *pool.starting)]
             patience = max(0.0, min(_LISTEN_SECONDS, deadline - time.monotonic()))
             found, _ = ray.wait(refs, num_returns=1, timeout=patience)
             self._listen()
@@ -139,14 +114,19 @@ class RayEngine:
             self._watch.end(ready)
             if ready in self._tasks:
                 step, _ = self._tasks.pop(ready)
-                self._done.append(Finished(step, error, _detail_of(ready, error)))
+                told = error and explained(error, step, reserved(step, self._reserves), has_died(error))
+                self._done.append(Finished(step, told, _detail_of(ready, error)))
+            elif (found_in := next((name for name, p in self._pools.items() if ready in p.starting), None)) is not None:
+                self._actor_ready(found_in, ready, error)
             else:
                 self._shard_done(ready, error)
                 break  # there may be room for another sharded step, before its workers run dry
         return self._done.popleft() if self._done else None
 
     def _listen(self) -> None:
-        """Pass on what running tasks say of their progress, where it is new."""
+        """Pass on what running tasks say of their progress, where it is new; and use what room the cluster has now."""
+        for pool in self._pools.values():
+            pool.grow()
         for step, _ in self._tasks.values():
             said = told(scratch_folder(self.store.root, step.folder))
             if said is not None and self._said.get(step.key) != said:
@@ -154,10 +134,10 @@ class RayEngine:
                 self._emit("progress", step, said)
 
     def _submit(self, step: Step, work: Work) -> None:
-        options = {"num_cpus": step.resources.cpus, "num_gpus": step.resources.gpus, "max_retries": _RETRIES}
-        task = ray.remote(run_watched).options(name=step.label, **options)
+        asked = reserved(step, self._reserves)
+        task = ray.remote(_run_alone).options(name=step.label, max_retries=RETRIES, **ray_options(asked))
         self._watch.begin(work.sign_file())
-        self._tasks[task.remote(step.run, work)] = (step, work)
+        self._tasks[task.remote(step.run, work, asked.gpus or 0, asked.memory)] = (step, work)
 
     def _replace_silent(self) -> None:
         """End workers without a sign of life, and begin their work anew; what one still writes later does no harm."""
@@ -177,7 +157,6 @@ class RayEngine:
                     self._watch.end(ref)
                     ray.kill(actor)
                     del pool.busy[ref]
-                    pool.idle.append(pool.make())
                     error = self._stalled(sharded.step, sharded.work.sign_file(shard))
                     if error is None and sharded.error is None:
                         pool.pending.appendleft((sharded, shard))
@@ -198,25 +177,35 @@ class RayEngine:
 
     def close(self) -> None:
         for pool in self._pools.values():
-            _end(pool)
+            pool.end()
         if self._own:
             ray.shutdown()
 
-    def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: Work) -> None:
+    def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: Work, asked: Resources) -> None:
         work.out.begin()
         count = callable_of(step.run).shard_count(work)
         missing = [shard for shard in range(count) if not work.out.shard_committed(shard)]
-        sharded = _Sharded(step, work, count, len(missing), time.time())
+        sharded = Sharded(step, asked, work, count, len(missing), time.time())
         if not missing:
             self._close_sharded(sharded)
             return
         name = worker_name(step.run, setup)
         if name not in self._pools:
-            self._pools[name] = _pool(step, setup)
+            self._pools[name] = make_pool(step, setup, asked)
         pool = self._pools[name]
         pool.pending.extend((sharded, shard) for shard in missing)
-        while len(pool.busy) + len(pool.idle) < min(pool.size, len(pool.busy) + len(missing)):
-            pool.idle.append(pool.make())
+        self._feed(name, pool)
+
+    def _actor_ready(self, name: str, ready: ray.ObjectRef, error: BaseException | None) -> None:
+        pool = self._pools[name]
+        actor = pool.starting.pop(ready)
+        if error is None:
+            pool.idle.append(actor)
+        elif pool.pending:  # its node died before it was there; another is asked for
+            pool.lost += 1
+            if pool.lost > RETRIES:
+                sharded, _ = pool.pending.popleft()
+                self._count(pool, sharded, error, str(error))
         self._feed(name, pool)
 
     def _shard_done(self, ready: ray.ObjectRef, error: BaseException | None) -> None:
@@ -227,22 +216,23 @@ class RayEngine:
         """
         name, pool = next((name, pool) for name, pool in self._pools.items() if ready in pool.busy)
         actor, sharded, shard = pool.busy.pop(ready)
-        died = _has_died(error)
+        died = has_died(error)
         if died:
             ray.kill(actor)  # one that was only out of reach may come back
             self._deaths[sharded.work.sign_file(shard)] += 1
-        pool.idle.append(pool.make() if died else actor)
-        if died and sharded.error is None and self._deaths[sharded.work.sign_file(shard)] <= _RETRIES:
+        else:
+            pool.idle.append(actor)
+        if died and sharded.error is None and self._deaths[sharded.work.sign_file(shard)] <= RETRIES:
             pool.pending.appendleft((sharded, shard))
         else:
             self._count(pool, sharded, error, _detail_of(ready, error))
         self._feed(name, pool)
 
-    def _count(self, pool: _Pool, sharded: _Sharded, error: BaseException | None, detail: str) -> None:
+    def _count(self, pool: Pool, sharded: Sharded, error: BaseException | None, detail: str) -> None:
         """One shard less; the first error takes the waiting ones of its step along."""
         sharded.open -= 1
         if error is not None and sharded.error is None:
-            sharded.error, sharded.detail = error, detail
+            sharded.error, sharded.detail = explained(error, sharded.step, sharded.asked, has_died(error)), detail
             dropped = [item for item in pool.pending if item[0] is sharded]
             sharded.open -= len(dropped)
             pool.pending = deque(item for item in pool.pending if item[0] is not sharded)
@@ -251,19 +241,20 @@ class RayEngine:
         if not sharded.open:
             self._close_sharded(sharded)
 
-    def _feed(self, name: str, pool: _Pool) -> None:
-        """Give shards to idle actors; end those for whom none is left: one not placed yet may wait for their cores."""
+    def _feed(self, name: str, pool: Pool) -> None:
+        """Give shards to idle actors, ask for more actors where shards are left, end the actors where none is."""
         while pool.idle and pool.pending:
             actor = pool.idle.pop()
             sharded, shard = pool.pending.popleft()
             self._watch.begin(sharded.work.sign_file(shard))
             pool.busy[actor.fill.remote(sharded.work, shard)] = (actor, sharded, shard)
-        while pool.idle:
-            ray.kill(pool.idle.pop())
-        if not pool.busy:
-            self._pools.pop(name)
+        pool.grow()
+        if not pool.pending:
+            pool.end_idle()
+            if not pool.busy:
+                self._pools.pop(name)
 
-    def _close_sharded(self, sharded: _Sharded) -> None:
+    def _close_sharded(self, sharded: Sharded) -> None:
         if sharded.error is None:
             try:
                 commit_shards(sharded.work, sharded.started, sharded.count)
@@ -294,47 +285,6 @@ def _knock(address: str) -> None:
     place = urlsplit(address if "//" in address else f"//{address}")
     if place.hostname and place.port:
         socket.create_connection((place.hostname, place.port), timeout=_KNOCK_SECONDS).close()
-
-
-def _pool(step: Step, setup: Mapping[str, Any]) -> _Pool:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    workers, options = pool_size(step.resources, nodes)
-    actor = ray.remote(_ShardActor).options(**options)
-
-    def make() -> Any:
-        return actor.remote(step.run, dict(setup))
-
-    return _Pool(make, workers)
-
-
-def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[int, dict[str, float]]:
-    """How many workers fit the nodes, and what each reserves. Raises ClusterError where not even one fits."""
-    most_gpus = max(node.get("GPU", 0) for node in nodes)
-    gpus = asked.gpus if asked.gpus is not None else float(most_gpus >= 1)
-    able = [node for node in nodes if node.get("GPU", 0) >= gpus]
-    if not able:
-        raise ClusterError(
-            f"a worker asks for {gpus:g} GPUs; the largest node has {most_gpus:g}. Lower gpus_per_encoder."
-        )
-    by_gpu = sum(int(node.get("GPU", 0) / gpus) for node in able) if gpus else 0
-    wanted = asked.workers or max(1, by_gpu)
-    cores = min(node.get("CPU", 1) for node in able)
-    on_a_node = -(-wanted // len(able))
-    cpus = asked.cpus if asked.cpus is not None else max(1, int(cores / on_a_node))
-    if cpus > max(node.get("CPU", 1) for node in able):
-        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many. Ask for fewer.")
-    by_cpu = sum(int(node.get("CPU", 1) / cpus) for node in able) if cpus else wanted
-    return min(wanted, by_cpu, by_gpu or wanted), {"num_cpus": cpus, "num_gpus": gpus}
-
-
-def _end(pool: _Pool) -> None:
-    for actor in pool.idle + [actor for actor, _, _ in pool.busy.values()]:
-        ray.kill(actor)
-
-
-def _has_died(error: BaseException | None) -> bool:
-    """Whether the worker is gone for good, rather than its work in error."""
-    return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
 
 
 def _error_of(ref: ray.ObjectRef) -> BaseException | None:

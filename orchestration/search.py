@@ -110,7 +110,7 @@ def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Plac
     """
     import ray
 
-    from orchestration.ray_engine import pool_size
+    from orchestration.pools import pool_size
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     each = gpus if gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))

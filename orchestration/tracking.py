@@ -140,6 +140,12 @@ def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[Track
         return run.info.run_id
 
 
+def check_writable(uri: str, experiment: str) -> None:
+    """Raises TrackingError where the server or database cannot be written."""
+    with _mlflow(uri) as client:
+        client.set_experiment_tag(_experiment(client, experiment, uri), "vocabsem", "true")
+
+
 def without_credentials(uri: str) -> str:
     """A URI, or a message with URIs in it, that may be stored and shown."""
     return re.sub(r"//[^/\s]*@", "//", uri)

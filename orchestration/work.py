@@ -21,7 +21,7 @@ from orchestration.scratch import scratch_folder
 from orchestration.stalls import give_sign, pulse
 from orchestration.store import Artifact, Store, Writer
 
-_RECORDED_PACKAGES = ("vocabsem", "torch", "transformers", "ray", "pyarrow", "numpy", "scikit-learn", "tokenizers")
+RECORDED_PACKAGES = ("vocabsem", "torch", "transformers", "ray", "pyarrow", "numpy", "scikit-learn", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,15 @@ def provenance(started: float) -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: found for name in _RECORDED_PACKAGES if (found := _version_of(name))},
+        "packages": {name: found for name in RECORDED_PACKAGES if (found := version_of(name))},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 3),
     }
 
 
 @cache  # searching the installed packages takes longer than a small step
-def _version_of(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package, None where it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

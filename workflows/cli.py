@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from workflows import storage_commands
+from workflows import cluster_commands, storage_commands
 from workflows.errors import ConfigError
 from workflows.options import (
     AsJson,
     AsMermaid,
     AsTree,
+    Cluster,
     DataDir,
     Executor,
     Key,
@@ -52,11 +53,12 @@ def run(
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
     executor: Executor = None,
+    address: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
     started = time.monotonic()
-    _run(_session(file, store, data_dir, mlflow, executor), started, as_json)
+    _run(_session(file, store, data_dir, mlflow, executor, address), started, as_json)
 
 
 @app.command()
@@ -69,6 +71,7 @@ def sweep(
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
     executor: Executor = None,
+    address: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
@@ -77,7 +80,7 @@ def sweep(
 
     if best and as_json:
         raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
-    opened = _session(file, store, data_dir, mlflow, executor)
+    opened = _session(file, store, data_dir, mlflow, executor, address)
     if not isinstance(opened.job, Sweep):
         raise ConfigError(f"{file}: holds `workflow: {opened.config.workflow}`; run it with `vocabsem run`")
     _run(opened, started, as_json, opened.job.best_yaml if best else None)
@@ -193,6 +196,24 @@ app.command("import")(storage_commands.import_run)
 
 
 @app.command()
+def preflight(
+    file: WorkflowFile,
+    address: Cluster = None,
+    store: StorePath = None,
+    data_dir: DataDir = None,
+    mlflow: TrackingUri = None,
+) -> None:
+    """Ask a Ray cluster, from one of its nodes, whether it has what a run would need. Exit status 2 if not."""
+    from workflows import session
+
+    session.preflight(_session(file, store, data_dir, mlflow, None, address), _say)
+
+
+for command in (cluster_commands.submit, cluster_commands.jobs, cluster_commands.logs, cluster_commands.stop):
+    app.command()(command)
+
+
+@app.command()
 def ui(
     store: StorePath = None,
     mlflow: TrackingUri = None,
@@ -229,15 +250,20 @@ def main() -> None:
 
 
 def _session(
-    file: Path, store: Path | None, data_dir: Path | None, mlflow: str | None, executor: str | None = None
+    file: Path,
+    store: Path | None,
+    data_dir: Path | None,
+    mlflow: str | None,
+    executor: str | None = None,
+    address: str | None = None,
 ) -> Any:
     from workflows.session import WORKFLOWS, open_session
     from workflows.yaml_file import read_workflow
 
     folder = _folder(data_dir)
     config = read_workflow(file, WORKFLOWS)
-    if executor is not None:
-        config = config.model_copy(update={"execution": config.execution.model_copy(update={"executor": executor})})
+    given = {name: value for name, value in (("executor", executor), ("address", address)) if value is not None}
+    config = config.model_copy(update={"execution": config.execution.model_copy(update=given)})
     return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
 
 

@@ -133,6 +133,21 @@ class Encoding(Strict):
     store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
 
 
+class StepResources(Strict):
+    """What each step of one kind reserves on its node; no part of a key."""
+
+    cpus: float | None = Field(None, gt=0, description="processor cores; none: as the step itself says, mostly 1")
+    memory_gb: float | None = Field(
+        None, gt=0, description="memory in GB (10^9 bytes), reserved and enforced; none: neither"
+    )
+
+
+Reserved = Annotated[
+    dict[str, StepResources],
+    Field(description="kind of step (the first word of its name in `vocabsem plan`: encode, search, fit) -> see below"),
+]
+
+
 class Execution(Strict):
     """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
 
@@ -145,7 +160,11 @@ class Execution(Strict):
     stall_seconds: float = Field(
         600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
     )
-    encoders: int | None = Field(None, ge=1, description="processes that hold the model; none: one a GPU, or one")
+    encoders: int | None = Field(
+        None,
+        ge=1,
+        description="processes that hold the model, at most; those without room wait for it; none: one a GPU, or one",
+    )
     gpus_per_encoder: float | None = Field(
         None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
     )
@@ -161,6 +180,7 @@ class Execution(Strict):
         description="GPUs of each, and of each trial of a finetuning's search; none: one where there are any",
     )
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
+    resources: Reserved = Field(default_factory=dict)
 
 
 Demonstrations = Literal["none", "random", "bm25", "dense"]

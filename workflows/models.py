@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Model:
         window: longest prompt in tokens, the smaller of configuration and tokenizer; None where neither states it.
         layers: names of the layers that can be stored.
         parameters: how many weights it has, shared ones once.
+        width: of the output matrix, d.
         kind: "causal", "masked" or "seq2seq".
         four_bit: whether the blocks are quantised on loading.
         stamp: sizes and times of the files the digests were made from.
@@ -47,9 +49,16 @@ class Model:
     window: int | None
     layers: list[str]
     parameters: int
+    width: int
     kind: str
     four_bit: bool
     stamp: str
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """Where the files lie, and how to tell that they are still the same: local values, no part of a key."""
+        content = {"model": self.weights, "tokenizer": self.tokenizer}
+        return {"folder": str(self.folder), "stamp": self.stamp, "content": content}
 
 
 def check_encoding(name: str, layers: list[str], window: int | None, encoding: Encoding) -> None:
@@ -83,8 +92,8 @@ def find_files(entry: ModelEntry) -> Path:
 def describe(entry: ModelEntry, facts: Facts) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry)
-    sources = _model_files(folder)
-    found = facts.get("model 4", sources, lambda: _facts(folder))
+    sources = model_files(folder)
+    found = facts.get("model 5", sources, lambda: _facts(folder))
     return Model(
         entry.config.name,
         folder,
@@ -97,13 +106,19 @@ def describe(entry: ModelEntry, facts: Facts) -> Model:
 
 def stamp_of(folder: Path) -> str:
     """Changes when a file of the model changes its size or time."""
-    return key_of({path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in _model_files(folder)})
+    return key_of({path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in model_files(folder)})
 
 
-def must_be_unchanged(folder: Path, stamp: str) -> None:
-    """Raises ConfigError where the files are no longer those that keys were made from."""
-    if stamp_of(folder) != stamp:
-        raise ConfigError(f"{folder}: a file of the model changed while the run went on; run again")
+def must_be_unchanged(folder: Path, stamp: str, content: Mapping[str, str]) -> None:
+    """Raises ConfigError where the files are no longer those that keys were made from.
+
+    Copies of a folder on other nodes have other times: then `content`, digests of weights and tokenizer, is compared.
+    """
+    if stamp_of(folder) != stamp and content_digests(folder) != dict(content):
+        raise ConfigError(
+            f"{folder}: a file of the model is not the one the run began with; run again, and on a cluster put the "
+            "same files on every node"
+        )
 
 
 def content_digests(folder: Path) -> dict[str, str]:
@@ -114,7 +129,8 @@ def content_digests(folder: Path) -> dict[str, str]:
     return {"model": _digest(weights), "tokenizer": _digest(tokenizer_files(folder))}
 
 
-def _model_files(folder: Path) -> list[Path]:
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model that anything here reads."""
     return sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
 
 
@@ -123,13 +139,9 @@ def _facts(folder: Path) -> dict[str, Any]:
     import xxhash
 
     from vocabsem_core.architectures import layer_names, scale_and_softcap
-    from vocabsem_core.checkpoints import (
-        head_place,
-        load_tokenizer,
-        model_without_memory,
-    )
+    from vocabsem_core.checkpoints import head_place, load_tokenizer, model_without_memory
 
-    digests, tokenizer = content_digests(folder), load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     place = head_place(folder)
     kind, model = model_without_memory(folder)
     kept_rows = min(place.rows(), 1 + max(tokenizer.get_vocab().values()))
@@ -137,7 +149,9 @@ def _facts(folder: Path) -> dict[str, Any]:
     for block in place.blocks(place.rows()):
         head.update(block.contiguous().view(torch.uint8).numpy().data)
     bias = place.read_bias(place.rows())
-    shape = [str(block.dtype) for block in place.blocks(1)], scale_and_softcap(model.config)
+    (first,) = place.blocks(1)
+    digests = content_digests(folder)  # last: what is missing has been told better by then
+    shape = [str(first.dtype)], scale_and_softcap(model.config)
     return {
         "weights": digests["model"],
         "tokenizer": digests["tokenizer"],
@@ -148,6 +162,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "window": window_of(model.config, tokenizer),
         "layers": layer_names(model),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "width": first.shape[1],
         "kind": kind,
     }
 

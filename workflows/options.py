@@ -14,17 +14,18 @@ def open_store(given: Path | None, configured: Path | None = None) -> Any:
     """The store a command fills: the option, the environment, the workflow file, a folder here; made where missing."""
     from orchestration import store
 
-    return store.open_store(_place(given, configured))
+    return store.open_store(store_place(given, configured))
 
 
 def read_store(given: Path | None) -> Any:
     """The store a command only reads; raises StoreError where there is none."""
     from orchestration import store
 
-    return store.existing_store(_place(given, None))
+    return store.existing_store(store_place(given, None))
 
 
-def _place(given: Path | None, configured: Path | None) -> Path:
+def store_place(given: Path | None, configured: Path | None) -> Path:
+    """Where the store is: the option, the environment, the workflow file, a folder here."""
     environment = os.environ.get("VOCABSEM_STORE")
     return given or (Path(environment) if environment else None) or configured or Path(".vocabsem/store")
 
@@ -132,3 +133,17 @@ Word = Annotated[
 ]
 AsTree = Annotated[bool, typer.Option("--tree", help="Draw the graph as a tree, from results down to inputs.")]
 AsMermaid = Annotated[bool, typer.Option("--mermaid", help="Print the graph as a Mermaid flowchart.")]
+Cluster = Annotated[
+    str | None, typer.Option("--address", help="host:port of a running Ray cluster, for `run` on one of its nodes.")
+]
+JobServer = Annotated[
+    str | None, typer.Option("--address", help="The cluster's dashboard, http://HOST:8265 [default: $RAY_ADDRESS].")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, see `vocabsem jobs`.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Show what it prints until it ends, and end with its exit status.")
+]
+Installed = Annotated[
+    bool,
+    typer.Option("--installed", help="Send no source of VocabSem: every node has this very version installed."),
+]

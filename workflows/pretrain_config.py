@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from workflows.config import Strict
+from workflows.config import Reserved, Strict
 
 
 class Corpus(Strict):
@@ -87,6 +87,7 @@ class TrainingExecution(Strict):
     compile: bool = Field(
         False, description="use torch.compile: a minute at the start; pays on a GPU, seldom on a processor"
     )
+    resources: Reserved = Field(default_factory=dict)
 
 
 class PretrainConfig(Strict):

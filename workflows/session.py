@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.executor import Engine, InlineEngine, Outcome, run_plan
+from orchestration.executor import Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step
 from orchestration.plan import Planned, make_plan
@@ -16,9 +16,11 @@ from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id
 from orchestration.runs import RunRecord, open_run
 from orchestration.space import Space
 from orchestration.store import Store
-from orchestration.tracking import Status, TrackingError, default_uri
+from orchestration.tracking import Status, TrackingError, check_writable, default_uri, without_credentials
 from workflows.compare import comparison
 from workflows.config import CompareConfig
+from workflows.engines import check_reserves, checked_engine, open_engine
+from workflows.errors import ConfigError
 from workflows.jobs import Comparison, Job, Results
 from workflows.methods.own import with_own_methods
 from workflows.pretrain import pretrain
@@ -69,6 +71,7 @@ def open_session(config: Config, path: Path, store: Store, data_dir: Path | None
     config = with_own_methods(config, base)
     with naming_lines(path):
         job = _job(config, base, data_dir, facts, store)
+        check_reserves(config.execution, job.targets)
     return Session(config, path.read_text(encoding="utf-8"), store, job, tracking_uri or default_uri(store.root))
 
 
@@ -84,8 +87,9 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing."""
     record = open_run(session.store, session.job.targets, session.text)  # first: what it reaches is safe from gc now
     plan = session.plan()
-    if any(planned.state == "run" for planned in plan):
-        _track(session, record, [], "RUNNING", say)
+    steps = _to_run(plan)
+    told = not steps or _track(session, record, [], "RUNNING", say) is not None
+    missing = [] if told else [_mlflow_is_missing(session)]
 
     with watching(plan, say) as watch:
         space = Space(session.store.root, say)
@@ -96,7 +100,8 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
             space.look()
 
         try:
-            outcomes = run_plan(plan, lambda: _engine(session, emit), emit)
+            execution = session.config.execution
+            outcomes = run_plan(plan, lambda: open_engine(execution, session.store, steps, missing, emit, say), emit)
         except BaseException:  # a cluster that does not answer, Ctrl-C: no run stays RUNNING for ever
             _track(session, record, [], "FAILED", say)
             raise
@@ -120,19 +125,37 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     )
 
 
+def preflight(session: Session, say: Say) -> None:
+    """Ask the cluster of the workflow file whether it has what the steps that would run need.
+
+    Raises ClusterError with all that is missing.
+    """
+    if session.config.execution.address is None:
+        raise ConfigError("no cluster is named; give --address HOST:PORT, or `address` under `execution`")
+    try:
+        check_writable(session.tracking_uri, session.config.experiment)
+        missing = []
+    except TrackingError:
+        missing = [_mlflow_is_missing(session)]
+    steps = _to_run(session.plan())
+    checked_engine(session.config.execution, session.store, steps, missing, lambda *_: None, say).close()
+
+
+def _to_run(plan: Sequence[Planned]) -> list[Step]:
+    return [planned.step for planned in plan if planned.state == "run"]
+
+
+def _mlflow_is_missing(session: Session) -> str:
+    return (
+        f"MLflow at {without_credentials(session.tracking_uri)} cannot be written from the driver. Start it, give "
+        "another --mlflow, or leave it out: results are files first, and `vocabsem sync` fills MLflow in later."
+    )
+
+
 def _drifted(plan: Sequence[Planned]) -> list[str]:
     """A line where results are cached that other code made."""
     count = sum(planned.state == "cached" and bool(planned.why) for planned in plan)
     return [f"{count} cached steps were made by code that has changed since; see `vocabsem plan`"] if count else []
-
-
-def _engine(session: Session, emit: Any) -> Engine:
-    execution = session.config.execution
-    if execution.executor == "inline":
-        return InlineEngine(session.store, emit)
-    from orchestration.ray_engine import RayEngine  # imports Ray: only when there is work
-
-    return RayEngine(session.store, emit, execution.address, execution.stall_seconds)
 
 
 def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:

@@ -57,7 +57,8 @@ class Texts:
     def model(self) -> Any:
         """The language model. Weights in float16 are taken as float32: their training would overflow."""
         dtype = self.reading["dtype"]
-        return _model(self.folder, self.stamp, "float32" if dtype == "float16" else dtype, self.device)
+        content = (self.reading["model"], self.reading["tokenizer"])
+        return _model(self.folder, self.stamp, content, "float32" if dtype == "float16" else dtype, self.device)
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -117,10 +118,10 @@ class Texts:
 
 
 @lru_cache(maxsize=1)
-def _model(folder: Path, stamp: str, dtype: str, device: str) -> Any:
+def _model(folder: Path, stamp: str, content: tuple[str, str], dtype: str, device: str) -> Any:
     """A model whose weights are not trained; the last one stays, for the next fit or trial in this process."""
     from vocabsem_core.checkpoints import load_model
     from workflows.models import must_be_unchanged
 
-    must_be_unchanged(folder, stamp)
+    must_be_unchanged(folder, stamp, dict(zip(("model", "tokenizer"), content, strict=True)))
     return load_model(folder, dtype, device).requires_grad_(False)

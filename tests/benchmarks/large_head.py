@@ -96,8 +96,9 @@ def fill(folder: Path, rows: int) -> tuple[int, int, float]:
     from workflows.models import stamp_of
     from workflows.steps.model import basis_step
 
+    files = {"folder": str(folder / "model"), "stamp": stamp_of(folder / "model"), "content": {}}
     seen = {"name": "large", "head": "large", "kept_rows": rows}  # all that these two steps read of a model
-    model: Any = SimpleNamespace(**seen, folder=folder / "model", stamp=stamp_of(folder / "model"))
+    model: Any = SimpleNamespace(**seen, width=0, files=files)
     store, step = open_store(folder / "store"), basis_step(model)
     outcomes: dict = {}
 

@@ -9,7 +9,8 @@ from orchestration.errors import ClusterError
 from orchestration.executor import InlineEngine, run_plan
 from orchestration.graph import Resources
 from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine, pool_size
+from orchestration.pools import pool_size
+from orchestration.ray_engine import RayEngine
 from orchestration.shards import column_array, read_table
 from orchestration.store import open_store
 from tests.orchestration.steps import broken, number, squares, total

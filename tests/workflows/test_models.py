@@ -16,7 +16,7 @@ from vocabsem_core.errors import InputError
 from workflows.catalog import ModelEntry, find_model, find_task
 from workflows.config import Encoding, Execution, ModelConfig
 from workflows.errors import ConfigError
-from workflows.models import Model, check_encoding, describe, find_files
+from workflows.models import Model, check_encoding, describe, find_files, must_be_unchanged
 from workflows.steps.model import encode_step
 
 REFERENCE = Path(workflows.catalog.__file__).parent / "models" / "reference"
@@ -101,6 +101,19 @@ def test_the_files_are_not_read_again_while_size_and_time_stay(copy: Path, tmp_p
     (copy / "model.safetensors").write_bytes(b"\0" * size)  # unreadable now
     os.utime(copy / "model.safetensors", (stamp, stamp))
     assert described(copy, tmp_path) == before
+
+
+def test_a_copy_with_other_times_is_the_same_model_and_a_changed_one_is_not(copy: Path, tmp_path: Path) -> None:
+    model = described(copy, tmp_path)
+    must_be_unchanged(copy, model.stamp, model.files["content"])
+    for path in copy.iterdir():
+        os.utime(path, (1, 1))
+    must_be_unchanged(copy, model.stamp, model.files["content"])
+    with open(copy / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    with pytest.raises(ConfigError, match="put the same files on every node"):
+        must_be_unchanged(copy, model.stamp, model.files["content"])
 
 
 def test_a_folder_is_relative_to_its_yaml_file(tmp_path: Path) -> None:

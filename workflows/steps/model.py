@@ -31,7 +31,7 @@ def head_step(model: Model) -> Step:
         version=1,
         run="workflows.steps.model:fill_head",
         identity={"head": model.head, "kept_rows": model.kept_rows, "rows_per_shard": HEAD_ROWS_PER_SHARD},
-        local={"folder": str(model.folder), "stamp": model.stamp},
+        local={**model.files, "width": model.width},
         sources=("vocabsem_core.checkpoints", "vocabsem_core.heads"),
     )
 
@@ -45,7 +45,7 @@ def fill_head(work: Work) -> dict[str, float]:
     from vocabsem_core.checkpoints import head_place, load_config
 
     folder, rows = Path(work.local["folder"]), work.identity["kept_rows"]
-    must_be_unchanged(folder, work.local["stamp"])
+    must_be_unchanged(folder, work.local["stamp"], work.local["content"])
     place = head_place(folder)
     bias = place.read_bias(rows)
     start = 0
@@ -118,7 +118,7 @@ def embedding_step(model: Model, verbalizer: Step) -> Step:
         run="workflows.steps.model:fill_embedding",
         identity={"model": model.weights},
         inputs={"verbalizer": verbalizer},
-        local={"folder": str(model.folder), "stamp": model.stamp},
+        local=model.files,
         sources=("vocabsem_core.checkpoints",),
     )
 
@@ -129,7 +129,7 @@ def fill_embedding(work: Work) -> None:
     from vocabsem_core.checkpoints import embedding_rows
 
     folder = Path(work.local["folder"])
-    must_be_unchanged(folder, work.local["stamp"])
+    must_be_unchanged(folder, work.local["stamp"], work.local["content"])
     tokens = [token for of_label in work.inputs["verbalizer"].json("verbalizer.json")["tokens"] for token in of_label]
     work.out.write_shard(0, table_of(tokens, {"embedding": embedding_rows(folder, tokens).numpy()}))
 
@@ -161,10 +161,9 @@ def encode_step(
             "position": {"causal": "last", "masked": "mask", "seq2seq": "decoder first"}[model.kind],
         },
         inputs={"texts": texts, **({"demonstrations": demonstrations} if demonstrations else {})},
-        local={"batch_tokens": execution.batch_tokens},
+        local={"batch_tokens": execution.batch_tokens, "width": model.width},
         setup={
-            "stamp": model.stamp,
-            "folder": str(model.folder),
+            **model.files,
             "dtype": model.dtype,
             "four_bit": model.four_bit,
             "layers": layers,
@@ -191,7 +190,7 @@ class EncodeWorker:
 
         keep_freed_memory()
         folder = Path(setup["folder"])
-        must_be_unchanged(folder, setup["stamp"])
+        must_be_unchanged(folder, setup["stamp"], setup["content"])
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
         self._encoder = Encoder(load_model(folder, setup["dtype"], self._device, setup["four_bit"]), setup["layers"])

@@ -53,7 +53,7 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
             "stop_after": min(steps, training.stop_after or steps),
         },
         inputs={"tokens": tokens, "tokenizer": tokenizer},
-        local=execution.model_dump(exclude={"address"}),
+        local=execution.model_dump(exclude={"address", "resources"}),
         resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
         sources=("vocabsem_core.pretraining",),
     )

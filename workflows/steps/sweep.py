@@ -86,7 +86,7 @@ def sweep_step(
             "asked": config.model_dump(
                 mode="json", exclude_none=True, exclude={"execution", "confirm", "store", "experiment"}
             ),
-            **config.execution.model_dump(mode="json", exclude={"address"}),
+            **config.execution.model_dump(mode="json", exclude={"address", "resources"}),
         },
         resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
         sources=(*_SOURCES, type(found).__module__, *found.sources),

@@ -1,0 +1,95 @@
+"""What a step reserves of a node, and a process that keeps to it: no GPU it was not given, no memory beyond its limit.
+
+Nothing here enters a key: a step is the same step wherever it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from orchestration.errors import ClusterError, OutOfMemory
+from orchestration.graph import Resources, Step
+
+Reserves = Mapping[str, Mapping[str, float]]  # kind of step -> `cpus`, `memory` (bytes) that replace the step's own
+GB = 10**9
+
+
+def reserved(step: Step, given: Reserves) -> Resources:
+    """What a step reserves: its own resources, where the user gave none for its kind."""
+    return replace(step.resources, **given.get(step.name, {}))  # type: ignore[arg-type]
+
+
+def ray_options(asked: Resources) -> dict[str, Any]:
+    """Options of a Ray task."""
+    memory = {"memory": asked.memory} if asked.memory is not None else {}
+    return {"num_cpus": asked.cpus or 0, "num_gpus": asked.gpus or 0, **memory}
+
+
+def must_fit(step: Step, asked: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raises ClusterError where no node could ever run it: Ray would let it wait for ever."""
+    wanted = {"CPU": asked.cpus or 0, "GPU": asked.gpus or 0, "memory": asked.memory or 0}
+    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        return
+    largest = {name: max(node.get(name, 0) for node in nodes) for name in wanted}
+    raise ClusterError(
+        f"{step.label} asks for {_told(wanted)} of one node; the largest have {_told(largest)}. "
+        f"Lower execution.resources.{step.name}."
+    )
+
+
+def _told(amounts: Mapping[str, float]) -> str:
+    return f"{amounts['CPU']:g} cores, {amounts['GPU']:g} GPUs and {amounts['memory'] / GB:.1f} GB"
+
+
+def hide_gpus() -> None:
+    """Let this process see no GPU. Ray leaves all of a node's visible to a process that reserved none."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def limit_memory(memory: int | None) -> None:
+    """Let this process take so many bytes beyond what it holds now; None: as many as there are.
+
+    The limit is the kernel's own on private writable memory (RLIMIT_DATA), so that an allocation beyond it fails where
+    it stands, and files that are mapped do not count.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = hard if memory is None else _held() + memory
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+@contextmanager
+def memory_limit(memory: int | None) -> Iterator[None]:
+    """`limit_memory`, for as long as this lasts."""
+    limit_memory(memory)
+    try:
+        yield
+    finally:
+        limit_memory(None)
+
+
+def _held() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith("VmData:"))
+    return int(line.split()[1]) << 10
+
+
+def explained(error: BaseException, step: Step, asked: Resources, died: bool) -> BaseException:
+    """An error for want of memory as one that names the step and the setting; any other as it is.
+
+    `died`: whether the process is gone. A limit can end it, where a library does not bear that memory is refused.
+    """
+    setting = f"execution.resources.{step.name}.memory_gb"
+    limit = f"{asked.memory / GB:g} GB ({setting})" if asked.memory is not None else None
+    if limit is not None and (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+        return OutOfMemory(f"{step.label} needs more memory than its limit of {limit}; raise the limit")
+    if type(error).__name__ == "OutOfMemoryError" and died:  # Ray's: the node ran full, and this process was chosen
+        told = "raise it, so that fewer run beside it" if limit else "set it, so that fewer run side by side"
+        return OutOfMemory(f"{step.label} was ended because its node ran out of memory; {setting}: {told}")
+    if limit is not None and died:
+        return OutOfMemory(f"{step.label}: its process died, perhaps for want of memory: its limit is {limit}. {error}")
+    return error

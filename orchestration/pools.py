@@ -1,0 +1,144 @@
+"""Pools of Ray actors that load a worker once and pull shards.
+
+A pool has as many actors as shards wait for one, up to its size. One without room waits for it, without holding a
+shard: the autoscaler of a cluster that has one sees what it waits for and adds a node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestration.errors import ClusterError
+from orchestration.graph import Resources, Step
+from orchestration.placement import hide_gpus, limit_memory
+from orchestration.work import Work, callable_of
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
+
+import ray
+import ray.exceptions
+
+RETRIES = 3  # of work whose process died; an exception in a step is not retried
+
+
+class _ShardActor:
+    """Holds a worker. It is made by the first call, so that an error in making it is that call's own error."""
+
+    def __init__(self, reference: str, setup: Mapping[str, Any], gpus: float, memory: int | None) -> None:
+        self._reference, self._setup, self._memory = reference, setup, memory
+        self._worker: Any = None
+        if not gpus:
+            hide_gpus()
+
+    def ready(self) -> None:
+        """Returns once the actor has a place."""
+
+    def fill(self, work: Work, shard: int) -> None:
+        work.give_sign(shard)  # now it has begun: loading the worker counts
+        if self._worker is None:
+            limit_memory(self._memory)
+            self._worker = callable_of(self._reference)(self._setup)
+        self._worker.fill(work, shard)
+
+
+@dataclass
+class Sharded:
+    """A sharded step under way."""
+
+    step: Step
+    asked: Resources
+    work: Work
+    count: int
+    open: int
+    started: float
+    error: BaseException | None = None
+    detail: str = ""
+
+
+@dataclass(eq=False)
+class Pool:
+    """Actors of one worker name, and the shards that wait for one."""
+
+    make: Callable[[], Any]
+    size: Callable[[], int]  # actors at most; grows with the cluster
+    starting: dict[ray.ObjectRef, Any] = field(default_factory=dict)
+    idle: list[Any] = field(default_factory=list)
+    pending: deque[tuple[Sharded, int]] = field(default_factory=deque)
+    busy: dict[ray.ObjectRef, tuple[Any, Sharded, int]] = field(default_factory=dict)
+    lost: int = 0  # actors that died before they were ready
+
+    def grow(self) -> None:
+        """Ask for an actor for each shard that waits, as far as the pool may grow."""
+        if not self.pending:
+            return
+        there = len(self.busy) + len(self.idle) + len(self.starting)
+        for _ in range(min(self.size(), len(self.busy) + len(self.pending)) - there):
+            actor = self.make()
+            self.starting[actor.ready.remote()] = actor
+
+    def end_idle(self) -> None:
+        """End the actors for whom no shard is left: they hold, or wait for, what others need."""
+        for actor in (*self.idle, *self.starting.values()):
+            ray.kill(actor)
+        self.idle.clear()
+        self.starting.clear()
+
+    def end(self) -> None:
+        self.end_idle()
+        for actor, _, _ in self.busy.values():
+            ray.kill(actor)
+
+
+def make_pool(step: Step, setup: Mapping[str, Any], asked: Resources) -> Pool:
+    """An empty pool. Raises ClusterError where not even one worker fits the cluster."""
+    _, options = pool_size(asked, alive_nodes())
+    memory = {"memory": asked.memory} if asked.memory is not None else {}
+    actor = ray.remote(_ShardActor).options(**options, **memory)
+
+    def make() -> Any:
+        return actor.remote(step.run, dict(setup), options["num_gpus"], asked.memory)
+
+    def size() -> int:
+        if asked.workers is not None:
+            return asked.workers
+        try:
+            return pool_size(asked, alive_nodes())[0]
+        except ClusterError:  # its nodes went: one waits for the next
+            return 1
+
+    return Pool(make, size)
+
+
+def alive_nodes() -> list[Mapping[str, float]]:
+    """What each node of the cluster has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[int, dict[str, float]]:
+    """How many workers fit the nodes, and what each reserves. Raises ClusterError where not even one fits."""
+    most_gpus = max(node.get("GPU", 0) for node in nodes)
+    gpus = asked.gpus if asked.gpus is not None else float(most_gpus >= 1)
+    able = [node for node in nodes if node.get("GPU", 0) >= gpus]
+    if not able:
+        raise ClusterError(
+            f"a worker asks for {gpus:g} GPUs; the largest node has {most_gpus:g}. Lower gpus_per_encoder."
+        )
+    by_gpu = sum(int(node.get("GPU", 0) / gpus) for node in able) if gpus else 0
+    wanted = asked.workers or max(1, by_gpu)
+    cores = min(node.get("CPU", 1) for node in able)
+    on_a_node = -(-wanted // len(able))
+    cpus = asked.cpus if asked.cpus is not None else max(1, int(cores / on_a_node))
+    if cpus > max(node.get("CPU", 1) for node in able):
+        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many. Ask for fewer.")
+    by_cpu = sum(int(node.get("CPU", 1) / cpus) for node in able) if cpus else wanted
+    return min(wanted, by_cpu, by_gpu or wanted), {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def has_died(error: BaseException | None) -> bool:
+    """Whether the worker is gone for good, rather than its work in error."""
+    return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)

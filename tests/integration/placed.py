@@ -1,0 +1,69 @@
+"""Steps that write down where they run and what they see of it."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestration.files import json_bytes
+from orchestration.graph import Resources, Step
+from orchestration.shards import table_of
+from orchestration.work import Work
+
+HERE = "tests.integration.placed"
+
+
+def seen(name: str) -> Step:
+    return Step("seen", name, 1, f"{HERE}:fill_seen", {"name": name})
+
+
+def fill_seen(work: Work) -> None:
+    work.out.write("seen.json", json_bytes(place()))
+
+
+def shards_seen(log: str, shards: int, cpus: float, gpus: float, workers: int) -> Step:
+    """Sharded work; the shards' numerics tell where each was filled. The workers wait for each other in `log`."""
+    setup = {"log": log, "workers": workers}
+    asked = Resources(cpus=cpus, gpus=gpus, workers=workers)
+    return Step(
+        "sharded", f"{gpus} gpus", 1, f"{HERE}:Seeing", {"shards": shards, "log": log}, setup=setup, resources=asked
+    )
+
+
+class Seeing:
+    """Writes a line to `log` when it starts; fills shards with nothing, the first at once, others when all started."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        self._log, self._workers = Path(setup["log"]), setup["workers"]
+        with open(self._log, "a") as file:
+            file.write("start\n")
+
+    @staticmethod
+    def shard_count(work: Work) -> int:
+        return int(work.identity["shards"])
+
+    def fill(self, work: Work, shard: int) -> None:
+        until = time.monotonic() + 120
+        while shard and self._log.read_text().count("start") < self._workers:
+            assert time.monotonic() < until, "the other workers never started"
+            time.sleep(0.1)
+        work.out.write_shard(shard, table_of([shard], {"x": np.zeros(1)}), place())
+
+
+def greedy() -> Step:
+    return Step("greedy", "greedy", 1, f"{HERE}:fill_greedy")
+
+
+def fill_greedy(work: Work) -> None:
+    """Takes 300 MB."""
+    work.out.write("seen.json", json_bytes({"bytes": len(bytearray(300_000_000))}))
+
+
+def place() -> dict[str, Any]:
+    import ray
+
+    context = ray.get_runtime_context()
+    return {"node": context.get_node_id(), "process": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}

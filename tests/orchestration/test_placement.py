@@ -1,0 +1,77 @@
+"""Reservations by kind of step, and processes that keep to them."""
+
+import dataclasses
+import resource
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration.errors import ClusterError, OutOfMemory
+from orchestration.graph import Resources
+from orchestration.placement import explained, memory_limit, must_fit, ray_options, reserved
+from tests.orchestration.steps import number, squares
+
+MB = 10**6
+
+
+def test_what_the_user_reserves_replaces_the_steps_own_and_nothing_else():
+    step = dataclasses.replace(number(1), resources=Resources(cpus=2, gpus=0.5, workers=3))
+    assert reserved(step, {"number": {"memory": 5 * MB}}) == Resources(2, 0.5, 3, 5 * MB)
+    assert reserved(step, {"number": {"cpus": 4.0}}) == Resources(4.0, 0.5, 3)
+    assert reserved(step, {"squares": {"cpus": 4.0}}) == step.resources
+
+
+@given(st.floats(0, 64), st.floats(0, 8), st.integers(1, 99), st.integers(1, 10**12))
+def test_no_reservation_enters_a_key(cpus, gpus, workers, memory):
+    asked = Resources(cpus, gpus, workers, memory)
+    for step in (number(3), squares(3)):
+        assert dataclasses.replace(step, resources=asked).key == step.key
+
+
+def test_options_of_a_task_name_memory_only_where_it_is_limited():
+    assert ray_options(Resources(None, None)) == {"num_cpus": 0, "num_gpus": 0}
+    assert ray_options(Resources(1, 0.25, None, 7)) == {"num_cpus": 1, "num_gpus": 0.25, "memory": 7}
+
+
+def test_a_step_that_fits_no_single_node_is_refused_with_the_numbers():
+    nodes = [{"CPU": 8, "memory": 4e9}, {"CPU": 2, "GPU": 1, "memory": 64e9}]
+    must_fit(number(1), Resources(8, 0, None, 3 * 10**9), nodes)
+    with pytest.raises(
+        ClusterError, match=r"number 1 asks for 8 cores, 0 GPUs and 5.0 GB .*execution.resources.number"
+    ):
+        must_fit(number(1), Resources(8, 0, None, 5 * 10**9), nodes)  # each alone is there, on different nodes
+
+
+def test_memory_beyond_the_limit_is_refused_and_the_limit_ends():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with memory_limit(50 * MB):
+        bytearray(20 * MB)
+        with pytest.raises(MemoryError):
+            bytearray(80 * MB)
+    bytearray(80 * MB)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_want_of_memory_names_the_step_and_the_setting(error):
+    told = explained(error, number(3), Resources(1, 0, None, 2 * 10**9), died=False)
+    assert isinstance(told, OutOfMemory)
+    assert str(told) == (
+        "number 3 needs more memory than its limit of 2 GB (execution.resources.number.memory_gb); raise the limit"
+    )
+    assert explained(error, number(3), Resources(1), died=False) is error  # no limit of ours
+
+
+def test_a_process_that_ray_ended_for_memory_names_the_setting():
+    error = type("OutOfMemoryError", (Exception,), {})("the node ran low")
+    told = str(explained(error, number(3), Resources(1), died=True))
+    assert "its node ran out of memory" in told
+    assert "execution.resources.number.memory_gb: set it" in told
+
+
+def test_other_errors_stay_as_they_are():
+    error = ValueError("row 7")
+    assert explained(error, number(3), Resources(1, 0, None, 10), died=False) is error

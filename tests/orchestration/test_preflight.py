@@ -1,0 +1,128 @@
+"""What a node says when it is asked, and how it all becomes one report."""
+
+import os
+import platform
+
+import pytest
+
+from orchestration.graph import Resources
+from orchestration.preflight import (
+    Needs,
+    Node,
+    _unpacked_twice,
+    _without_room,
+    _without_space,
+    code_digest,
+    differences,
+    facts_of,
+    look,
+    report,
+)
+from tests.orchestration.steps import number, squares
+
+SOURCE = ("orchestration",)
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "store" / "asked").mkdir(parents=True)
+    (tmp_path / "store" / "asked" / "driver").write_text("asked")
+    return tmp_path / "store"
+
+
+def said(store, files=None, folder=None):
+    return look(str(store), str(folder or store / "asked"), "node-1", files or {}, "/driver", SOURCE)
+
+
+def needs(store, **changes):
+    return Needs(**{"store": store, "steps": [], "workers": {}, "bytes": 0, "files": {}, "source": SOURCE, **changes})
+
+
+def test_a_node_that_has_all_says_so_and_leaves_its_file(store):
+    answer = said(store)
+    assert (answer["missing"], answer["wrote"]) == ([], True)
+    assert (store / "asked" / "node-1").read_text() == "asked"
+    assert answer["facts"] == facts_of(SOURCE)
+    assert answer["facts"]["Python"] == platform.python_version()
+
+
+def test_a_node_without_the_store_makes_none(tmp_path):
+    (told,) = said(tmp_path / "elsewhere")["missing"]
+    assert told.startswith(f"no folder {tmp_path / 'elsewhere'} for the store. Mount")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_another_folder_of_the_same_name_is_not_the_store(tmp_path):
+    (tmp_path / "store").mkdir()
+    (told,) = said(tmp_path / "store")["missing"]
+    assert "is another folder than the driver's" in told
+
+
+def test_a_store_that_cannot_be_written_is_told(store):
+    (store / "asked" / "node-1").mkdir()  # root may write everywhere, but not a file over a folder
+    answer = said(store)
+    assert "cannot be written" in answer["missing"][0]
+    assert not answer["wrote"]
+
+
+def test_files_are_compared_by_size(store, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("12345")
+    files = {str(tmp_path / "rows.jsonl"): 6, str(tmp_path / "gone"): 1, "/driver/inputs/a.csv": 2}
+    assert said(store, files)["missing"] == [
+        f"{tmp_path / 'rows.jsonl'} has 5 bytes, the driver's 6. Copy the same file to every node.",
+        f"no file {tmp_path / 'gone'}. Put it where every node sees it.",
+        "no file /driver/inputs/a.csv. Start Ray with the same --temp-dir on every node.",
+    ]
+
+
+def test_versions_that_differ_are_told_with_both():
+    here = {"Python": "3.11.7", "torch": "2.13.0", "VocabSem's code": "abc"}
+    there = {"Python": "3.11.7", "VocabSem's code": "abd"}
+    first, second = differences(here, there)
+    assert first.startswith("torch is not installed, the driver's is 2.13.0.")
+    assert second.startswith("VocabSem's code is abd, the driver's is abc.")
+    assert differences(here, here) == []
+
+
+def test_the_codes_digest_changes_with_a_line(tmp_path, monkeypatch):
+    (tmp_path / "somecode").mkdir()
+    (tmp_path / "somecode" / "__init__.py").write_text("a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = code_digest(["somecode"])
+    assert code_digest(["somecode"]) == before
+    (tmp_path / "somecode" / "__init__.py").write_text("a = 2\n")
+    assert code_digest(["somecode"]) != before
+
+
+def test_nodes_that_unpack_a_job_in_one_place_are_told():
+    nodes = [Node(letter * 40, "10.0.0.1", {}) for letter in "abc"]
+    package = "/tmp/ray/session/_ray_pkg_12"
+    places = [["host", package], ["host", package], ["other", package]]
+    answers = {node: {"at": at} for node, at in zip(nodes, places, strict=True)}
+    (told,) = _unpacked_twice(answers)
+    assert told.startswith("node 10.0.0.1 (bbbbbb) and node 10.0.0.1 (aaaaaa) are on one machine")
+    assert _unpacked_twice({node: {"at": ["host", "/home/me"]} for node in nodes}) == []
+
+
+def test_too_little_space_is_told_in_numbers(store):
+    assert _without_space(needs(store, bytes=10), 10) == []
+    (told,) = _without_space(needs(store, bytes=3 * 10**9), 10**9)
+    assert "1.0 GB free, and about 3.0 GB will be written" in told
+
+
+def test_reservations_that_no_node_grants_are_told_once_a_kind(store):
+    nodes = [{"CPU": 2, "memory": 8e9}]
+    steps = [number(1), number(2), squares(2), squares(3)]
+    asked = needs(store, steps=steps, workers={"sweep s": Resources(1, 1)})
+    assert _without_room(needs(store, steps=steps), {}, nodes) == []
+    told = _without_room(asked, {"number": {"cpus": 64}, "squares": {"gpus": 1}}, nodes)
+    assert len(told) == 3
+    assert told[0].startswith("number 2 asks for 64 cores")
+    assert told[1].startswith("squares 3 asks for 0 cores, 1 GPUs")
+    assert told[2].startswith("sweep s: a worker asks for 1 GPUs")
+
+
+def test_the_report_counts_and_lists():
+    assert report(["a"]) == "the cluster is not ready, nothing was run; 1 thing is missing:\n  a"
+    assert report(["a", "b"]).splitlines()[0].endswith("2 things are missing:")
+    assert os.linesep not in report(["a"]).splitlines()[1]

@@ -1,0 +1,79 @@
+"""What a workflow needs of a cluster is read off its steps."""
+
+import pytest
+
+from orchestration.executor import InlineEngine, run_plan
+from orchestration.graph import in_order
+from orchestration.plan import make_plan
+from orchestration.store import open_store
+from tests.integration.workspace import WORKFLOW, make_workspace, write
+from workflows.engines import reserves
+from workflows.errors import ConfigError
+from workflows.requirements import estimated_bytes, files_read, needs_of
+from workflows.session import WORKFLOWS, open_session
+from workflows.yaml_file import read_workflow
+
+
+def opened(folder, document):
+    file = folder / write(folder, "w.yaml", document)
+    return open_session(read_workflow(file, WORKFLOWS), file, open_store(folder / "store"), None, None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_workspace(tmp_path)
+
+
+def test_the_estimate_is_what_the_arrays_take(folder):
+    encoding = {"layers": ["layer_00", "head"]}
+    session = opened(folder, {**WORKFLOW, "methods": ["affinity"], "encoding": encoding, "models": ["reference-1m"]})
+    steps = list(in_order(session.job.targets))
+    estimated = estimated_bytes(steps, session.store)
+    quiet = lambda *_: None  # noqa: E731
+    plan = make_plan(session.job.targets, session.store)
+    run_plan(plan, lambda: InlineEngine(session.store, quiet), quiet)
+    made = [session.store.find(step) for step in steps if step.name in ("encode", "head", "basis")]
+    real = sum(entry["bytes"] for artifact in made for entry in artifact.manifest["files"].values())
+    half_head = session.store.find(next(step for step in steps if step.name == "head")).manifest["files"]
+    stored = sum(entry["bytes"] for name, entry in half_head.items() if name.endswith(".arrow"))
+    assert estimated - stored == pytest.approx(real, rel=0.1)  # a head is counted as float32, this one is float16
+    assert estimated_bytes(steps, session.store) == estimated  # rows are now read off the texts in the store
+
+
+def test_every_file_outside_the_store_is_named_with_its_size(folder):
+    session = opened(folder, WORKFLOW)
+    found = files_read(in_order(session.job.targets))
+    assert found[str(folder / "train.jsonl")] == (folder / "train.jsonl").stat().st_size
+    assert [name for name in found if name.endswith("reference/model.safetensors")]
+
+
+def test_a_sweeps_workers_are_asked_for(folder):
+    document = {
+        "workflow": "sweep",
+        "name": "s",
+        "model": "reference",
+        "task": "small.yaml",
+        "method": "calibration",
+        "execution": {"gpus": 2, "cores": 3},
+    }
+    file = folder / write(folder, "s.yaml", document)
+    session = open_session(read_workflow(file, WORKFLOWS), file, open_store(folder / "store"), None, None)
+    needs = needs_of(list(in_order(session.job.targets)), session.store)
+    assert (needs.workers["sweep s"].cpus, needs.workers["sweep s"].gpus) == (3, 2)
+
+
+def test_resources_enter_no_key_and_become_bytes(folder):
+    execution = {"resources": {"fit": {"cpus": 2, "memory_gb": 1.5}, "encode": {"memory_gb": 3}}}
+    plain, asked = opened(folder, WORKFLOW), opened(folder, {**WORKFLOW, "execution": execution})
+    assert [step.key for step in in_order(plain.job.targets)] == [step.key for step in in_order(asked.job.targets)]
+    assert reserves(asked.config.execution) == {
+        "fit": {"cpus": 2, "memory": 1_500_000_000},
+        "encode": {"memory": 3 * 10**9},
+    }
+
+
+def test_a_kind_of_step_that_the_workflow_lacks_is_told_with_its_line(folder):
+    with pytest.raises(
+        ConfigError, match=r"w.yaml:\d+: execution.resources: no step of kind 'fitt'.*did you mean 'fit'"
+    ):
+        opened(folder, {**WORKFLOW, "execution": {"resources": {"fitt": {"cpus": 2}}}})
