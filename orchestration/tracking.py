@@ -109,6 +109,13 @@ def artifact_folder(database: Path) -> Path:
     return database.parent / "mlartifacts"
 
 
+def page_of(uri: str, run_id: str) -> str:
+    """Where a browser shows a run; of a SQLite database, once it is served."""
+    if database_file(uri) is None:
+        return f"{without_credentials(uri).rstrip('/')}/#/runs/{run_id}"
+    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/{run_id}"
+
+
 def server_command(uri: str, host: str, port: int) -> list[str]:
     """The command that serves a SQLite database; one worker, since several slow each other on SQLite."""
     database = database_file(uri)

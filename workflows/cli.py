@@ -282,7 +282,7 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
     elif instead is not None and not done.failures:
         print(instead(opened.store), end="")
     else:
-        _show(done, opened.store.root, seconds)
+        _show(done, opened, seconds)
     _end_if(done.failures)
 
 
@@ -318,7 +318,8 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
     raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
 
 
-def _show(done: Any, store: Path, seconds: float) -> None:
+def _show(done: Any, opened: Any, seconds: float) -> None:
+    from orchestration.tracking import page_of
     from workflows.table import table
 
     if done.results:
@@ -331,7 +332,10 @@ def _show(done: Any, store: Path, seconds: float) -> None:
         f"run {done.run_id}: {counts['ran']} steps ran, {counts['cached']} cached, {counts['failed']} failed, "
         f"{seconds:.1f} s"
     )
-    print(f"store {os.path.relpath(store) if store.is_relative_to(Path.cwd()) else store}; browse with `vocabsem ui`")
+    store = opened.store.root
+    print(f"store {os.path.relpath(store) if store.is_relative_to(Path.cwd()) else store}")
+    if done.mlflow_run_id is not None:
+        print(f"MLflow: {page_of(opened.tracking_uri, done.mlflow_run_id)}")
 
 
 def _command() -> str:

@@ -307,7 +307,7 @@ class CompareConfig(Strict):
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
         for method in self.methods:
-            if method.models is not None and method.label == self.reference:
+            if method.label == self.reference and not set(self.models) <= set(method.models or self.models):
                 raise ValueError(
                     f"methods: {method.label!r} is the reference method, which runs under every model; drop `models`"
                 )

@@ -1,0 +1,16 @@
+"""Addresses of runs in MLflow's pages."""
+
+import pytest
+
+from orchestration.tracking import page_of
+
+
+@pytest.mark.parametrize(
+    ("uri", "page"),
+    [
+        ("sqlite:////somewhere/mlflow.db", "`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/abc"),
+        ("http://user:secret@server:5000/", "http://server:5000/#/runs/abc"),
+    ],
+)
+def test_a_run_has_a_page_and_no_secret_in_its_address(uri: str, page: str) -> None:
+    assert page_of(uri, "abc") == page
