@@ -125,9 +125,7 @@ def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[i
     gpus = asked.gpus if asked.gpus is not None else float(most_gpus >= 1)
     able = [node for node in nodes if node.get("GPU", 0) >= gpus]
     if not able:
-        raise ClusterError(
-            f"a worker asks for {gpus:g} GPUs; the largest node has {most_gpus:g}. Lower gpus_per_encoder."
-        )
+        raise ClusterError(f"a worker asks for {gpus:g} GPUs; the largest node has {most_gpus:g}. Ask for fewer.")
     by_gpu = sum(int(node.get("GPU", 0) / gpus) for node in able) if gpus else 0
     wanted = asked.workers or max(1, by_gpu)
     cores = min(node.get("CPU", 1) for node in able)

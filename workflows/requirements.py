@@ -57,9 +57,13 @@ def estimated_bytes(steps: Iterable[Step], store: Store) -> int:
 
 
 def _rows(texts: Step, store: Store) -> int:
-    """Of a split; counted in its file where they are not in the store yet."""
+    """Of texts; where they are not in the store yet, of what they are made from: then never too few."""
     if (artifact := store.find(texts)) is not None:
         return artifact.rows
+    if "texts" in texts.inputs:  # those that are left beside demonstrations
+        return _rows(texts.inputs["texts"], store)
+    if "texts" in texts.identity:  # those that say nothing, written out
+        return len(texts.identity["texts"])
     path, column = Path(texts.local["path"]), next(iter(texts.local["columns"].values()))
     facts = Facts(store.root / "facts.json")
     rows = facts.get(f"rows of {column}", [path], lambda: len(read_columns(path, [column])[column]))
@@ -69,5 +73,12 @@ def _rows(texts: Step, store: Store) -> int:
 def _workers(steps: Iterable[Step]) -> Iterable[tuple[str, Resources]]:
     """Steps whose workers reserve places of their own."""
     for step in steps:
-        if step.name in ("sweep", "pretrain") and step.local["executor"] != "inline":
-            yield step.label, Resources(step.local["cores"], step.local["gpus"], step.local.get("workers"))
+        local = step.local
+        if local.get("executor", "inline") == "inline":
+            continue
+        if step.name in ("sweep", "pretrain"):
+            yield step.label, Resources(local["cores"], local["gpus"], local.get("workers"))
+        elif step.name == "finetune":
+            yield step.label, Resources(local["cores_per_trainer"], local["gpus_per_trainer"], local["trainers"] or 1)
+        else:  # the search of a finetuning: a trial on each core, or GPU
+            yield step.label, Resources(1.0, local["gpus_per_trainer"])

@@ -62,6 +62,24 @@ def test_a_sweeps_workers_are_asked_for(folder):
     assert (needs.workers["sweep s"].cpus, needs.workers["sweep s"].gpus) == (3, 2)
 
 
+def test_texts_beside_demonstrations_count_before_they_are_chosen(folder):
+    document = {**WORKFLOW, "methods": ["icl", "icl-dense"], "models": ["reference-1m"]}
+    session = opened(folder, document)
+    encodes = [step for step in in_order(session.job.targets) if step.name == "encode"]
+    width = encodes[0].local["width"]
+    found = {step.label: estimated_bytes([step], session.store) for step in encodes}
+    assert sorted({of // (2 * width) for of in found.values()}) == [3, 30, 60]  # content-free, test, training rows
+    assert needs_of(list(in_order(session.job.targets)), session.store).bytes >= sum(found.values())
+
+
+def test_the_workers_of_a_finetuning_are_asked_for(folder):
+    execution = {"trainers": 2, "cores_per_trainer": 3, "gpus_per_trainer": 1}
+    session = opened(folder, {**WORKFLOW, "methods": ["lora", "knn"], "execution": execution})
+    workers = needs_of(list(in_order(session.job.targets)), session.store).workers
+    told = {label: (asked.cpus, asked.gpus, asked.workers) for label, asked in workers.items()}
+    assert told == {"search reference small lora": (1, 1, None), "finetune reference small lora": (3, 1, 2)}
+
+
 def test_resources_enter_no_key_and_become_bytes(folder):
     execution = {"resources": {"fit": {"cpus": 2, "memory_gb": 1.5}, "encode": {"memory_gb": 3}}}
     plain, asked = opened(folder, WORKFLOW), opened(folder, {**WORKFLOW, "execution": execution})
