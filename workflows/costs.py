@@ -19,6 +19,7 @@ _PARTS = {
     "basis": "basis",
     "search": "search",
 }  # step -> part of the cost
+_Entry = tuple[Mapping[str, Any], Mapping[str, int]]  # provenance, and file -> bytes
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ class Ledger:
     """Reads what steps took, each once: many results share the encoding."""
 
     store: Store
-    _read: dict[str, tuple[Mapping[str, Any], int] | None] = field(default_factory=dict)
+    _read: dict[str, _Entry | None] = field(default_factory=dict)
 
     def costs(self, fits: Mapping[int, Step]) -> Costs:
         """Of one fit and all that it reads, the mean over seeds."""
         by_seed = [self._costs(step) for step in fits.values()]
         names = ("encode", "basis", "search", "fit")
-        seconds = {name: _mean([getattr(one, name) for one in by_seed]) for name in names}
+        seconds = {name: mean([getattr(one, name) for one in by_seed]) for name in names}
         peaks = {name: _most([getattr(one, name) for one in by_seed]) for name in ("peak_rss", "peak_cuda")}
         return Costs(**seconds, **peaks, states_bytes=by_seed[0].states_bytes, fit_bytes=by_seed[0].fit_bytes)
 
@@ -91,7 +92,15 @@ class Ledger:
         worked = [step for step in steps if step is fit or step.name == "search"]
         peaks = {name: _most([self._told(step, name) for step in worked]) for name in ("peak_rss", "peak_cuda")}
         stored = None if None in states else sum(size for size in states if size is not None)
-        return Costs(**seconds, **peaks, states_bytes=stored, fit_bytes=self._bytes(fit))
+        return Costs(**seconds, **peaks, states_bytes=stored, fit_bytes=self._fit_bytes(fit))
+
+    def _fit_bytes(self, fit: Step) -> int | None:
+        """A finetuning's weights lie with those of its other seeds: its own are counted."""
+        own, finetune = self._bytes(fit), fit.inputs.get("finetune")
+        if own is None or finetune is None:
+            return own
+        found = self._entry(finetune)
+        return None if found is None else own + found[1][f"seed-{fit.identity['seed']}.safetensors"]
 
     def _told(self, step: Step, name: str) -> float | None:
         found = self._entry(step)
@@ -99,10 +108,10 @@ class Ledger:
 
     def _bytes(self, step: Step) -> int | None:
         found = self._entry(step)
-        return None if found is None else found[1]
+        return None if found is None else sum(found[1].values())
 
-    def _entry(self, step: Step) -> tuple[Mapping[str, Any], int] | None:
-        """Provenance and bytes, None for what is not there, or damaged: the plan tells of that."""
+    def _entry(self, step: Step) -> _Entry | None:
+        """Provenance and the bytes of each file, None for what is not there, or damaged: the plan tells of that."""
         if step.key not in self._read:
             try:
                 artifact = self.store.find(step)
@@ -112,8 +121,9 @@ class Ledger:
         return self._read[step.key]
 
 
-def _entry_of(artifact: Artifact) -> tuple[Mapping[str, Any], int]:
-    return artifact.json("provenance.json"), sum(entry["bytes"] for entry in artifact.manifest["files"].values())
+def _entry_of(artifact: Artifact) -> _Entry:
+    files = artifact.manifest["files"]
+    return artifact.json("provenance.json"), {name: entry["bytes"] for name, entry in files.items()}
 
 
 def budget_note(seeds: int, trials: int | None, budget: int | None, usual: tuple[int, int]) -> str:
@@ -142,7 +152,8 @@ def _sum(*values: float | None) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
 

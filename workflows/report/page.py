@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from workflows.costs import mean
 from workflows.report import charts
 from workflows.report.contents import Block, Contents
 from workflows.results import Detail, Versus
@@ -83,9 +83,9 @@ def cost_of(block: Block, method: str) -> list[str]:
     trials = [detail.trials for detail in details if detail.trials is not None]
     peaks = [one.peak_cuda if one.peak_cuda is not None else one.peak_rss for one in costs]
     return [
-        *(seconds(_mean([getattr(one, part) for one in costs])) for part in parts),
+        *(seconds(mean([getattr(one, part) for one in costs])) for part in parts),
         f"{max(detail.trained_weights for detail in details):,}",
-        *(_megabytes(_mean(sizes)) for sizes in (peaks, [c.states_bytes for c in costs], [c.fit_bytes for c in costs])),
+        *(_megabytes(mean(sizes)) for sizes in (peaks, [c.states_bytes for c in costs], [c.fit_bytes for c in costs])),
         _NONE if not trials else str(trials[0]) if len(set(trials)) == 1 else f"{min(trials)} to {max(trials)}",
         str(len(block.of(method)[0][0].seeds)),
     ]
@@ -100,11 +100,6 @@ def mixed_up(detail: Detail) -> list[tuple[str, str, int]]:
 
 def _some(drawn: Any) -> list[str]:
     return [chart for chart in drawn if chart]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _megabytes(value: float | None) -> str:
