@@ -23,6 +23,7 @@ from orchestration.errors import ClusterError
 from orchestration.files import readable
 from orchestration.graph import Resources, Step
 from orchestration.placement import Reserves, must_fit, reserved
+from orchestration.scratch import SCRATCH
 from orchestration.work import RECORDED_PACKAGES, version_of
 
 ANSWER_SECONDS = 60.0  # for a node to answer; a first task there unpacks a job's files and starts a process
@@ -78,7 +79,7 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
         *_without_room(needs, reserves, [node.resources for node in nodes]),
         *_without_space(needs, free),
     ]
-    folder = needs.store / "scratch" / _FOLDER / uuid4().hex
+    folder = needs.store / SCRATCH / _FOLDER / uuid4().hex
     folder.mkdir(parents=True)
     try:
         (folder / "driver").write_text(folder.name)

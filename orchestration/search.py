@@ -108,11 +108,9 @@ def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Plac
     `cpus` None shares a node's cores out among them; `gpus` None is one where there are any. Raises ClusterError where
     no node has room for one.
     """
-    import ray
+    from orchestration.pools import alive_nodes, pool_size
 
-    from orchestration.pools import pool_size
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = alive_nodes()
     each = gpus if gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     most = max(1, int(sum(node.get("CPU", 1) for node in nodes) / (cpus or 1)))
     workers, options = pool_size(Resources(cpus, each, concurrent or most), nodes)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestration.files import readable
+
 LOW_BYTES = 1 << 30
 _PAUSE_SECONDS = 5.0  # between looks
 
@@ -28,6 +30,6 @@ class Space:
         if free < LOW_BYTES:
             self._warned = True
             self._say(
-                f"warning: {free / 1e9:.2f} GB free on the disk of {self._store}. What is committed is safe if it runs "
+                f"warning: {readable(free)} free on the disk of {self._store}. What is committed is safe if it runs "
                 "full; `vocabsem gc --dry-run` shows what could go"
             )

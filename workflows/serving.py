@@ -90,12 +90,10 @@ class ServedCalibrator:
         """Labels of texts: a list of them, or a table with a column for each field of the task's prompt."""
         import torch
 
-        from vocabsem_core.prompts import tokenize
-        from workflows.steps.model import stored_states
+        from workflows.steps.model import prompts_of, stored_states
 
-        rows, prompts = self._rows(model_input), self._told["prompts"]
-        ends = prompts["position"] != "last"
-        tokenized = tokenize(self._tokenizer, prompts["template"], rows, prompts["max_tokens"], closing=ends)
+        prompts = self._told["prompts"]
+        tokenized = prompts_of(self._tokenizer, prompts, self._rows(model_input))
         found = self._encoder.encode([p.ids for p in tokenized], _BATCH_TOKENS, [p.position for p in tokenized])
         names = self._told["layers"] if isinstance(self._told["layers"], list) else [self._told["layers"]]
         kept = [torch.from_numpy(stored_states(name, found[name], prompts["store_dtype"])).float() for name in names]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
@@ -14,6 +14,9 @@ from workflows.config import prompt_template
 from workflows.data import Split, SplitFile, kept_rows, label_numbers, must_be_unchanged, row_hash, text_rows
 from workflows.models import Model
 from workflows.steps import ROWS_PER_SHARD
+
+if TYPE_CHECKING:
+    from orchestration.store import Artifact
 
 _LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
 
@@ -52,6 +55,20 @@ def fill_texts(work: Work) -> None:
             **{field: [rows[i][field] for i in part] for field in fields},
         }
         work.out.write_shard(shard, table_of(part, columns))
+
+
+def fields_of(texts: Artifact) -> list[dict[str, str]]:
+    """The prompt fields of every row of texts."""
+    from workflows.materials import read_tables
+
+    return [row for table in read_tables(texts) for row in field_columns(table).to_pylist()]
+
+
+def field_columns(table: Any) -> Any:
+    """A table of texts without what is no prompt field."""
+    from orchestration.shards import ROW_ID
+
+    return table.drop_columns([ROW_ID, "row_hash"])
 
 
 def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str]) -> Step:

@@ -17,6 +17,7 @@ from workflows.errors import ConfigError
 from workflows.measures import measured
 from workflows.models import Model, token_limit
 from workflows.steps import ROWS_PER_SHARD
+from workflows.steps.data import fields_of
 
 if TYPE_CHECKING:
     from orchestration.store import Artifact
@@ -254,20 +255,6 @@ class _Pool:
         )
         mine = [self.train[self.labels[self.train] == number] for number in range(len(names))]
         self.by_class = [rows[np.argsort(hashes[rows], kind="stable")].tolist() for rows in mine]
-
-
-def fields_of(texts: Artifact) -> list[dict[str, str]]:
-    """The prompt fields of every row of texts."""
-    from workflows.materials import read_tables
-
-    return [row for table in read_tables(texts) for row in field_columns(table).to_pylist()]
-
-
-def field_columns(table: Any) -> Any:
-    """A table of texts without what is no prompt field."""
-    from orchestration.shards import ROW_ID
-
-    return table.drop_columns([ROW_ID, "row_hash"])
 
 
 def told_of(demonstrations: Step) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
@@ -16,7 +16,11 @@ from workflows.layers import stored_layers
 from workflows.measures import measured
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
+from workflows.steps.data import field_columns
 from workflows.steps.demonstrations import texts_before, told_of
+
+if TYPE_CHECKING:
+    from vocabsem_core.prompts import Prompt
 
 _RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
@@ -206,15 +210,11 @@ class EncodeWorker:
 
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
         from vocabsem_core.encoder import common_prefix
-        from vocabsem_core.prompts import tokenize
 
-        texts = read_table(work.inputs["texts"].shard(shard))
-        rows = texts.drop_columns([ROW_ID, "row_hash"]).to_pylist()
-        identity, before = work.identity, None
+        texts, before = read_table(work.inputs["texts"].shard(shard)), None
         if "demonstrations" in work.inputs:
             before = texts_before(work.inputs["demonstrations"], column_array(texts, ROW_ID).tolist())
-        ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
-        prompts = tokenize(self._tokenizer, identity["template"], rows, identity["max_tokens"], ends, before)
+        prompts = prompts_of(self._tokenizer, work.identity, field_columns(texts).to_pylist(), before)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
         shared = common_prefix(ids) if before is not None else 0
         with measured() as took:
@@ -234,6 +234,16 @@ class EncodeWorker:
             "torch": torch.__version__,
         }
         work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), numerics, took)
+
+
+def prompts_of(
+    tokenizer: Any, identity: Mapping[str, Any], rows: Sequence[Mapping[str, str]], before: Sequence[str] | None = None
+) -> list[Prompt]:
+    """Rows as an `encode` step of these identity fields tokenises them, each after what stands `before` it."""
+    from vocabsem_core.prompts import tokenize
+
+    ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
+    return tokenize(tokenizer, identity["template"], rows, identity["max_tokens"], ends, before)
 
 
 def stored_states(layer: str, states: Any, dtype: str) -> Any:

@@ -19,6 +19,7 @@ from orchestration.work import Work
 from workflows.errors import ConfigError
 from workflows.pretrain_config import PretrainConfig
 from workflows.steps.corpus import texts_of
+from workflows.steps.data import fields_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,16 +207,11 @@ def fill_bits(work: Work) -> None:
 
 def _texts(source: Artifact) -> Iterator[str]:
     """Held-out pieces of a corpus; of a task's rows the fields, a line each."""
-    from orchestration.shards import ROW_ID, read_table
-
     if source.manifest["step"] == "corpus":
         yield from texts_of(source, held_out=True)
         return
-    for path in source.shards():
-        table = read_table(path)
-        fields = [name for name in table.column_names if name not in (ROW_ID, "row_hash")]
-        for values in zip(*(table.column(name).to_pylist() for name in fields), strict=True):
-            yield "\n".join(values)
+    for fields in fields_of(source):
+        yield "\n".join(fields.values())
 
 
 def copy_model(model: Artifact, tokenizer: Artifact, folder: Path) -> None:
