@@ -10,6 +10,7 @@ from orchestration.graph import Step, in_order
 from orchestration.store import Store
 from orchestration.tracking import TrackedData
 from workflows.compare import Cell
+from workflows.steps.data import field_columns
 
 _DIGEST = 36  # characters that MLflow keeps
 _TEXT = 200  # characters of a row's text that the table shows
@@ -27,10 +28,14 @@ def data_of(cell: Cell) -> tuple[TrackedData, ...]:
 def prediction_tables(cells: Sequence[Cell], store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each model and task a name and MLflow's form of a table: a line a test row, a column a method.
 
-    A method of several seeds is shown by its first. Cells whose fits are not there are left out.
+    A method of several seeds is shown by its first, one of several training sizes by the largest, which comes first.
+    Cells whose fits are not there are left out.
     """
     for (model, task), group in groupby(cells, key=lambda cell: (cell.model, cell.task)):
-        made = [cell for cell in group if store.find(cell.score) is not None]
+        largest: dict[str, Cell] = {}
+        for cell in group:
+            largest.setdefault(cell.method, cell)
+        made = [cell for cell in largest.values() if store.find(cell.score) is not None]
         if made:
             yield f"predictions-{model}-{task}.json", _table(made, store)
 
@@ -62,9 +67,8 @@ def _shown(store: Store, cells: Sequence[Cell]) -> dict[int, str]:
     found = {}
     for path in artifact.shards():
         table = read_table(path)
-        fields = [name for name in table.column_names if name not in (ROW_ID, "row_hash")]
-        for row, *values in zip(*(table.column(name).to_pylist() for name in (ROW_ID, *fields)), strict=True):
-            found[row] = " / ".join(values)[:_TEXT]
+        for row, fields in zip(table.column(ROW_ID).to_pylist(), field_columns(table).to_pylist(), strict=True):
+            found[row] = " / ".join(fields.values())[:_TEXT]
     return found
 
 
