@@ -15,7 +15,7 @@ from workflows.errors import ConfigError, in_field
 from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, check_encoding, describe
-from workflows.prompting import must_be_causal, prompted
+from workflows.prompting import must_suit, prompted
 from workflows.steps import finetune
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.demonstrations import content_free_step
@@ -83,7 +83,9 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     models = [_model(index, config, base, facts) for index in range(len(config.models))]
     for index, method in enumerate(config.methods):
         with in_field("methods", index):
-            must_be_causal(method, {model.name: model.kind for model in models})
+            for reference, model in zip(config.models, models, strict=True):
+                if method.runs_under(reference):
+                    must_suit(method, model.name, model.kind, model.four_bit)
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
     cells: list[Cell] = []
@@ -103,7 +105,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
 
 def _under(config: CompareConfig, reference: str) -> CompareConfig:
     """The comparison with the methods that run under one of its models."""
-    kept = tuple(method for method in config.methods if method.models is None or reference in method.models)
+    kept = tuple(method for method in config.methods if method.runs_under(reference))
     return config.model_copy(update={"methods": kept})
 
 

@@ -228,6 +228,10 @@ class MethodConfig(Strict):
         None, min_length=1, description="those of the comparison's models that it runs under; none: all of them"
     )
 
+    def runs_under(self, model: str) -> bool:
+        """Whether it runs under one of the comparison's models, given as the comparison names it."""
+        return self.models is None or model in self.models
+
     @property
     def label(self) -> str:
         return self.name or Path(self.method).name.removesuffix(".py")

@@ -10,6 +10,7 @@ from workflows.config import CompareConfig, MethodConfig
 from workflows.data import Split
 from workflows.errors import ConfigError
 from workflows.methods import method_named
+from workflows.methods.finetuned import Finetuned
 from workflows.models import Model
 from workflows.steps.demonstrations import chosen_texts_step, random_step, retrieved_step
 from workflows.steps.methods import demonstrations_of
@@ -19,16 +20,22 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _SPARE = 0.5  # of each class's rows, for a method that learns from rows beside the demonstrations (ours)
 
 
-def must_be_causal(method: MethodConfig, kinds: Mapping[str, str]) -> None:
-    """Raises ConfigError for demonstrations with a model, of those given with their kinds, that is not causal."""
-    if demonstrations_of(method) == "none":
-        return
-    for model, kind in kinds.items():
-        if kind != "causal":
-            raise ConfigError(
-                f"method {method.label!r} puts demonstrations before the prompt, which needs a causal model; "
-                f"{model} is a {kind} one. Compare such models in a file without this method."
-            )
+def must_suit(method: MethodConfig, model: str, kind: str, four_bit: bool) -> None:
+    """Raises ConfigError for a model that the method cannot run under.
+
+    Demonstrations need a causal model, and the weights of a quantised one cannot be trained.
+    """
+    instead = "Name the models it runs under in its `models`, or compare this model in a file without it."
+    if demonstrations_of(method) != "none" and kind != "causal":
+        raise ConfigError(
+            f"method {method.label!r} puts demonstrations before the prompt, which needs a causal model; "
+            f"{model} is a {kind} one. {instead}"
+        )
+    if isinstance(method_named(method.method), Finetuned) and four_bit:
+        raise ConfigError(
+            f"method {method.label!r} trains the model, and {model} is quantised to 4 bits, which cannot be finetuned "
+            f"here. {instead}"
+        )
 
 
 def prompted(

@@ -11,7 +11,7 @@ from typing import Any
 
 from workflows.catalog import ModelEntry, Task, find_model, find_task
 from workflows.compare import must_differ
-from workflows.config import CompareConfig, Encoding, MethodConfig, prompt_template
+from workflows.config import CompareConfig, Demonstrations, Encoding, MethodConfig, prompt_template
 from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
 from workflows.errors import ConfigError, Place, in_field
@@ -20,7 +20,7 @@ from workflows.methods import method_named
 from workflows.methods.own import with_own_methods
 from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
-from workflows.prompting import must_be_causal
+from workflows.prompting import must_suit
 from workflows.session import WORKFLOWS
 from workflows.steps.methods import demonstrations_of, fixed_settings
 from workflows.sweep import checked_space, sweep_method
@@ -72,9 +72,11 @@ class Findings:
 class _Tokens:
     """What can be known of a model without its weights."""
 
+    reference: str  # as the workflow file names it
     name: str
     tokenizer: Any
     kind: str
+    four_bit: bool
     window: int | None
     layers: list[str]
 
@@ -120,13 +122,16 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     models: list[_Tokens] = []
     for place, reference in named.models:
         with findings.collecting(), naming_lines(path), in_field(*place):
-            models.append(model := _described(find_model(reference, base)))
+            models.append(model := _described(reference, find_model(reference, base)))
             check_encoding(model.name, model.layers, model.window, config.encoding)
     for index, method in enumerate(() if isinstance(config, SweepConfig) else config.methods):
-        if _has_demonstrations(method):
+        before = _demonstrations(method)
+        if before not in (None, "none"):
             needs.add("train")
-            with findings.collecting(), naming_lines(path), in_field("methods", index):
-                must_be_causal(method, {model.name: model.kind for model in models})
+        for model in models:
+            if before is not None and method.runs_under(model.reference):
+                with findings.collecting(), naming_lines(path), in_field("methods", index):
+                    must_suit(method, model.name, model.kind, model.four_bit)
     tasks: list[Task] = []
     for place, reference in named.tasks:
         with findings.collecting(), naming_lines(path), in_field(*place):
@@ -154,12 +159,12 @@ def _needs(method: str) -> Collection[str]:
         return ()
 
 
-def _has_demonstrations(method: MethodConfig) -> bool:
-    """False too where they make no sense, which is told elsewhere."""
+def _demonstrations(method: MethodConfig) -> Demonstrations | None:
+    """What stands before its prompts; None where that cannot be said, which is told elsewhere."""
     try:
-        return demonstrations_of(method) != "none"
+        return demonstrations_of(method)
     except ConfigError:
-        return False
+        return None
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def _named(config: CompareConfig | SweepConfig) -> _Named:
     )
 
 
-def _described(entry: ModelEntry) -> _Tokens:
+def _described(reference: str, entry: ModelEntry) -> _Tokens:
     """Of a model on the hub only configuration and tokenizer are fetched; of a folder the head's place is checked."""
     from vocabsem_core.architectures import layer_names
     from vocabsem_core.checkpoints import head_place, load_tokenizer, model_without_memory
@@ -194,7 +199,8 @@ def _described(entry: ModelEntry) -> _Tokens:
         head_place(folder)
     kind, model = model_without_memory(folder)
     tokenizer = load_tokenizer(folder)
-    return _Tokens(place.name, tokenizer, kind, window_of(model.config, tokenizer), layer_names(model))
+    four_bit, window = place.quantization == "4bit", window_of(model.config, tokenizer)
+    return _Tokens(reference, place.name, tokenizer, kind, four_bit, window, layer_names(model))
 
 
 def _check_rows(

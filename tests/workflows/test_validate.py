@@ -162,3 +162,12 @@ def test_demonstrations_need_rows_of_each_class_and_a_causal_model(folder):
     tiny.masked_tokenizer().save_pretrained(folder / "model")
     (told,) = check(folder, methods=["affinity", {"method": "knn", "demonstrations": "bm25"}]).problems
     assert "puts demonstrations before the prompt, which needs a causal model; model is a masked one" in told
+    assert told.endswith("Name the models it runs under in its `models`, or compare this model in a file without it.")
+
+
+def test_what_finetuning_cannot_do_is_told_as_a_run_tells_it(folder):
+    (folder / "four.yaml").write_text(yaml.safe_dump({"name": "four", "folder": "model", "quantization": "4bit"}))
+    models = ["model", "four.yaml"]
+    (told,) = check(folder, methods=["knn", "lora"], models=models).problems
+    assert "'lora' trains the model, and four is quantised to 4 bits" in told
+    assert not check(folder, methods=["knn", {"method": "lora", "models": ["model"]}], models=models).problems
