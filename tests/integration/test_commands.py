@@ -125,7 +125,7 @@ def test_basis_reads_the_head_alone_and_is_cached(finished, tmp_path):
     assert list(found["words"]) == ["good", "bad"]
     assert found["cosine"][0][0] == pytest.approx(1.0)
     assert found["cosine"][0][1] == found["cosine"][1][0] < 0.99
-    assert sorted(path.name for path in (tmp_path / "store").iterdir() if path.is_dir()) == ["basis", "head"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir() if path.is_dir()) == ["basis", "head", "leases"]
     again = cli(folder, "basis", "reference", *store)
     assert "now read from the cache" in again.stdout
     assert again.stderr == ""
