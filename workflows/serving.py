@@ -20,7 +20,7 @@ from workflows.methods import method_named
 if TYPE_CHECKING:
     from workflows.materials import Materials
 
-_FITTED, _DESCRIPTION = "fitted.safetensors", "calibrator.json"
+_FITTED, _DESCRIPTION, _OWN = "fitted.safetensors", "calibrator.json", "method.py"
 _BATCH_TOKENS = 1024
 
 
@@ -36,13 +36,14 @@ def tracked_model(fit: Step, store: Store) -> TrackedModel | None:
     fields = sorted(encode.inputs["texts"].identity["fields"])
     description = {
         "method": method.name,
+        "source": fit.identity.get("source"),  # of a user's own method, as it was fitted
         "settings": artifact.json("fit.json")["settings"],
         "layers": fit.identity["layer"],
         "labels": fit.identity["labels"],
         "fields": fields,
         "prompts": {name: encode.identity[name] for name in sorted(encode.identity)},
     }
-    own = {"method.py": Path(method.source_file)} if method.source_file is not None else {}
+    own = {_OWN: Path(method.source_file)} if method.source_file is not None else {}
     return TrackedModel(
         loader=__name__,
         inputs=tuple(fields) if len(fields) > 1 else (),
@@ -56,7 +57,7 @@ class ServedCalibrator:
     """What MLflow calls: encodes texts as the run did and gives each a label."""
 
     def __init__(self, data: Path, model_folder: Path) -> None:
-        """Raises ConfigError where the language model is not there, or is another one."""
+        """Raises ConfigError where the language model is not there, or it or a user's own method is another one."""
         from safetensors.torch import load_file
 
         from vocabsem_core.checkpoints import load_model, load_tokenizer
@@ -77,8 +78,10 @@ class ServedCalibrator:
                 f"{model_folder}: holds another {wrong} than the one this calibrator was fitted on (digest "
                 f"{found[wrong][:16]}, expected {expected[wrong][:16]})"
             )
-        own = data / "method.py"
+        own = data / _OWN
         self._method = method_named(str(own) if own.is_file() else self._told["method"])
+        if self._method.source_digest != self._told.get("source"):
+            raise ConfigError(f"{own}: is not the file that was fitted, it was edited before MLflow had it; run again")
         self._settings = self._method.Settings.model_validate(self._told["settings"])
         self._fitted = load_file(data / _FITTED)
         self._tokenizer = load_tokenizer(model_folder)
