@@ -149,7 +149,7 @@ Reserved = Annotated[
 
 
 class Execution(Strict):
-    """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
+    """Where the language model runs, in any workflow that reads its states."""
 
     executor: Literal["ray", "inline"] = Field(
         "ray", description="ray, or inline: everything in this process, for a debugger"
@@ -168,6 +168,13 @@ class Execution(Strict):
     gpus_per_encoder: float | None = Field(
         None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
     )
+    batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
+    resources: Reserved = Field(default_factory=dict)
+
+
+class CompareExecution(Execution):
+    """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
+
     trainers: int | None = Field(
         None, ge=1, description="processes that share each batch of a final finetuning; none: one"
     )
@@ -179,8 +186,6 @@ class Execution(Strict):
         ge=0,
         description="GPUs of each, and of each trial of a finetuning's search; none: one where there are any",
     )
-    batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
-    resources: Reserved = Field(default_factory=dict)
 
 
 Demonstrations = Literal["none", "random", "bm25", "dense"]
@@ -278,7 +283,7 @@ class CompareConfig(Strict):
     search: Search = Search()
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
-    execution: Execution = Execution()
+    execution: CompareExecution = CompareExecution()
     store: Path | None = Field(
         None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store"
     )

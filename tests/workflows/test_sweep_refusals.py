@@ -68,6 +68,9 @@ def test_stopping_is_refused_where_nothing_tells_epochs(rule: str) -> None:
         ({"confirm": {"best": 0}}, "confirm.best"),
         ({"space": {"k": {"choice": [1], "integer": [1, 2]}}}, r"space.k\n.*integer.*choice"),
         ({"name": "a b"}, "name"),
+        ({"execution": {"trainers": 2}}, "execution.trainers"),
+        ({"execution": {"cores_per_trainer": 1}}, "execution.cores_per_trainer"),
+        ({"execution": {"gpus_per_trainer": 1}}, "execution.gpus_per_trainer"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(changes: dict[str, Any], told: str) -> None:

@@ -22,7 +22,7 @@ from orchestration.stopping import Stopping
 from orchestration.training import Seat, run_workers
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.config import Encoding, Execution, MethodConfig, prompt_template
+from workflows.config import CompareExecution, Encoding, MethodConfig, prompt_template
 from workflows.errors import ConfigError
 from workflows.measures import measured
 from workflows.methods import method_named
@@ -62,7 +62,7 @@ def reading_of(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
     }
 
 
-def place_of(model: Model, execution: Execution) -> dict[str, Any]:
+def place_of(model: Model, execution: CompareExecution) -> dict[str, Any]:
     """Where the model lies and where it is trained: no part of a key."""
     return {
         "folder": str(model.folder),
