@@ -134,12 +134,14 @@ def _try_at_once(
     records = []
     for place, fitted in enumerate(method.fit_many(jobs, materials, listen)):
         one, curve = pack[place], curves[place]
-        if isinstance(fitted, InputError):
-            records.append(
-                _record(one, "failed", curve=[loss for loss in curve if loss - loss == 0], error=str(fitted))
-            )
+        try:
+            if isinstance(fitted, InputError):
+                raise fitted
+            score = validation_score(method, jobs[place][0], fitted, materials, metric)
+        except InputError as error:
+            finite = [loss for loss in curve if loss - loss == 0]
+            records.append(_record(one, "failed", curve=finite, error=str(error)))
             continue
-        score = validation_score(method, jobs[place][0], fitted, materials, metric)
         cut = place in stopped and fitted.epochs != getattr(jobs[place][0], "epochs", None)
         ended = "stopped" if cut else "finished"  # what is stopped after its last epoch is whole
         records.append(_record(one, ended, validation=score, loss=fitted.validation_loss, curve=curve))

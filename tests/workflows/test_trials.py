@@ -297,6 +297,18 @@ def test_one_without_a_finite_loss_fails_with_what_was_finite_and_the_others_go_
     assert (first["curve"], last["curve"]) == ([3.0, 1.5], [1.0, 0.5])
 
 
+def test_one_whose_scores_are_not_numbers_fails_and_the_others_go_on() -> None:
+    class Undefined(Fake):
+        def predict(self, settings: Any, fitted: Any, states: torch.Tensor, materials: Any) -> torch.Tensor:
+            scores = super().predict(settings, fitted, states, materials).float()
+            return scores * float("nan") if settings.right == 6 else scores
+
+    first, failed, last = attempt(Undefined(), pack(5, 6, 7))
+    assert (failed["ended"], failed["validation"], failed["settings"]["right"]) == ("failed", None, 6)
+    assert failed["error"] == "method 'fake': predict() returned scores that are not numbers"
+    assert [one["validation"] for one in (first, last)] == [5 / 20, 7 / 20]
+
+
 def test_a_learning_rate_that_diverges_fails_alone_in_real_training() -> None:
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(2, 16, generator=generator)

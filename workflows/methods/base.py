@@ -116,7 +116,10 @@ def must_be_tensors(method: Method, fitted: Any) -> None:
 
 
 def must_be_scores(method: Method, scores: Any, rows: int, classes: int) -> None:
-    """Raises ConfigError where a method predicted anything but a number for each row and class."""
+    """Raises ConfigError where a method predicted no table of a score for each row and class.
+
+    Raises InputError for scores that are not numbers: with other settings they may be.
+    """
     found = tuple(getattr(scores, "shape", ())) or type(scores).__name__
     if found != (rows, classes):
         raise ConfigError(
@@ -124,4 +127,4 @@ def must_be_scores(method: Method, scores: Any, rows: int, classes: int) -> None
             f"{(rows, classes)}"
         )
     if bool(scores.isnan().any()):
-        raise ConfigError(f"method {method.name!r}: predict() returned scores that are not numbers")
+        raise InputError(f"method {method.name!r}: predict() returned scores that are not numbers")
