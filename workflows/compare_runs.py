@@ -55,7 +55,7 @@ def tracked(
         },
         tables={"results.json": [_row(*found) for found in results]} if done else {},
         files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),
-        data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell))),
+        data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.score))),
     )
     return parent, tuple(children)
 
@@ -115,7 +115,7 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
             "vocabsem.model": cell.model,
         },
         model=tracked_model(cell.fits[seed], store),
-        data=data_of(cell),
+        data=data_of(cell.task, cell.score),
     )
 
 

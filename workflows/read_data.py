@@ -1,4 +1,4 @@
-"""What a comparison read and predicted, as MLflow shows it: data sets, and a table of predictions a task."""
+"""What a run read and predicted, as MLflow shows it: data sets, and a table of predictions a task."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _DIGEST = 36  # characters that MLflow keeps
 _TEXT = 200  # characters of a row's text that the table shows
 
 
-def data_of(cell: Cell) -> tuple[TrackedData, ...]:
-    """The splits of the task that a cell's steps read, each by the digest of its texts."""
+def data_of(task: str, target: Step) -> tuple[TrackedData, ...]:
+    """The splits of the task that a step and all before it read, each by the digest of its texts."""
     return tuple(
-        TrackedData(cell.task, step.key[:_DIGEST], split, str(step.local["path"]))
+        TrackedData(task, step.key[:_DIGEST], split, str(step.local["path"]))
         for split in ("train", "test")
-        for step in _texts(cell, split)
+        for step in _texts(task, target, split)
     )
 
 
@@ -60,7 +60,7 @@ def _shown(store: Store, cells: Sequence[Cell]) -> dict[int, str]:
     """Row -> the beginning of its text, its fields joined."""
     from orchestration.shards import ROW_ID, read_table
 
-    step = next(step for cell in cells for step in _texts(cell, "test"))
+    step = next(step for cell in cells for step in _texts(cell.task, cell.score, "test"))
     artifact = store.find(step)
     if artifact is None:
         return {}
@@ -81,7 +81,7 @@ def _columns(store: Store, step: Step, names: Sequence[str]) -> dict[str, list[A
     return {name: [value for table in tables for value in table.column(name).to_pylist()] for name in names}
 
 
-def _texts(cell: Cell, split: str) -> list[Step]:
-    """The texts of a split of the cell's task, once."""
-    wanted = f"texts {cell.task} {split}"
-    return [step for step in in_order([cell.score]) if step.name == "texts" and step.label == wanted]
+def _texts(task: str, target: Step, split: str) -> list[Step]:
+    """The texts of a split of the task, once."""
+    wanted = f"texts {task} {split}"
+    return [step for step in in_order([target]) if step.name == "texts" and step.label == wanted]

@@ -27,6 +27,7 @@ from workflows.jobs import Results
 from workflows.methods import METHODS, method_named
 from workflows.models import check_encoding, describe
 from workflows.progress import Say
+from workflows.read_data import data_of
 from workflows.results import Detail, Result
 from workflows.space import Domain, check_space, grid_settings
 from workflows.steps.methods import fixed_settings
@@ -100,6 +101,7 @@ class Sweep:
             staged = files.stage(record.folder, "best.yaml", lambda place: place.write_text(text, encoding="utf-8"))
             os.replace(staged, record.folder / "best.yaml")
         best = best_first(records)
+        ordered = [*best, *(one for one in records if one not in best)]  # those without a score last
         shown = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")
         plan = self.config.search
         parent = TrackedRun(
@@ -118,7 +120,7 @@ class Sweep:
                 "configurations": float(len(records)),
                 **{ended: float(sum(r["ended"] == ended for r in records)) for ended in ("stopped", "failed", "lost")},
                 **({"best_validation": best[0]["validation"]} if best else {}),
-                **{f"confirmed/{result.method}": result.mean for result, _ in results},
+                **{f"{_candidate(result)} confirmed": result.mean for result, _ in results},
             },
             tags={
                 "vocabsem.workflow": "sweep",
@@ -126,17 +128,20 @@ class Sweep:
                 "vocabsem.record": str(record.folder),
                 **({"mlflow.note.content": self._note(store, results)} if results else {}),
             },
-            tables={"configurations.json": [_row(r, self.space) for r in best]} if results else {},
+            tables={"configurations.json": [_row(one, self.space) for one in ordered]} if results else {},
+            data=data_of(self.task, self.confirm),
             files=tuple(path for name in shown if (path := record.folder / name).is_file()),
         )
-        return parent, tuple(self._child(record, one) for one in records) if results else ()
+        # MLflow shows what was made last first, so the best is made last.
+        placed = reversed(list(enumerate(ordered, start=1)))
+        return parent, tuple(self._child(record, place, one) for place, one in placed) if results else ()
 
-    def _child(self, record: RunRecord, one: Mapping[str, Any]) -> TrackedRun:
-        numbers = {"validation": one["validation"], "validation_loss": one["loss"], "epochs": float(len(one["curve"]))}
+    def _child(self, record: RunRecord, place: int, one: Mapping[str, Any]) -> TrackedRun:
+        numbers = {"validation": one["validation"], "validation_loss": one["loss"]}
         varied = " ".join(f"{name}={_short(one['settings'][name])}" for name in self.space)
         return TrackedRun(
             key=f"{record.run_id}:{one['key']}",
-            name=varied,
+            name=f"{place}: {varied}",  # MLflow's list shows some 15 characters of it
             status="FAILED" if one["ended"] in ("failed", "lost") else "FINISHED",
             params={name: str(value) for name, value in one["settings"].items()} | {"seed": str(one["seed"])},
             metrics={name: value for name, value in numbers.items() if value is not None},
@@ -324,14 +329,20 @@ def _found_seconds(store: Store, step: Step) -> float:
 
 
 def _row(record: Mapping[str, Any], space: Mapping[str, Domain]) -> dict[str, Any]:
+    """A line of the table in MLflow; the score stands first, where it is seen without moving the table."""
     return {
-        **{name: record["settings"][name] for name in space},
         "validation": record["validation"],
         "validation_loss": record["loss"],
-        "epochs": len(record["curve"]),
+        **{name: record["settings"][name] for name in space},
+        "trained_epochs": len(record["curve"]),
         "ended": record["ended"],
         "key": record["key"],
     }
+
+
+def _candidate(result: Result) -> str:
+    """Its name without the method's: MLflow shows some ten characters of a chart's title."""
+    return result.method.rpartition(": ")[2]
 
 
 def _short(value: Any) -> str:

@@ -17,7 +17,7 @@ def plot_sweep(records: Sequence[Mapping[str, Any]], space: Space, metric: str, 
     """Write parallel-coordinates.png, and importance.png where several settings vary and scores differ."""
     import matplotlib
     import optuna
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     inside = [
@@ -35,10 +35,13 @@ def plot_sweep(records: Sequence[Mapping[str, Any]], space: Space, metric: str, 
 
         if inside:
             plots.plot_parallel_coordinate(study, target_name=named)
+            for axes in pyplot.gcf().axes:  # of a logarithmic axis the decades alone: the others would cover the lines
+                axes.yaxis.set_minor_formatter(ticker.NullFormatter())
             _save(pyplot, folder / "parallel-coordinates.png", 3 + 1.6 * len(space))
         if len(inside) >= _LEAST and len(space) > 1 and len({record["validation"] for record in inside}) > 1:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            plots.plot_param_importances(study, evaluator=evaluator, target_name=named)
+            axes = plots.plot_param_importances(study, evaluator=evaluator, target_name=named)
+            axes.legend(loc="lower right")  # the bars there are the shortest
             _save(pyplot, folder / "importance.png", 7)
 
 

@@ -10,6 +10,7 @@ import yaml
 from sklearn.neighbors import KNeighborsClassifier
 
 from orchestration.facts import Facts
+from orchestration.runs import RunRecord
 from orchestration.scratch import scratch_folder
 from orchestration.store import open_store
 from orchestration.work import work_of
@@ -143,6 +144,33 @@ def test_best_yaml_is_a_comparison_of_the_winner_and_the_defaults(done: Done) ->
     ]
     assert found.seeds == (1, 2, 3, 4)
     assert found.encoding.store_dtype == "float32"
+
+
+def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_all(done: Done, tmp_path: Path) -> None:
+    first, second = ({**record, "validation": score} for record, score in zip(done.records, (0.25, 0.75), strict=True))
+    failed = {**first, "key": "none", "ended": "failed", "validation": None, "loss": None, "error": "not finite"}
+    documents = {CONFIRMED: done.confirmed, RECORDS: [failed, first, second], "provenance.json": {"search_seconds": 2}}
+    results, record = done.sweep.results(done.store, QUIET), RunRecord("r1", tmp_path)
+    parent, children = done.sweep.tracked(record, Told(documents), results, "FINISHED")  # type: ignore[arg-type]
+    assert [child.name for child in children] == [  # MLflow lists the last first
+        f"3: distance={first['settings']['distance']}",
+        f"2: distance={first['settings']['distance']}",
+        f"1: distance={second['settings']['distance']}",
+    ]
+    assert [child.status for child in children] == ["FAILED", "FINISHED", "FINISHED"]
+    assert next(iter(children[-1].metrics)) == "validation"  # what its page of comparisons shows unasked
+    table = parent.tables["configurations.json"]
+    assert list(table[0]) == ["validation", "validation_loss", "distance", "trained_epochs", "ended", "key"]
+    assert [(row["validation"], row["ended"]) for row in table] == [
+        (0.75, "finished"),
+        (0.25, "finished"),
+        (None, "failed"),
+    ]
+    assert [(data.name, data.context) for data in parent.data] == [("films", "train")]  # test rows are not looked at
+    assert parent.metrics["defaults confirmed"] == pytest.approx(
+        next(result.mean for result, _ in results if result.method.endswith("defaults"))
+    )
+    assert {path.name for path in parent.files} >= {"best.yaml", "parallel-coordinates.png"}
 
 
 def test_the_lines_shown_say_what_was_lost_and_what_could_not_be_confirmed(done: Done) -> None:
