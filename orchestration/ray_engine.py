@@ -268,7 +268,14 @@ def _connect(address: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns before ray.init reads its own logging level
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if address is None or address == "local":
-        ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        try:
+            ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        except Exception as error:  # Ray has a bare Exception for a node that did not come up in time
+            told = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ClusterError(
+                f"Ray could not start on this machine ({told}). It may be short of memory or very busy: run again, or "
+                "take `--executor inline`, which needs no Ray."
+            ) from error
         return
     try:
         _knock(address)

@@ -21,7 +21,17 @@ from orchestration.scratch import scratch_folder
 from orchestration.stalls import give_sign, pulse
 from orchestration.store import Artifact, Store, Writer
 
-RECORDED_PACKAGES = ("vocabsem", "torch", "transformers", "ray", "pyarrow", "numpy", "scikit-learn", "tokenizers")
+RECORDED_PACKAGES = (
+    "vocabsem",
+    "torch",
+    "transformers",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
+    "tokenizers",
+    "peft",
+)
 
 
 @dataclass(frozen=True)
