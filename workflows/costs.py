@@ -11,6 +11,7 @@ from typing import Any
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, in_order
 from orchestration.store import Artifact, Store
+from workflows.steps.finetune import weights_file
 
 _PARTS = {
     "encode": "encode",
@@ -100,7 +101,7 @@ class Ledger:
         if own is None or finetune is None:
             return own
         found = self._entry(finetune)
-        return None if found is None else own + found[1][f"seed-{fit.identity['seed']}.safetensors"]
+        return None if found is None else own + found[1][weights_file(fit.identity["seed"])]
 
     def _told(self, step: Step, name: str) -> float | None:
         found = self._entry(step)

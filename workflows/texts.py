@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestration.shards import ROW_ID, read_table
 from orchestration.store import Artifact
 from vocabsem_core.finetuning import Classifier, Prompts
 from workflows.materials import labels_of, must_have_rows, read_column, split_rows
+from workflows.steps.data import fields_of
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,8 @@ class Texts:
         """Tokenised as the encoder has them: the same template, truncation and special tokens."""
         from vocabsem_core.prompts import tokenize
 
-        found = []
-        for path in texts.shards():
-            rows = read_table(path).drop_columns([ROW_ID, "row_hash"]).to_pylist()
-            reading = self.reading
-            closing = reading["kind"] != "causal"
-            found += tokenize(self._tokenizer, reading["template"], rows, reading["max_tokens"], closing=closing)
+        reading, closing = self.reading, self.reading["kind"] != "causal"
+        found = tokenize(self._tokenizer, reading["template"], fields_of(texts), reading["max_tokens"], closing)
         return Prompts([prompt.ids for prompt in found], [prompt.position for prompt in found])
 
     @cached_property

@@ -171,3 +171,6 @@ def test_what_finetuning_cannot_do_is_told_as_a_run_tells_it(folder):
     (told,) = check(folder, methods=["knn", "lora"], models=models).problems
     assert "'lora' trains the model, and four is quantised to 4 bits" in told
     assert not check(folder, methods=["knn", {"method": "lora", "models": ["model"]}], models=models).problems
+    lora = {"method": "lora", "layer": "layer_01"}
+    (told,) = check(folder, methods=["knn", lora], encoding={"layers": ["head", "layer_01"]}).problems
+    assert "'lora' trains the model itself and reads no stored layer" in told

@@ -29,7 +29,7 @@ from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, token_limit
 from workflows.proposals import Listed
-from workflows.steps.methods import Inputs, demonstrations_of, fixed_settings, whole_settings
+from workflows.steps.methods import Inputs, fixed_settings, searched_space, whole_settings
 from workflows.trials import Configuration, best_first, configuration, listed, try_pack
 
 if TYPE_CHECKING:
@@ -43,15 +43,7 @@ _SOURCES = ("workflows.texts", "workflows.materials", "workflows.steps.finetune"
 
 
 def reading_of(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
-    """What decides the prompts and the model that reads them: the fields of an encoding that matter here.
-
-    Raises ConfigError for a quantised model.
-    """
-    if model.four_bit:
-        raise ConfigError(
-            f"model {model.name!r} is quantised to 4 bits, which cannot be finetuned here; leave out `quantization`, "
-            "or the methods lora, ia3 and full"
-        )
+    """What decides the prompts and the model that reads them: the fields of an encoding that matter here."""
     return {
         "model": model.weights,
         "tokenizer": model.tokenizer,
@@ -87,13 +79,7 @@ def search_step(
 
     A trial is trained on few rows; which settings are tried is decided as for every other method.
     """
-    method, fixed = method_named(config.method), fixed_settings(config)
-    if config.layer != "head":
-        told = "trains the model itself and reads no stored layer; leave out `layer`"
-        raise ConfigError(f"method {method.name!r} {told}")
-    if demonstrations_of(config) != "none":
-        raise ConfigError(f"method {method.name!r} trains on plain prompts; leave out `demonstrations`")
-    space = {name: domain for name, domain in method.space.items() if name not in fixed}
+    method, fixed, space = method_named(config.method), fixed_settings(config), searched_space(config)
     if trials < 2 or not space:
         return None
     return Step(
@@ -194,7 +180,7 @@ def finetune_step(
 
 
 def fill_finetune(work: Work) -> None:
-    """For each seed a shard of row_id, prediction and scores [classes], and seed-N.safetensors; fits.json."""
+    """For each seed a shard of row_id, prediction and scores [classes], and its weights; fits.json."""
     import numpy as np
     from safetensors.torch import save
 
@@ -212,9 +198,14 @@ def fill_finetune(work: Work) -> None:
         told, scores, weights = _read_job(_job_file(work.scratch, seed))
         columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
         work.out.write_shard(place, table_of(rows, columns))
-        work.out.write(f"seed-{seed}.safetensors", save(weights))
+        work.out.write(weights_file(seed), save(weights))
         records[str(seed)] = {**told, "shard": place}
     work.out.write(FITS, json_bytes(records))
+
+
+def weights_file(seed: int) -> str:
+    """The file of an artifact of `finetune` that holds a seed's trained weights."""
+    return f"seed-{seed}.safetensors"
 
 
 def _seats(local: Mapping[str, Any]) -> tuple[int, float, float]:

@@ -35,6 +35,9 @@ def fixed_settings(config: MethodConfig) -> dict[str, Any]:
     method = method_named(config.method)
     if not method.several_layers and (config.layer == ALL or not isinstance(config.layer, str)):
         raise ConfigError(f"method {method.name!r} reads one layer, for it compares states with what the head holds")
+    if isinstance(method, Finetuned) and config.layer != "head":
+        told = "trains the model itself and reads no stored layer; leave out `layer`"
+        raise ConfigError(f"method {method.name!r} {told}", ("layer",))
     try:
         checked = method.Settings.model_validate(config.settings)
     except ValidationError as error:
