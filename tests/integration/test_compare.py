@@ -217,17 +217,18 @@ def test_a_mistake_found_while_running_names_the_way_to_go_on(finished, tmp_path
     assert "linear-probe" in done.stdout  # what does not need label words is done all the same
 
 
-def test_the_neighbour_methods_answer_from_the_same_cache(finished):
+def test_the_neighbour_methods_answer_from_the_same_cache(finished, own_store):
     """None of them runs the language model."""
     file = write(finished[0], "neighbours.yaml", {**WORKFLOW, "methods": ["centroid", "knn-lm", "knn-prompting"]})
     assert not {name for name in names(plan(finished[0], file), "run") if name.split()[0] in ("encode", "head")}
-    document = json.loads(cli(finished[0], "run", file, "--executor", "inline", "--json").stdout)
+    inline = ["--executor", "inline", "--store", str(own_store)]
+    document = json.loads(cli(finished[0], "run", file, "--json", *inline).stdout)
     assert [line["method"] for line in document["results"]] == ["centroid", "knn-lm", "knn-prompting"]
     assert document["steps"]["failed"] == 0
     assert all(0 <= line["mean"] <= 1 and line["n_test"] == 30 for line in document["results"])
 
 
-def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished):
+def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished, own_store):
     folder, _ = finished
     several = {**WORKFLOW, "methods": ["zero-shot", "centroid", "linear-probe"], "train_size": [4, 8, "full"]}
     file = write(folder, "sizes.yaml", {**several, "reference_method": "centroid", "search": {"trials": 0}})
@@ -239,16 +240,17 @@ def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished):
     assert {name for name in planned if name.startswith("versus")} == {
         f"versus centroid reference small {method} all rows" for method in ("zero-shot", "linear-probe")
     }
-    document = json.loads(cli(folder, "run", file, "--executor", "inline", "--json").stdout)
+    inline = ["--executor", "inline", "--store", str(own_store)]
+    document = json.loads(cli(folder, "run", file, "--json", *inline).stdout)
     assert document["steps"]["failed"] == 0
     sizes = {(line["method"], line["train_size"]) for line in document["results"]}
     assert sizes == {
         ("zero-shot", "full"),
         *((method, size) for method in ("centroid", "linear-probe") for size in (4, 8, "full")),
     }
-    record = folder / ".vocabsem" / "store" / "runs" / document["run_id"]
+    record = own_store / "runs" / document["run_id"]
     assert "Learning curves" in (record / "report.html").read_text(encoding="utf-8")
-    shown = cli(folder, "run", file, "--executor", "inline").stdout
+    shown = cli(folder, "run", file, *inline).stdout
     assert sum(line.strip().startswith("centroid") for line in shown.splitlines()) == 1
     assert "0 steps ran" in shown
 
