@@ -14,6 +14,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+for name in ("MLFLOW_TRACKING_URI", "VOCABSEM_STORE"):  # a user's own are none of the tests' business
+    os.environ.pop(name, None)
 
 from hypothesis import settings  # noqa: E402
 

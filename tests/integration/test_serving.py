@@ -59,9 +59,9 @@ def folder_of(uri: str, run: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["calibration small seed 0", "calibration small seed 1", "linear-probe small"])
-def test_a_loaded_model_gives_the_labels_of_its_run(name, tracked, finished, texts):
+def test_a_loaded_model_gives_the_labels_of_its_run(name, tracked, finished, texts, monkeypatch):
     uri, runs = tracked
-    mlflow.set_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # set_tracking_uri would last beyond this test
     model = mlflow.pyfunc.load_model(f"runs:/{runs[name].info.run_id}/model")
     expected = recorded(finished, runs[name])
     assert len(set(expected)) == 2

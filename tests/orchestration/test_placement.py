@@ -1,6 +1,7 @@
 """Reservations by kind of step, and processes that keep to them."""
 
 import dataclasses
+import multiprocessing
 import resource
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_step_that_fits_no_single_node_is_refused_with_the_numbers():
         must_fit(number(1), Resources(8, 0, None, 5 * 10**9), nodes)  # each alone is there, on different nodes
 
 
-def test_memory_beyond_the_limit_is_refused_and_the_limit_ends():
+def refused_beyond_the_limit() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with memory_limit(50 * MB):
         bytearray(20 * MB)
@@ -51,6 +52,14 @@ def test_memory_beyond_the_limit_is_refused_and_the_limit_ends():
             bytearray(80 * MB)
     bytearray(80 * MB)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_memory_beyond_the_limit_is_refused_and_the_limit_ends():
+    """In a fresh process: memory that this one freed and kept would serve the request without asking the system."""
+    process = multiprocessing.get_context("spawn").Process(target=refused_beyond_the_limit)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(
