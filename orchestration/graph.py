@@ -27,12 +27,14 @@ class Resources:
         gpus: GPUs, fractions allowed; None is one where the cluster has any.
         workers: of sharded work, at most; None is one a GPU, or one where there is none.
         memory: bytes, reserved and enforced; None is neither.
+        waits: whether the step only waits for workers of its own: those reserve what they use.
     """
 
     cpus: float | None = 1.0
     gpus: float | None = 0.0
     workers: int | None = None
     memory: int | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True, eq=False)

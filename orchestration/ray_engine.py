@@ -66,7 +66,7 @@ class RayEngine:
         self._own = not ray.is_initialized()
         if self._own:
             _connect(address)
-        self._most_tasks = max(2, int(ray.cluster_resources().get("CPU", 1)) + 1)
+        self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._tasks: dict[ray.ObjectRef, tuple[Step, Work]] = {}
         self._watch = Watch(stall_seconds)
         self._stalls: Counter[Path] = Counter()
@@ -77,9 +77,14 @@ class RayEngine:
         self._said: dict[str, Any] = {}
 
     def accepts(self, step: Step) -> bool:
-        """Few plain steps at a time: each is a process, and light ones reserve no core. Workers never run dry."""
+        """Few plain steps at a time: each is a process, and light ones reserve no core. Workers never run dry.
+
+        Steps that wait are counted apart and hold up none that computes; beyond one a core, their workers would queue.
+        """
         if step.setup is None:
-            return len(self._tasks) < self._most_tasks
+            waits = step.resources.waits
+            beside = sum(other.resources.waits == waits for other, _ in self._tasks.values())
+            return beside < (max(2, self._cores) if waits else self._cores + 1)
         pool = self._pools.get(worker_name(step.run, step.setup))
         return pool is None or len(pool.pending) < 2 * pool.size()
 

@@ -14,7 +14,7 @@ from orchestration.pools import pool_size
 from orchestration.ray_engine import RayEngine
 from orchestration.shards import column_array, read_table
 from orchestration.store import open_store
-from tests.orchestration.steps import broken, number, squares, total
+from tests.orchestration.steps import broken, number, squares, total, waiting
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -134,6 +134,22 @@ def test_more_workers_than_fit_the_cluster_still_finish(tmp_path):
     target = dataclasses.replace(squares(6), resources=Resources(cpus=1, gpus=0, workers=5))
     outcomes = run_plan(make_plan([target], store), lambda: RayEngine(store, lambda *_: None), lambda *_: None)
     assert outcomes[target.key].state == "ran"
+
+
+def test_steps_that_wait_for_others_hold_up_none_that_computes(tmp_path):
+    """More than fit the two cores: two at a time, which end only when a step behind them all has run."""
+    store, log, under_way, most = open_store(tmp_path / "store"), tmp_path / "log", 0, 0
+
+    def emit(kind, step, _):
+        nonlocal under_way, most
+        if step.name == "waiting":
+            under_way += {"started": 1, "ran": -1}[kind]
+            most = max(most, under_way)
+
+    plan = make_plan([*(waiting(name, log) for name in "abcde"), number(3, log=str(log))], store)
+    outcomes = run_plan(plan, lambda: RayEngine(store, emit), emit)
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    assert most == 2
 
 
 def test_a_worker_that_dies_for_good_fails_its_own_step_alone(tmp_path):

@@ -33,6 +33,21 @@ def fill_number(work: Work) -> None:
     _die(work, 0, "after")
 
 
+def waiting(name: str, log: Path) -> Step:
+    """A step that only waits: until `log` has a line of a "number", which has to run beside it."""
+    asked = Resources(cpus=0, waits=True)
+    return Step("waiting", name, 1, f"{HERE}:fill_waiting", {"name": name}, local={"log": str(log)}, resources=asked)
+
+
+def fill_waiting(work: Work) -> None:
+    _told(work)
+    until = time.monotonic() + 120
+    while "number" not in Path(work.local["log"]).read_text().splitlines():
+        assert time.monotonic() < until, "no number came"
+        time.sleep(0.05)
+    work.out.write("waited.json", b"true")
+
+
 def total(*sources: Step, factor: float = 1.0, **local: Any) -> Step:
     """The sum of all rows of its inputs, times the factor."""
     inputs = {f"n{i}": source for i, source in enumerate(sources)}

@@ -53,7 +53,7 @@ STEP = Step("a", "label", 1, "m:f", {"x": 1}, {"n": number(3)}, {"path": "p"}, {
         {"run": "m:g"},
         {"local": {"path": "q", "batch_tokens": 1, "device": "cuda"}},
         {"setup": {"device": "cuda"}},
-        {"resources": Resources(8, 1, 4)},
+        {"resources": Resources(8, 1, 4, waits=True)},
         {"sources": ()},
         {"inputs": {"n": number(3, path="elsewhere")}},
     ],

@@ -96,7 +96,7 @@ def search_step(
         },
         inputs=_inputs(materials),
         local=place,
-        resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
+        resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
         sources=(*_SOURCES, "workflows.trials", *method.sources),
     )
 
@@ -174,7 +174,7 @@ def finetune_step(
             **({"search": search} if search else {}),
         },
         local=place,
-        resources=Resources(cpus=0),  # it only waits
+        resources=Resources(cpus=0, waits=True),
         sources=(*_SOURCES, "orchestration.training", *method.sources),
     )
 

@@ -55,7 +55,7 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
         },
         inputs={"tokens": tokens, "tokenizer": tokenizer},
         local=execution.model_dump(exclude={"address", "resources"}),
-        resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
+        resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
         sources=("vocabsem_core.pretraining",),
     )
 

@@ -88,7 +88,7 @@ def sweep_step(
             ),
             **config.execution.model_dump(mode="json", exclude={"address", "resources"}),
         },
-        resources=Resources(cpus=0),  # it only waits: the workers reserve cores and GPUs of their own
+        resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
         sources=(*_SOURCES, type(found).__module__, *found.sources),
     )
 
