@@ -97,6 +97,12 @@ class Classifier:
         self.model, self._tokens, self._half = model, [list(rows) for rows in tokens], half
         self._encoder = Encoder(model)
 
+    @property
+    def numerics(self) -> dict[str, str]:
+        """The precision of the weights, and that of products."""
+        weights = str(self.model.dtype).removeprefix("torch.")
+        return {"dtype": weights, "products": "bfloat16" if self._half else weights}
+
     @torch.no_grad()
     def check(self, prompts: Prompts) -> None:
         """Raises InputError for prompts the model cannot read, or where its states cannot be captured."""

@@ -65,6 +65,8 @@ def test_killed_it_goes_on_without_the_finished_seed_and_comes_to_the_same(tmp_p
     assert not list(scratch.glob("finetune/*"))
     (ours,), (theirs,) = artifacts(killed, "finetune"), artifacts(whole, "finetune")
     assert {name: ours.json("fits.json")["0"][name] for name in told_before} == told_before  # its seconds, too
+    assert [made["workers"] for made in ours.manifest["numerics"]] == [2]
+    assert all(line["costs"]["peak_rss"] > 1 << 20 for line in (*found["results"], *first["results"]))
     told, expected = ours.json("fits.json"), theirs.json("fits.json")
     for seed in ("0", "1"):
         assert told[seed]["losses"] == pytest.approx(expected[seed]["losses"], rel=1e-2)

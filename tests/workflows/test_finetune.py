@@ -21,6 +21,7 @@ from workflows.errors import ConfigError
 from workflows.materials import read_column
 from workflows.methods import METHODS
 from workflows.results import read_result
+from workflows.steps import finetune
 from workflows.sweep import checked_space
 from workflows.sweep_config import SweepConfig
 from workflows.texts import Texts
@@ -89,6 +90,12 @@ def test_from_text_to_scores_with_the_seconds_of_each_fit(folder):
         assert result.n_test == 10
         assert detail.trained_weights == expected[cell.method]
         assert detail.costs.fit > 0
+        assert detail.costs.peak_rss > 1 << 20
+        (made,) = folder.store.find(cell.fits[0].inputs["finetune"]).manifest["numerics"]
+        assert {**made, "products": "?"} == {
+            **{"device": "cpu", "threads": torch.get_num_threads(), "torch": torch.__version__},
+            **{"dtype": "float32", "products": "?", "workers": 1},
+        }
         assert detail.costs.fit_bytes > 4 * expected[cell.method]  # its float32 weights, and its predictions
         assert cell.trials == 0
 
@@ -96,8 +103,7 @@ def test_from_text_to_scores_with_the_seconds_of_each_fit(folder):
 def test_predictions_are_those_of_the_stored_weights(folder):
     """The stored weights, put into a model again, give the stored scores: one prompt at a time, every logit."""
     cells, _ = folder.run(LORA)
-    finetune = cells[0].fits[0].inputs["finetune"]
-    artifact, fit = folder.store.find(finetune), folder.store.find(cells[0].fits[0])
+    artifact, fit = folder.store.find(cells[0].fits[0].inputs["finetune"]), folder.store.find(cells[0].fits[0])
     weights = load(artifact.path("seed-0.safetensors").read_bytes())
     method, tokenizer = METHODS["lora"], tiny.tokenizer()
     words = [tokenizer(f" {word}")["input_ids"][0] for word in TASK["words"].values()]
@@ -122,10 +128,24 @@ def test_the_search_tries_the_budget_on_few_rows_and_the_fit_takes_the_best(fold
     trials = folder.store.find(search).json("trials.json")
     assert len(trials["trials"]) == cells[0].trials == 3
     assert trials["trials"][0]["settings"] == METHODS["lora"].Settings(**QUICK).model_dump(mode="json")
-    took = folder.store.find(search).json("provenance.json")["work_seconds"]
-    assert took == pytest.approx(sum(trial["seconds"] for trial in trials["trials"]), abs=1e-3)
+    took = folder.store.find(search).json("provenance.json")
+    assert took["work_seconds"] == pytest.approx(sum(trial["seconds"] for trial in trials["trials"]), abs=1e-3)
+    assert took["peak_rss"] == max(trial["peaks"]["peak_rss"] for trial in trials["trials"])
     best = max(trials["trials"], key=lambda trial: (trial["validation"], -trial["loss"]))
     assert folder.store.find(cells[0].fits[0]).json("fit.json")["settings"] == best["settings"] == trials["best"]
+
+
+def test_a_fit_of_an_older_version_does_not_say_its_peak(folder, monkeypatch):
+    write = finetune._write_job
+
+    def older(path, told, made, *tensors):
+        write(path, {name: value for name, value in told.items() if name != "peaks"}, {}, *tensors)
+
+    monkeypatch.setattr(finetune, "_write_job", older)
+    cells, _ = folder.run(LORA)
+    _, detail = read_result(cells[0], Ledger(folder.store))
+    assert detail.costs.fit > 0
+    assert detail.costs.peak_rss is detail.costs.peak_cuda is None
 
 
 def test_a_method_may_have_seeds_and_a_budget_of_its_own(folder):
@@ -139,10 +159,10 @@ def test_a_method_may_have_seeds_and_a_budget_of_its_own(folder):
 
 def test_trial_rows_are_those_of_smallest_hash(folder):
     cells, _ = folder.run(LORA)
-    finetune = cells[0].fits[0].inputs["finetune"]
-    inputs = {role: folder.store.find(step) for role, step in finetune.inputs.items()}
-    place = (folder.path / "model", finetune.local["stamp"], ["bad", "good"])
-    texts = Texts(inputs, finetune.identity["reading"], *place, "full", 0)
+    step = cells[0].fits[0].inputs["finetune"]
+    inputs = {role: folder.store.find(source) for role, source in step.inputs.items()}
+    place = (folder.path / "model", step.local["stamp"], ["bad", "good"])
+    texts = Texts(inputs, step.identity["reading"], *place, "full", 0)
     few = replace(texts, most=5)
     assert len(texts.stored_train.labels) == 32
     assert len(few.stored_train.labels) == 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.measures import measured
+from workflows.measures import largest, measured
 
 
 def test_the_seconds_are_those_of_the_block():
@@ -25,3 +25,8 @@ def test_the_peak_is_that_of_the_block_and_not_of_what_came_before():
         pass
     assert before["peak_rss"] - after["peak_rss"] > size / 2
     assert "peak_cuda" not in after or after["peak_cuda"] >= 0
+
+
+def test_the_largest_of_peaks_is_taken_by_kind_and_from_those_that_know_it():
+    assert largest({"peak_rss": 3, "peak_cuda": 9}, {"peak_rss": 5}, {}) == {"peak_cuda": 9, "peak_rss": 5}
+    assert largest() == largest({}) == {}

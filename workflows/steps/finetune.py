@@ -24,7 +24,7 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import CompareExecution, Encoding, MethodConfig, prompt_template
 from workflows.errors import ConfigError
-from workflows.measures import measured
+from workflows.measures import largest, measured, numerics
 from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, token_limit
@@ -102,7 +102,7 @@ def search_step(
 
 
 def fill_search(work: Work) -> dict[str, float]:
-    """trials.json: each configuration's record, with its seconds, and the best settings. Returns the seconds of all."""
+    """trials.json: each configuration's record with what it took, and the best settings. Returns what all took."""
     method, identity = method_named(work.identity["method"]), work.identity
     tried = [configuration(method, given, identity["seed"]) for given in identity["settings"]]
     places = _places(work.local)
@@ -121,7 +121,8 @@ def fill_search(work: Work) -> dict[str, float]:
     if not best:
         raise ConfigError(f"{method.name}: every trial of the search failed; the first: {in_order[0]['error']}")
     work.out.write("trials.json", json_bytes({"trials": in_order, "best": best[0]["settings"]}))
-    return {"work_seconds": round(sum(record["seconds"] for record in in_order), 4)}
+    seconds = sum(record.get("seconds", 0.0) for record in in_order)  # a lost one's worker could not say
+    return {"work_seconds": round(seconds, 4), **largest(*(record.get("peaks", {}) for record in in_order))}
 
 
 def _places(local: Mapping[str, Any]) -> Places:
@@ -142,7 +143,7 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     for one in pack:
         with measured() as took:
             (record,) = try_pack(method, texts, [one], work.identity["metric"], watch)
-        records.append({**record, "seconds": took["work_seconds"]})
+        records.append({**record, "seconds": took.pop("work_seconds"), "peaks": took})
     return records
 
 
@@ -195,9 +196,9 @@ def fill_finetune(work: Work) -> None:
         run_workers("workflows.steps.finetune:train_seeds", config, work.scratch, workers, cores, gpus)
     rows, records = read_column(work.inputs["test_texts"], ROW_ID), {}
     for place, seed in enumerate(seeds):
-        told, scores, weights = _read_job(_job_file(work.scratch, seed))
+        told, made, scores, weights = _read_job(_job_file(work.scratch, seed))
         columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
-        work.out.write_shard(place, table_of(rows, columns))
+        work.out.write_shard(place, table_of(rows, columns), made)
         work.out.write(weights_file(seed), save(weights))
         records[str(seed)] = {**told, "shard": place}
     work.out.write(FITS, json_bytes(records))
@@ -222,7 +223,8 @@ def train_seeds(seat: Seat, config: Mapping[str, Any]) -> None:
 
     from vocabsem_core.adapters import adapted
     from vocabsem_core.finetuning import Team
-    from vocabsem_core.memory import keep_freed_memory
+    from vocabsem_core.memory import forget_peaks, keep_freed_memory, peak_bytes
+    from vocabsem_core.parallel import from_all_processes
 
     work: Work = config["work"]
     if config["threads"] is not None:
@@ -236,31 +238,36 @@ def train_seeds(seat: Seat, config: Mapping[str, Any]) -> None:
             continue
         texts = _texts_of(work, seed, device)
         _load(texts)
+        forget_peaks()
         with adapted(texts.model, method.adaptation(settings), seed) as weights:
             fit = method.begin(settings, seed, texts, weights, team=team)
-            seconds = _resume(fit, seed, seat.checkpoint)
+            seconds, peaks = _resume(fit, seed, seat.checkpoint)
             while not fit.over:
                 started = time.perf_counter()
                 loss = fit.epoch()
                 seconds += time.perf_counter() - started
+                peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
                 if seat.rank == 0:
                     epochs, done = settings.epochs, place * settings.epochs + len(fit.losses)
                     note = f"seed {seed}: epoch {len(fit.losses)} of at most {epochs}, validation loss {loss:.3f}"
                     tell(seat.scratch, done, len(seeds) * epochs, note)
-                seat.keep(partial(_save, fit, seed, seconds), {"loss": loss})
+                seat.keep(partial(_save, fit, seed, seconds, peaks), {"loss": loss})
             started = time.perf_counter()
             fit.use_best()
             scores = texts.classifier.scores(texts.test, team)
             seconds += time.perf_counter() - started
+        peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
         if seat.rank == 0:
             trained = method.trained_weights(fit.best)
             told = {
                 "settings": settings.model_dump(mode="json"),
                 "trained_weights": trained,
                 "seconds": seconds,
+                "peaks": peaks,
                 "losses": fit.losses,
             }
-            _write_job(_job_file(seat.scratch, seed), told, scores, fit.best)
+            made = {**numerics(device), **texts.classifier.numerics, "workers": seat.world}
+            _write_job(_job_file(seat.scratch, seed), told, made, scores, fit.best)
 
 
 def _settled(work: Work) -> tuple[Finetuned, Any]:
@@ -271,20 +278,20 @@ def _settled(work: Work) -> tuple[Finetuned, Any]:
     return method, method.Settings.model_validate({**work.identity["settings"], **searched})
 
 
-def _resume(fit: Finetuning, seed: int, checkpoint: Path | None) -> float:
-    """Go on from the checkpoint where it is of this seed; the seconds the fit has taken."""
+def _resume(fit: Finetuning, seed: int, checkpoint: Path | None) -> tuple[float, dict[str, float]]:
+    """Go on from the checkpoint where it is of this seed; the seconds the fit has taken, and its peaks of memory."""
     if checkpoint is None:
-        return 0.0
+        return 0.0, {}
     job = json.loads((checkpoint / _JOB).read_text(encoding="utf-8"))
     if job["seed"] != seed:
-        return 0.0
+        return 0.0, {}
     fit.load(checkpoint / _STATE)
-    return job["seconds"]
+    return job["seconds"], job.get("peaks", {})  # an older version kept none
 
 
-def _save(fit: Finetuning, seed: int, seconds: float, folder: Path) -> None:
+def _save(fit: Finetuning, seed: int, seconds: float, peaks: Mapping[str, float], folder: Path) -> None:
     fit.save(folder / _STATE)
-    (folder / _JOB).write_bytes(json_bytes({"seed": seed, "seconds": seconds}))
+    (folder / _JOB).write_bytes(json_bytes({"seed": seed, "seconds": seconds, "peaks": dict(peaks)}))
 
 
 def _job_file(scratch: Path, seed: int) -> Path:
@@ -292,22 +299,27 @@ def _job_file(scratch: Path, seed: int) -> Path:
     return scratch / "jobs" / f"seed-{seed}.safetensors"
 
 
-def _write_job(path: Path, told: Mapping[str, Any], scores: Any, weights: Mapping[str, Any]) -> None:
+def _write_job(
+    path: Path, told: Mapping[str, Any], made: Mapping[str, Any], scores: Any, weights: Mapping[str, Any]
+) -> None:
     from safetensors.torch import save_file
 
     path.parent.mkdir(exist_ok=True)
     tensors = {"scores": scores, **{f"weights/{name}": value for name, value in weights.items()}}
-    os.replace(stage(path.parent, path.name, lambda place: save_file(tensors, place, {"fit": json.dumps(told)})), path)
+    metadata = {"fit": json.dumps(told), "numerics": json.dumps(made)}
+    os.replace(stage(path.parent, path.name, lambda place: save_file(tensors, place, metadata)), path)
 
 
-def _read_job(path: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+def _read_job(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any, dict[str, Any]]:
+    """What is told of a fit, what it was computed with, its scores, and its weights."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-        told = json.loads(file.metadata()["fit"])
+        metadata = file.metadata()
+    told, made = json.loads(metadata["fit"]), json.loads(metadata.get("numerics", "{}"))  # an older version kept none
     scores = tensors.pop("scores")
-    return told, scores, {name.removeprefix("weights/"): value for name, value in tensors.items()}
+    return told, made, scores, {name.removeprefix("weights/"): value for name, value in tensors.items()}
 
 
 def fit_step(where: str, seed: int, finetune: Step) -> Step:
@@ -327,7 +339,8 @@ def fit_step(where: str, seed: int, finetune: Step) -> Step:
 def fill_fit(work: Work) -> dict[str, float]:
     """A shard of row_id, prediction and scores [classes], and fit.json. The weights stay where they are.
 
-    Returns the seconds of this seed's training and prediction.
+    Returns the seconds of this seed's training and prediction, and their peaks of memory: with several workers, of
+    the one that had most.
     """
     from orchestration.shards import read_table
 
@@ -336,7 +349,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     work.out.write_shard(0, read_table(finetune.shard(told["shard"])))
     record = {name: told[name] for name in ("settings", "trained_weights")}
     work.out.write("fit.json", json_bytes(record))
-    return {"work_seconds": round(told["seconds"], 4)}
+    return {"work_seconds": round(told["seconds"], 4), **told.get("peaks", {})}  # an older version kept none
 
 
 def _identity(method: Any, task: Mapping[str, Any], reading: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
 from workflows.layers import stored_layers
-from workflows.measures import measured
+from workflows.measures import measured, numerics
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.data import field_columns
@@ -206,7 +206,6 @@ class EncodeWorker:
     def fill(self, work: Work, shard: int) -> None:
         """row_id and row_hash of the texts, tokens (of the prompt), cut (tokens truncated), and a column a layer."""
         import numpy as np
-        import torch
 
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
         from vocabsem_core.encoder import common_prefix
@@ -227,13 +226,8 @@ class EncodeWorker:
             "cut": np.array([prompt.cut for prompt in prompts], dtype=np.int32),
             **{layer: stored_states(layer, found, work.identity["store_dtype"]) for layer, found in states.items()},
         }
-        numerics = {
-            "device": torch.cuda.get_device_name() if self._device == "cuda" else "cpu",
-            "batch_tokens": work.local["batch_tokens"],
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), numerics, took)
+        made = {**numerics(self._device), "batch_tokens": work.local["batch_tokens"]}
+        work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), made, took)
 
 
 def prompts_of(
