@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
-from orchestration.store import Store
+from orchestration.graph import Step
+from orchestration.store import Artifact, Store
 from workflows.compare import Cell
 from workflows.costs import Costs, Ledger
+from workflows.steps.finetune import FITS
 from workflows.steps.versus import VERSUS
 
 Part = TypeVar("Part", "Result", "Detail")
 Verdict = Literal["better", "worse", "no difference shown"]
 LEVEL = 0.05  # of all comparisons of a run together
+_READING = ("model", "tokenizer", "template", "max_tokens")  # by which a model reads texts
 
 
 @dataclass(frozen=True)
@@ -173,27 +176,32 @@ def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
 
 
 def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
-    """A line for each encoded split in which prompts were cut to fit the window."""
+    """A line for each split in which prompts were cut to fit the window, once for all methods that read the same."""
+    read = {step.key: step for cell in cells for fit in cell.fits.values() for step in fit.inputs.values()}
+    lines: dict[tuple[Any, ...], str] = {}
+    for step in (step for kind in ("encode", "finetune") for step in read.values() if step.name == kind):
+        artifact, reading = store.find(step), step.identity.get("reading", step.identity)
+        for role, cut in _cuts(step, artifact).items() if artifact is not None else ():
+            texts, before = step.inputs[role], step.inputs.get("demonstrations")
+            same = (texts.key, before and before.key, *(reading[name] for name in _READING))
+            where = step.label if step.name == "encode" else f"{step.label}, {texts.label}"
+            if cut["prompts"] and same not in lines:
+                lines[same] = (
+                    f"{where}: {cut['prompts']} of {cut['rows']} prompts cut to {reading['max_tokens']} tokens "
+                    f"({cut['tokens']} text tokens removed)"
+                )
+    return list(lines.values())
+
+
+def _cuts(step: Step, artifact: Artifact) -> Mapping[str, Mapping[str, int]]:
+    """Rows, prompts that were cut, and tokens they lost, by the role of the texts; an older finetuning says nothing."""
     from orchestration.shards import column_array, read_table
 
-    lines = []
-    encodes = {
-        step.key: step
-        for cell in cells
-        for fit in cell.fits.values()
-        for step in fit.inputs.values()
-        if step.name == "encode"
-    }
-    for step in encodes.values():
-        if (artifact := store.find(step)) is not None:
-            cuts = [column_array(read_table(path), "cut") for path in artifact.shards()]
-            prompts = sum(int((cut > 0).sum()) for cut in cuts)
-            if prompts:
-                lines.append(
-                    f"{step.label}: {prompts} of {artifact.rows} prompts cut to {step.identity['max_tokens']} tokens "
-                    f"({sum(int(cut.sum()) for cut in cuts)} text tokens removed)"
-                )
-    return lines
+    if step.name == "finetune":
+        return next(iter(artifact.json(FITS).values())).get("cut", {})  # the same for every seed
+    cuts = [column_array(read_table(path), "cut") for path in artifact.shards()]
+    prompts, tokens = (sum(int(part.sum()) for part in parts) for parts in ([cut > 0 for cut in cuts], cuts))
+    return {"texts": {"rows": artifact.rows, "prompts": prompts, "tokens": tokens}}
 
 
 def document(

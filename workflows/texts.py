@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from orchestration.store import Artifact
 from vocabsem_core.finetuning import Classifier, Prompts
 from workflows.materials import labels_of, must_have_rows, read_column, split_rows
 from workflows.steps.data import fields_of
+
+if TYPE_CHECKING:
+    from vocabsem_core.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,16 @@ class Texts:
     @cached_property
     def test(self) -> Prompts:
         """The prompts of the test rows."""
-        return self._prompts(self.inputs["test_texts"])
+        return _read(self._tokenized["test_texts"])
+
+    @property
+    def cut(self) -> dict[str, dict[str, int]]:
+        """Of each role's rows, how many prompts lost text tokens so that they fit, and how many tokens that were."""
+        cuts = {role: [prompt.cut for prompt in found] for role, found in self._tokenized.items()}
+        return {
+            role: {"rows": len(cut), "prompts": sum(tokens > 0 for tokens in cut), "tokens": sum(cut)}
+            for role, cut in cuts.items()
+        }
 
     @cached_property
     def _labelled(self) -> tuple[LabelledPrompts, LabelledPrompts]:
@@ -94,23 +106,26 @@ class Texts:
         classes = torch.from_numpy(labels.astype(np.int64))
         if self.most is not None and len(kept) > self.most:
             kept = np.sort(kept[np.argsort(hashes[kept], kind="stable")[: self.most]])
-        prompts = self._prompts(texts)
+        prompts = _read(self._tokenized["train_texts"])
         first, second = (torch.from_numpy(rows) for rows in (kept, held))
         return LabelledPrompts(prompts[first], classes[first]), LabelledPrompts(prompts[second], classes[second])
 
-    def _prompts(self, texts: Artifact) -> Prompts:
-        """Tokenised as the encoder has them: the same template, truncation and special tokens."""
+    @cached_property
+    def _tokenized(self) -> dict[str, list[Prompt]]:
+        """By role, as the encoder has them: the same template, truncation and special tokens."""
+        from vocabsem_core.checkpoints import load_tokenizer
         from vocabsem_core.prompts import tokenize
 
-        reading, closing = self.reading, self.reading["kind"] != "causal"
-        found = tokenize(self._tokenizer, reading["template"], fields_of(texts), reading["max_tokens"], closing)
-        return Prompts([prompt.ids for prompt in found], [prompt.position for prompt in found])
+        tokenizer, reading = load_tokenizer(self.folder), self.reading
+        limits = reading["max_tokens"], reading["kind"] != "causal"
+        texts = {role: self.inputs[role] for role in ("train_texts", "test_texts") if role in self.inputs}
+        return {
+            role: tokenize(tokenizer, reading["template"], fields_of(found), *limits) for role, found in texts.items()
+        }
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from vocabsem_core.checkpoints import load_tokenizer
 
-        return load_tokenizer(self.folder)
+def _read(found: Sequence[Prompt]) -> Prompts:
+    return Prompts([prompt.ids for prompt in found], [prompt.position for prompt in found])
 
 
 @lru_cache(maxsize=1)

@@ -20,7 +20,7 @@ from workflows.costs import Ledger
 from workflows.errors import ConfigError
 from workflows.materials import read_column
 from workflows.methods import METHODS
-from workflows.results import read_result
+from workflows.results import read_result, truncations
 from workflows.steps import finetune
 from workflows.sweep import checked_space
 from workflows.sweep_config import SweepConfig
@@ -155,6 +155,15 @@ def test_a_method_may_have_seeds_and_a_budget_of_its_own(folder):
     assert sorted(cells[1].fits) == [3]
     with pytest.raises(ValueError, match="an entry stands twice"):
         folder.cells({**LORA, "seeds": [1, 1]})
+
+
+def test_prompts_that_were_cut_are_counted_once_for_all_who_read_them(folder):
+    folder.rows([{"text": "word " * 200, "label": "good"}, *ROWS])
+    (train,) = truncations(folder.run(LORA)[0], folder.store)  # the test texts are short
+    assert train.startswith("finetune model films lora, texts films train: 1 of 41 prompts cut to 128 tokens (")
+    (shared,) = truncations(folder.run(LORA, "linear-probe")[0], folder.store)
+    assert shared == train.replace("finetune model films lora, texts films train", "encode model films train")
+    assert len(truncations(folder.run(LORA, "linear-probe", encoding={"max_tokens": 60})[0], folder.store)) == 1
 
 
 def test_trial_rows_are_those_of_smallest_hash(folder):

@@ -264,6 +264,7 @@ def train_seeds(seat: Seat, config: Mapping[str, Any]) -> None:
                 "trained_weights": trained,
                 "seconds": seconds,
                 "peaks": peaks,
+                "cut": texts.cut,
                 "losses": fit.losses,
             }
             made = {**numerics(device), **texts.classifier.numerics, "workers": seat.world}
