@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Parameter, functional
 
@@ -28,6 +26,7 @@ from vocabsem_core.encoder import Encoder, batches
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import OutputHead
 from vocabsem_core.parallel import sum_over_processes
+from vocabsem_core.training_state import below, load_state, moments, save_state, use_moments
 
 _CLIP = 1.0  # largest norm of a step's gradient
 _PART_TOKENS = {"cpu": 4096, "cuda": 16384}  # of a forward pass in training: its activations are kept
@@ -243,37 +242,19 @@ class Finetuning:
         """Weights now and at their best, the optimiser's state and the losses. Raises InputError where it cannot."""
         tensors = {f"now/{name}": value for name, value in self._copied().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        for index, state in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"adamw/{index}/{moment}": value.cpu().clone() for moment, value in state.items()}
-        metadata = {"fit": self._described(), "losses": json.dumps(self.losses)}
-        try:
-            save_file(tensors, path, metadata)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: cannot be written ({error}); make room, then run again") from error
+        tensors |= {f"adamw/{name}": value for name, value in moments(self._optimiser).items()}
+        save_state(path, tensors, {"fit": self._described(), "losses": json.dumps(self.losses)})
 
     def load(self, path: Path) -> None:
         """Go on from where it was saved. Raises InputError where that is of another fit, or not whole."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a whole checkpoint ({error}); remove it and run again") from error
+        tensors, metadata = load_state(path)
         if metadata.get("fit") != self._described():
             raise InputError(
                 f"{path}: a checkpoint of another fit, {metadata.get('fit')}; expected {self._described()}"
             )
-        parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "adamw": {}}
-        for name, tensor in tensors.items():
-            kind, rest = name.split("/", 1)
-            parts[kind][rest] = tensor
-        use(self._weights, parts["now"])
-        self.best, self.losses = parts["best"], json.loads(metadata["losses"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["adamw"].items():
-            index, moment = name.split("/")
-            state.setdefault(int(index), {})[moment] = tensor
-        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+        use(self._weights, below(tensors, "now"))
+        self.best, self.losses = below(tensors, "best"), json.loads(metadata["losses"])
+        use_moments(self._optimiser, below(tensors, "adamw"))
 
     def _described(self) -> str:
         return json.dumps({**asdict(self._schedule), "seed": self._seed, "rows": len(self._train[0])}, sort_keys=True)

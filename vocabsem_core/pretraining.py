@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
 from vocabsem_core.parallel import sum_over_processes
 from vocabsem_core.training_kernels import causal_attention, summed_loss
+from vocabsem_core.training_state import below, load_state, moments, save_state, use_moments
 
 _CLIP = 1.0  # largest norm of a step's gradient
 _BETAS = (0.9, 0.95)
@@ -182,47 +180,24 @@ class Pretraining:
 
     def save(self, path: Path) -> None:
         """Weights, optimiser state, step and recipe, as safetensors. Raises InputError where it cannot be written."""
-        tensors = {
-            f"model/{name}": value for name, value in self.model.state_dict().items() if name != "lm_head.weight"
-        }
-        for optimiser, name, index, value in self._moments():
-            tensors[f"{optimiser}/{index}/{name}"] = value
-        metadata = {"recipe": _described(self.recipe), "step": str(self.step)}
-        try:
-            save_file({name: value.detach().cpu().clone() for name, value in tensors.items()}, path, metadata)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path}: cannot be written ({error}). The checkpoint before it is kept: make room, then run again."
-            ) from error
-
-    def _moments(self) -> Iterable[tuple[str, str, int, Tensor]]:
-        for optimiser, known in self._optimisers.items():
-            for index, state in known.state_dict()["state"].items():
-                for name, value in state.items():
-                    yield optimiser, name, index, value
+        weights = {name: value for name, value in self.model.state_dict().items() if name != "lm_head.weight"}
+        tensors = {f"model/{name}": value.cpu().clone() for name, value in weights.items()}
+        for kind, optimiser in self._optimisers.items():
+            tensors |= {f"{kind}/{name}": value for name, value in moments(optimiser).items()}
+        save_state(path, tensors, {"recipe": _described(self.recipe), "step": str(self.step)})
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint. Raises InputError where it is of another recipe, or not whole."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a whole checkpoint ({error}); remove it and run again") from error
+        tensors, metadata = load_state(path)
         if metadata.get("recipe") != _described(self.recipe):
             raise InputError(
                 f"{path}: a checkpoint of another configuration, {metadata.get('recipe')}; expected "
                 f"{_described(self.recipe)}. Remove it, or run with the configuration it was made with."
             )
-        weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+        weights = below(tensors, "model")
         self.model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
-        for name, optimiser in self._optimisers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for tensor in tensors:
-                if tensor.startswith(f"{name}/"):
-                    _, index, moment = tensor.split("/")
-                    state.setdefault(int(index), {})[moment] = tensors[tensor]
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        for kind, optimiser in self._optimisers.items():
+            use_moments(optimiser, below(tensors, kind))
         self.step = int(metadata["step"])
 
 

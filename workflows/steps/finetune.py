@@ -23,14 +23,13 @@ from orchestration.training import Seat, run_workers
 from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import CompareExecution, Encoding, MethodConfig, prompt_template
-from workflows.errors import ConfigError
 from workflows.measures import largest, measured, numerics
 from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, token_limit
 from workflows.proposals import Listed
-from workflows.steps.methods import Inputs, fixed_settings, searched_space, whole_settings
-from workflows.trials import Configuration, best_first, configuration, listed, try_pack
+from workflows.steps.methods import Inputs, fixed_settings, searched_space, whole_settings, write_trials
+from workflows.trials import Configuration, configuration, listed, try_pack
 
 if TYPE_CHECKING:
     from vocabsem_core.finetuning import Finetuning
@@ -115,14 +114,9 @@ def fill_search(work: Work) -> dict[str, float]:
         None,
         work.scratch,
     )
-    found = {record["key"]: record for record in records}
-    in_order = [found[one["key"]] for one in tried]
-    best = best_first(in_order)
-    if not best:
-        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {in_order[0]['error']}")
-    work.out.write("trials.json", json_bytes({"trials": in_order, "best": best[0]["settings"]}))
-    seconds = sum(record.get("seconds", 0.0) for record in in_order)  # a lost one's worker could not say
-    return {"work_seconds": round(seconds, 4), **largest(*(record.get("peaks", {}) for record in in_order))}
+    write_trials(work, method, tried, records)
+    seconds = sum(record.get("seconds", 0.0) for record in records)  # a lost one's worker could not say
+    return {"work_seconds": round(seconds, 4), **largest(*(record.get("peaks", {}) for record in records))}
 
 
 def _places(local: Mapping[str, Any]) -> Places:
@@ -313,14 +307,11 @@ def _write_job(
 
 def _read_job(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any, dict[str, Any]]:
     """What is told of a fit, what it was computed with, its scores, and its weights."""
-    from safetensors import safe_open
+    from vocabsem_core.training_state import below, load_state
 
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-        metadata = file.metadata()
+    tensors, metadata = load_state(path)
     told, made = json.loads(metadata["fit"]), json.loads(metadata.get("numerics", "{}"))  # an older version kept none
-    scores = tensors.pop("scores")
-    return told, made, scores, {name.removeprefix("weights/"): value for name, value in tensors.items()}
+    return told, made, tensors["scores"], below(tensors, "weights")
 
 
 def fit_step(where: str, seed: int, finetune: Step) -> Step:

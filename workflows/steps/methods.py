@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -20,7 +20,7 @@ from workflows.methods.base import Method, Need, must_be_scores, must_be_tensors
 from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import naming_the_file
 from workflows.space import Domain
-from workflows.trials import best_first, configuration, listed, pack_size, packs_of, try_pack
+from workflows.trials import Configuration, Record, best_first, configuration, listed, pack_size, packs_of, try_pack
 
 _SOURCES = ("workflows.materials", "workflows.steps.methods", "workflows.trials")
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
@@ -90,13 +90,21 @@ def fill_search(work: Work) -> dict[str, float]:
     packs = packs_of(method, tried, partial(pack_size, method, materials, os.cpu_count() or 1))
     with naming_the_file(method), measured() as took:
         tries = [record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])]
-    found = {record["key"]: record for record in tries}
-    records = [found[one["key"]] for one in tried]
-    best = best_first(records)
-    if not best:
-        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {records[0]['error']}")
-    work.out.write("trials.json", json_bytes({"trials": records, "best": best[0]["settings"]}))
+    write_trials(work, method, tried, tries)
     return took
+
+
+def write_trials(work: Work, method: Method, tried: Sequence[Configuration], records: Sequence[Record]) -> None:
+    """trials.json: the records in the order of what was tried, and the settings of the best.
+
+    Raises ConfigError where no trial has a result.
+    """
+    found = {record["key"]: record for record in records}
+    in_order = [found[one["key"]] for one in tried]
+    best = best_first(in_order)
+    if not best:
+        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {in_order[0]['error']}")
+    work.out.write("trials.json", json_bytes({"trials": in_order, "best": best[0]["settings"]}))
 
 
 def fit_step(
