@@ -22,7 +22,7 @@ from vocabsem_core.calibration import (
     paper,
     untrained,
 )
-from vocabsem_core.residual import residual_similarities
+from vocabsem_core.residual import as_stored, for_training, residual_similarities
 
 _TEMPERATURE = "log_temperature"  # the last of every module's weights
 
@@ -51,6 +51,8 @@ class Batch:
         self._orders = {seed: _generator(seed, "order") for seed in self._seeds}
         self._dropouts = {seed: _generator(seed, "dropout") for seed in self._seeds}
         starts = [untrained(lane.settings, *measured, _generator(lane.seed, "weights"), basis) for lane in lanes]
+        if self._settings.module == "residual":
+            starts = [for_training(start) for start in starts]
         self._measured = {name: starts[0].pop(name).to(device) for name in MEASURED if name in starts[0]}
         self._shapes = {name: starts[0][name].shape for name in starts[0]}
         self.flat = torch.stack([torch.cat([s[name].flatten() for name in self._shapes]) for s in starts]).to(device)
@@ -68,12 +70,18 @@ class Batch:
 
     def _share_memory(self) -> None:
         """Give every weight a leaf of the graph of its own, that is a part of `flat`: their gradients are no copies."""
-        self._weights = self.named(self.flat)
+        self._weights = self._named(self.flat)
         for name in self._trained:
             self._weights[name] = self._weights[name].detach().requires_grad_()
         self._gradient = torch.empty_like(self.flat[:, : self._count])
 
-    def named(self, flat: Tensor) -> Weights:
+    def calibrator(self, flat: Float[Tensor, " weights"]) -> Weights:
+        """The module that a row of `flat` is, as it is stored."""
+        named = self._named(flat)
+        named = as_stored(named) if self._settings.module == "residual" else named
+        return {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
+
+    def _named(self, flat: Tensor) -> Weights:
         """Weights by name, of one row or of all; leading dimensions as those of `flat`."""
         parts = flat.split([shape.numel() for shape in self._shapes.values()], dim=-1)
         own = {

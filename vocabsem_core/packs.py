@@ -89,8 +89,7 @@ def fit_pack(
             if number not in dropped and not tired and epoch < settings.epochs:
                 staying.append(place)
             else:
-                weights = {name: value.cpu().clone() for name, value in batch.named(kept[number]).items()}
-                found[number] = Calibration(weights, losses[number], best[number], epoch)
+                found[number] = Calibration(batch.calibrator(kept[number]), losses[number], best[number], epoch)
         batch.keep(staying)
     return [found[number] for number in range(len(lanes))]
 

@@ -20,7 +20,7 @@ from vocabsem_core.calibration import CalibrationSettings, Labelled, Weights, ca
 from vocabsem_core.errors import InputError
 from vocabsem_core.lanes import Lane
 from vocabsem_core.packs import fit_pack, structure
-from vocabsem_core.residual import residual_similarities
+from vocabsem_core.residual import as_stored, for_training, residual_similarities
 
 WIDTH, CLASSES = 32, 4
 BASIS = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(5)).double()
@@ -276,7 +276,9 @@ def test_similarities_without_the_moved_states_are_those_of_the_moved_states(sha
     stacked = {name: torch.stack([weights[name] for weights in each]) for name in each[0]}
     stacked |= {"mean": mean, "deviation": deviation}
     states = VALIDATION.states if shared else torch.stack([VALIDATION.states + lane for lane in range(3)])
-    found = residual_similarities(states, stacked, None, BASIS, similarity)
+    inside = for_training(stacked)
+    assert_equal_weights(as_stored(inside), stacked, within=0.0)
+    found = residual_similarities(states, inside, None, BASIS, similarity)
     for number, weights in enumerate(each):
         own = states if shared else states[number]
         expected = semantic_logits(residual(own, weights), BASIS, similarity)
