@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ import pytest
 from orchestration.facts import Facts
 from orchestration.store import Store, open_store
 from tests import tiny
-from tests.workflows.sweeps import TASK, Done, Made, config, run, write_rows
+from tests.workflows.films import write_films
+from tests.workflows.sweeps import ROWS, Done, Made, config, run
 from workflows.sweep import sweep
 
 
@@ -19,8 +19,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, a task and its rows."""
     folder = tmp_path_factory.mktemp("workspace")
     tiny.save(folder / "model", tiny.gpt2())
-    write_rows(folder)
-    (folder / "films.yaml").write_text(json.dumps(TASK))  # JSON is YAML
+    write_films(folder, ROWS, ROWS)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,12 @@ from orchestration.graph import Step
 from orchestration.plan import make_plan
 from orchestration.scratch import scratch_folder
 from orchestration.store import Store
+from tests.workflows.films import films
 from workflows.steps.sweep import CONFIRMED, RECORDS, SWEEP
 from workflows.sweep import Sweep
 from workflows.sweep_config import SweepConfig
 
-ROWS = [
-    {"text": f"a {'fine' if i % 2 else 'dull'} film number {i}", "label": "good" if i % 2 else "bad"} for i in range(40)
-]
-TASK = {
-    "name": "films",
-    "source": {"train": "train.jsonl", "test": "test.jsonl"},
-    "template": "review: {text}\n sentiment:",
-    "words": {"bad": "negative", "good": "positive"},
-}
+ROWS = films(40)
 SWEPT = {
     "workflow": "sweep",
     "name": "mine",
@@ -42,11 +34,6 @@ QUIET: Any = lambda *_: None  # noqa: E731
 
 def config(**changes: Any) -> SweepConfig:
     return SweepConfig.model_validate({**SWEPT, **changes})
-
-
-def write_rows(folder: Path, rows: list[dict[str, str]] = ROWS) -> None:
-    for split in ("train", "test"):
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 Made = Callable[..., Sweep]

@@ -16,7 +16,8 @@ from orchestration.graph import Step, in_order
 from orchestration.store import Artifact, Store
 from tests import tiny
 from tests.workflows import test_steps
-from tests.workflows.test_steps import ROWS, TASK, Compared, failure
+from tests.workflows.films import TASK
+from tests.workflows.test_steps import ROWS, Compared, failure
 from workflows.catalog import find_task
 from workflows.compare import Cell
 from workflows.config import Encoding, Execution, MethodConfig

@@ -13,6 +13,7 @@ from orchestration.graph import in_order
 from orchestration.plan import make_plan
 from orchestration.store import open_store
 from tests import tiny
+from tests.workflows.films import TASK, films, write_films
 from vocabsem_core.finetuning import Finetuning
 from workflows.compare import comparison
 from workflows.config import CompareConfig
@@ -26,15 +27,7 @@ from workflows.sweep import checked_space
 from workflows.sweep_config import SweepConfig
 from workflows.texts import Texts
 
-ROWS = [
-    {"text": f"a {'fine' if i % 2 else 'dull'} film number {i}", "label": "good" if i % 2 else "bad"} for i in range(40)
-]
-TASK = {
-    "name": "films",
-    "source": {"train": "train.jsonl", "test": "test.jsonl"},
-    "template": "review: {text}\n sentiment:",
-    "words": {"bad": "negative", "good": "positive"},
-}
+ROWS = films(40)
 QUICK = {"epochs": 2, "batch_size": 8}
 LORA = {"method": "lora", "settings": QUICK}
 
@@ -46,11 +39,9 @@ class Folder:
         self.path, self.store = path, open_store(path / "store")
         tiny.save(path / "model", model or tiny.gpt2())
         self.rows(ROWS)
-        (path / "films.yaml").write_text(json.dumps(TASK))  # JSON is YAML
 
     def rows(self, train):
-        for split, rows in (("train", train), ("test", ROWS[:10])):
-            (self.path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_films(self.path, train, ROWS[:10])
 
     def cells(self, *methods, **changes):
         document = {"workflow": "compare", "models": ["model"], "tasks": ["films.yaml"], "methods": list(methods)}

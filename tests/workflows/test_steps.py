@@ -17,6 +17,7 @@ from orchestration.graph import in_order
 from orchestration.plan import make_plan
 from orchestration.store import Store, open_store
 from tests import tiny
+from tests.workflows.films import TASK, films, write_films
 from vocabsem_core.basis import RCOND
 from workflows.compare import Cell, comparison
 from workflows.config import CompareConfig
@@ -27,15 +28,7 @@ from workflows.results import read_result, truncations
 from workflows.steps.model import _RCOND, stored_states
 
 Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]
-ROWS = [
-    {"text": f"a {'fine' if i % 2 else 'dull'} film number {i}", "label": "good" if i % 2 else "bad"} for i in range(24)
-]
-TASK = {
-    "name": "films",
-    "source": {"train": "train.jsonl", "test": "test.jsonl"},
-    "template": "review: {text}\n sentiment:",
-    "words": {"bad": "negative", "good": "positive"},
-}
+ROWS = films(24)
 METHODS = ["zero-shot", "affinity", "calibration", "linear-probe", "knn"]
 
 
@@ -51,9 +44,7 @@ def compare(tmp_path: Path) -> Compared:
             tiny.save(folder, model or tiny.gpt2())
             if model is not None and type(model).__name__.endswith("MaskedLM"):
                 tiny.masked_tokenizer().save_pretrained(folder)
-        for split, order in (("train", rows[::-1]), ("test", rows)):
-            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in order), encoding="utf-8")
-        (tmp_path / "films.yaml").write_text(json.dumps(task))  # JSON is YAML
+        write_films(tmp_path, rows[::-1], rows, task)
         document = {
             "workflow": "compare",
             "models": ["model"],

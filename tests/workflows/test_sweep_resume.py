@@ -10,7 +10,8 @@ import pytest
 
 from orchestration.facts import Facts
 from orchestration.store import Store
-from tests.workflows.sweeps import ROWS, Done, Made, begun, config, write_rows
+from tests.workflows.films import write_films
+from tests.workflows.sweeps import ROWS, Done, Made, begun, config
 from workflows.errors import ConfigError
 from workflows.sweep import sweep
 
@@ -55,8 +56,7 @@ def test_an_unfinished_sweep_on_other_rows_is_told_as_such(
     other = tmp_path / "other"
     other.mkdir()
     (other / "model").symlink_to(base / "model")
-    shutil.copy(base / "films.yaml", other / "films.yaml")
-    write_rows(other, ROWS[:30])
+    write_films(other, ROWS[:30], ROWS[:30])
     with pytest.raises(ConfigError, match="not finished: its rows or its model are others now"):
         made(place=other)
 
