@@ -12,11 +12,11 @@ from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import TrackedRun
 from workflows.compare import Cell
-from workflows.read_data import data_of
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results import Detail, Result, largest
 from workflows.serving import tracked_model
 from workflows.table import table
+from workflows.tracked_data import data_of
 
 _TABLES = "mlflow.loggedArtifacts"
 

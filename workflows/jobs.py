@@ -15,9 +15,9 @@ from workflows.compare import Cell
 from workflows.compare_runs import tracked
 from workflows.costs import Ledger
 from workflows.progress import Say
-from workflows.read_data import prediction_tables
 from workflows.report.files import write_reports
 from workflows.results import Detail, Result, judged, read_result, truncations
+from workflows.tracked_data import prediction_tables
 
 Results = Sequence[tuple[Result, Detail]]
 
@@ -32,6 +32,10 @@ class Job(Protocol):
 
     def results(self, store: Store, say: Say) -> Results:
         """What is there of the results; says what is damaged and leaves it out."""
+        ...
+
+    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+        """Write what the record of a run holds beside its results, before it is tracked."""
         ...
 
     def tracked(
@@ -63,13 +67,16 @@ class Comparison:
         ledger = Ledger(store)
         return judged([found for cell in self.cells if (found := _result(cell, ledger, say))])
 
-    def tracked(
-        self, record: RunRecord, store: Store, results: Results, status: Status
-    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        if results and status != "RUNNING":
+    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+        """The reports and the tables of predictions, where there is a result."""
+        if results:
             write_reports(record, store)
             for name, predictions in prediction_tables(self.cells, store):
                 record.write(name, predictions)
+
+    def tracked(
+        self, record: RunRecord, store: Store, results: Results, status: Status
+    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
         return tracked(record, store, self.cells, results, status)
 
     def notes(self, store: Store, ran: bool) -> list[str]:

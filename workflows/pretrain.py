@@ -80,6 +80,9 @@ class Pretrain:
         seconds = sum(training.batch_tokens / speed for speed in curve["tokens_per_second"])
         return result, Detail(record["weights"], Costs(fit=seconds), False, 0.0, {}, {})
 
+    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+        """Nothing: the results are all."""
+
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestration.disk import DiskRoom
 from orchestration.executor import Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step
 from orchestration.plan import Planned, make_plan
 from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id, write_projection
 from orchestration.runs import RunRecord, open_run
-from orchestration.space import Space
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackingError, check_writable, default_uri, without_credentials
 from workflows.compare import comparison
@@ -92,12 +92,12 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     missing = [] if told else [_mlflow_is_missing(session)]
 
     with watching(plan, say) as watch:
-        space = Space(session.store.root, say)
+        room = DiskRoom(session.store.root, say)
 
         def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
             record.event(kind, step, details)
             watch(kind, step, details)
-            space.look()
+            room.look()
 
         try:
             execution = session.config.execution
@@ -110,6 +110,7 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     counts = _counts(outcomes)
     if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
+        session.job.add_to_record(record, session.store, results)
         tracked_as = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     else:
         tracked_as = mlflow_run_id(record)

@@ -27,7 +27,6 @@ from workflows.jobs import Results
 from workflows.methods import METHODS, method_named
 from workflows.models import check_encoding, describe
 from workflows.progress import Say
-from workflows.read_data import data_of
 from workflows.results import Detail, Result
 from workflows.space import Domain, check_space, grid_settings
 from workflows.steps.methods import fixed_settings
@@ -35,6 +34,7 @@ from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, SWEEP, TRIALS, conf
 from workflows.sweep_config import SweepConfig
 from workflows.sweep_plots import plot_sweep
 from workflows.table import table
+from workflows.tracked_data import data_of
 from workflows.trials import best_first
 
 _SHOWN = 5  # of the best, on the screen
@@ -90,6 +90,9 @@ class Sweep:
     def _seeds(self) -> list[int]:
         """Of the refits; none of them is the search's."""
         return [self.config.search.seed + fold for fold in FOLDS]
+
+    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+        """Nothing: the results are all."""
 
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status

@@ -13,7 +13,7 @@ LOW_BYTES = 1 << 30
 _PAUSE_SECONDS = 5.0  # between looks
 
 
-class Space:
+class DiskRoom:
     """Looks at the room on a store's disk while a run goes on, and warns once where it is low."""
 
     def __init__(self, store: Path, say: Callable[[str], None]) -> None:

@@ -3,7 +3,7 @@
 from tests.workflows import test_steps
 from tests.workflows.test_steps import ROWS, Compared
 from workflows.materials import read_column
-from workflows.read_data import prediction_tables
+from workflows.tracked_data import prediction_tables
 
 compare = test_steps.compare  # the fixture
 
