@@ -115,10 +115,23 @@ def must_be_unchanged(folder: Path, stamp: str, content: Mapping[str, str]) -> N
     Copies of a folder on other nodes have other times: then `content`, digests of weights and tokenizer, is compared.
     """
     if stamp_of(folder) != stamp and content_digests(folder) != dict(content):
-        raise ConfigError(
-            f"{folder}: a file of the model is not the one the run began with; run again, and on a cluster put the "
-            "same files on every node"
-        )
+        raise _changed(folder)
+
+
+def checked_tokenizer(folder: Path, digest: str) -> Any:
+    """A model's tokenizer. Raises ConfigError where its files are no longer those that keys were made from."""
+    from vocabsem_core.checkpoints import load_tokenizer, tokenizer_files
+
+    if _digest(tokenizer_files(folder)) != digest:
+        raise _changed(folder)
+    return load_tokenizer(folder)
+
+
+def _changed(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{folder}: a file of the model is not the one the run began with; run again, and on a cluster put the "
+        "same files on every node"
+    )
 
 
 def content_digests(folder: Path) -> dict[str, str]:

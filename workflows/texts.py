@@ -113,10 +113,10 @@ class Texts:
     @cached_property
     def _tokenized(self) -> dict[str, list[Prompt]]:
         """By role, as the encoder has them: the same template, truncation and special tokens."""
-        from vocabsem_core.checkpoints import load_tokenizer
         from vocabsem_core.prompts import tokenize
+        from workflows.models import checked_tokenizer
 
-        tokenizer, reading = load_tokenizer(self.folder), self.reading
+        tokenizer, reading = checked_tokenizer(self.folder, self.reading["tokenizer"]), self.reading
         limits = reading["max_tokens"], reading["kind"] != "causal"
         texts = {role: self.inputs[role] for role in ("train_texts", "test_texts") if role in self.inputs}
         return {

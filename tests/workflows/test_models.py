@@ -16,7 +16,7 @@ from vocabsem_core.errors import InputError
 from workflows.catalog import ModelEntry, find_model, find_task
 from workflows.config import Encoding, Execution, ModelConfig
 from workflows.errors import ConfigError
-from workflows.models import Model, check_encoding, describe, find_files, must_be_unchanged
+from workflows.models import Model, check_encoding, checked_tokenizer, describe, find_files, must_be_unchanged
 from workflows.steps.model import encode_step
 
 REFERENCE = Path(workflows.catalog.__file__).parent / "models" / "reference"
@@ -114,6 +114,15 @@ def test_a_copy_with_other_times_is_the_same_model_and_a_changed_one_is_not(copy
         file.write(b"\xff")
     with pytest.raises(ConfigError, match="put the same files on every node"):
         must_be_unchanged(copy, model.stamp, model.files["content"])
+
+
+def test_a_tokenizer_is_loaded_where_it_is_the_one_of_the_keys(copy: Path, tmp_path: Path) -> None:
+    digest = described(copy, tmp_path).tokenizer
+    rewrite(copy / "config.json", layer_norm_epsilon=1e-3)  # another model, but the same tokenizer
+    assert checked_tokenizer(copy, digest)("a b")["input_ids"]
+    rewrite(copy / "tokenizer_config.json", model_max_length=77)
+    with pytest.raises(ConfigError, match="not the one the run began with"):
+        checked_tokenizer(copy, digest)
 
 
 def test_a_folder_is_relative_to_its_yaml_file(tmp_path: Path) -> None:

@@ -110,6 +110,29 @@ def test_a_prompt_longer_than_the_window_is_cut_counted_and_reported(compare: Co
     assert lines[0].startswith("encode model films test: 1 of 25 prompts cut to 128 tokens (")
 
 
+def test_a_tokenizer_that_changed_since_the_plan_is_refused(
+    compare: Compared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = make_plan
+
+    def plan_and_spoil(*given: Any) -> Any:
+        planned = plain(*given)
+        with open(tmp_path / "model" / "tokenizer.json", "a", encoding="utf-8") as file:
+            file.write("\n")
+        return planned
+
+    monkeypatch.setattr(f"{__name__}.make_plan", plan_and_spoil)
+    outcomes = compare(methods=["zero-shot", "icl"])[2]
+    told = failure(outcomes).error
+    assert told.endswith("run again, and on a cluster put the same files on every node")
+    assert {label.split()[0] for label, outcome in outcomes.items() if outcome.error == told} == {
+        "head",
+        "verbalizer",
+        "encode",
+        "demonstrations",
+    }
+
+
 def test_a_limit_takes_rows_by_content_whatever_their_order(compare: Compared) -> None:
     store, cells, _ = compare(limit={"train": 12, "test": 6})
     texts = cells[0].fits[0].inputs["test"].inputs["texts"]

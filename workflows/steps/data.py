@@ -12,7 +12,7 @@ from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import prompt_template
 from workflows.data import Split, SplitFile, kept_rows, label_numbers, must_be_unchanged, row_hash, text_rows
-from workflows.models import Model
+from workflows.models import Model, checked_tokenizer
 from workflows.steps import ROWS_PER_SHARD
 
 if TYPE_CHECKING:
@@ -120,11 +120,10 @@ def verbalizer_step(model: Model, task: Task) -> Step:
 
 def fill_verbalizer(work: Work) -> None:
     """verbalizer.json: labels, their tokens, the rule, and each token as text."""
-    from vocabsem_core.checkpoints import load_tokenizer
     from vocabsem_core.prompts import verbalize
 
     identity = work.identity
-    tokenizer = load_tokenizer(Path(work.local["folder"]))
+    tokenizer = checked_tokenizer(Path(work.local["folder"]), identity["tokenizer"])
     found = verbalize(tokenizer, identity["template"], dict(identity["words"]), identity["label_tokens"])
     pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
     work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))

@@ -15,7 +15,7 @@ from workflows.config import Encoding, prompt_template
 from workflows.data import Split
 from workflows.errors import ConfigError
 from workflows.measures import measured
-from workflows.models import Model, token_limit
+from workflows.models import Model, checked_tokenizer, token_limit
 from workflows.steps import ROWS_PER_SHARD
 from workflows.steps.data import fields_of
 
@@ -64,10 +64,9 @@ def fill_random(work: Work) -> dict[str, float]:
 
     Raises ConfigError for a label with too few rows, and where one demonstration of each label does not fit.
     """
-    from vocabsem_core.checkpoints import load_tokenizer
     from workflows.materials import DEMONSTRATIONS
 
-    tokenizer = load_tokenizer(Path(work.local["folder"]))
+    tokenizer = checked_tokenizer(Path(work.local["folder"]), work.identity["tokenizer"])
     with measured() as took:
         work.out.write(DEMONSTRATIONS, json_bytes(_drawn(work, tokenizer)))
     return took
@@ -150,10 +149,9 @@ def fill_retrieved(work: Work) -> dict[str, float]:
     """
     import vocabsem_core.bm25
     import vocabsem_core.retrieval  # noqa: F401  imports are no part of what is measured
-    from vocabsem_core.checkpoints import load_tokenizer
     from workflows.materials import DEMONSTRATIONS
 
-    tokenizer = load_tokenizer(Path(work.local["folder"]))
+    tokenizer = checked_tokenizer(Path(work.local["folder"]), work.identity["tokenizer"])
     with measured() as took:
         work.out.write(DEMONSTRATIONS, json_bytes(_retrieved(work, tokenizer)))
     return took
