@@ -21,6 +21,7 @@ from workflows.options import (
     Cluster,
     DataDir,
     Executor,
+    Explained,
     Key,
     KeyOrRun,
     ModelName,
@@ -136,6 +137,18 @@ def basis(model: ModelName, word: Word = None, store: StorePath = None, as_json:
     made = make_basis(model, open_store(store), _say)
     _end_if(made.failures)
     _print(basis_document(made, word or []), as_json, basis_text)
+
+
+@app.command()
+def explain(name: Explained = None, as_json: AsJson = False) -> None:
+    """Say what a method, a step, a term or a field of a YAML file is [default: list their names]."""
+    from workflows import explain as explaining
+
+    if not name and not as_json:
+        print(explaining.contents())
+        return
+    found = explaining.explain(" ".join(name)) if name else explaining.topics()
+    _print(explaining.document(found), as_json, lambda _: explaining.text(found))
 
 
 @app.command()

@@ -37,9 +37,9 @@ def in_field(*place: str | int) -> Iterator[None]:
         raise ConfigError(str(error), error.place or place) from error
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A hint for a misspelt name: the nearest right one, or all of them."""
+def nearest(name: str, known: list[str], otherwise: str = "") -> str:
+    """A hint for a misspelt name: the nearest right one; where none is near, `otherwise` or all of them."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}."
+    return f"did you mean {close[0]!r}?" if close else otherwise or f"known: {', '.join(sorted(known))}."

@@ -56,6 +56,12 @@ def _runs(context: typer.Context, incomplete: str) -> Iterator[str]:
     return (name for name in names if name.startswith(incomplete))
 
 
+def _explained(incomplete: str) -> Iterator[str]:
+    from workflows.explain import topics
+
+    return (one.name for one in topics() if one.name.startswith(incomplete))
+
+
 def _keys(context: typer.Context, incomplete: str) -> Iterator[str]:
     from orchestration.lookup import by_folder
 
@@ -73,6 +79,14 @@ WorkflowFile = Annotated[
 ]
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="Catalog name, folder, model YAML file, or Hugging Face id.")
+]
+Explained = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Method, method's .py file, step, term or field, `search.trials` or `trials`.",
+        autocompletion=_explained,
+    ),
 ]
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="First digits of an artifact's key, or step/digits.", autocompletion=_keys)

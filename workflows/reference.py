@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from workflows import capacity
 from workflows.config import CompareConfig, ModelConfig, TaskConfig
+from workflows.fields import default_of, kind_of, meaning_of, section_of
 from workflows.methods import METHODS
 from workflows.methods.base import Method
 from workflows.pretrain_config import PretrainConfig
@@ -55,65 +54,15 @@ def _model(model: type[BaseModel]) -> list[str]:
     rows = ["| field | value | default | meaning |", "| --- | --- | --- | --- |"]
     sections: list[str] = []
     for name, field in model.model_fields.items():
-        inner = _section(field)
+        inner = section_of(field)
         if inner is not None:
             sections += [f"### `{name}`", (inner.__doc__ or "").strip(), *_model(inner)]
-        rows.append(f"| `{name}` | {_kind(field.annotation)} | {_default(field)} | {_meaning(field, inner)} |")
+        rows.append(f"| `{name}` | {kind_of(field.annotation)} | {default_of(field)} | {_cell(field)} |")
     return ["\n".join(rows), *sections]
 
 
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    kinds = [field.annotation, *get_args(field.annotation)]
-    found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return found[0] if found else None
-
-
-def _kind(annotation: Any) -> str:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section"
-    if annotation is type(None):
-        return "none"
-    names = {
-        str: "text",
-        bool: "`true` or `false`",
-        int: "whole number",
-        float: "number",
-        Path: "path",
-        Any: "any",
-        ...: "",
-    }
-    if annotation in names:
-        return names[annotation]
-    inner = [_kind(argument) for argument in get_args(annotation) if argument is not type(None)]
-    origin = get_origin(annotation)
-    if origin is tuple:
-        return f"list of {inner[0]}"
-    if origin is dict:
-        return f"mapping of {inner[0]} to {inner[1]}"
-    if origin is not None and getattr(origin, "__name__", "") == "Literal":
-        return ", ".join(f"`{value}`" for value in get_args(annotation))
-    if hasattr(annotation, "__metadata__"):
-        return inner[0]
-    return " or ".join(dict.fromkeys(inner))
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if value is None or value is PydanticUndefined:
-        return "none"
-    if isinstance(value, BaseModel):
-        return "below"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"  # as YAML writes it
-    return f"`{list(value) if isinstance(value, tuple) else value}`"
-
-
-def _meaning(field: FieldInfo, inner: type[BaseModel] | None) -> str:
-    return (
-        (field.description or (inner.__doc__ if inner else "") or "which workflow this is").strip().replace("|", "\\|")
-    )
+def _cell(field: FieldInfo) -> str:
+    return meaning_of(field).replace("|", "\\|")
 
 
 def _method(method: Method) -> list[str]:
@@ -124,9 +73,7 @@ def _method(method: Method) -> list[str]:
     for name, field in fields.items():
         domain = method.space.get(name)
         searched = "" if domain is None else str(domain)
-        rows.append(
-            f"| `{name}` | {_kind(field.annotation)} | {_default(field)} | {searched} | {_meaning(field, None)} |"
-        )
+        rows.append(f"| `{name}` | {kind_of(field.annotation)} | {default_of(field)} | {searched} | {_cell(field)} |")
     return [f"### `{method.name}`", "\n".join(rows)]
 
 

@@ -1,0 +1,39 @@
+"""The words of the project, each in a sentence or two: what `vocabsem explain` says of them."""
+
+TERMS = {
+    "artifact": "The stored result of a step: a folder of the store whose files never change once it is committed. "
+    "`vocabsem ls` lists them, `vocabsem show KEY` tells all of one.",
+    "budget": "How many settings a search may try for each method on each task (`search.trials`) and over how many "
+    "seeds it is fitted. Equal for all; a table marks a method that had less.",
+    "cached": "Of a step: its artifact is in the store, so it is read and not made again. Of a cost: the seconds of "
+    "search and fit alone, where states and basis are there already.",
+    "constant prediction": "A method that gave one class for every test row in some fit: it was not trained, it was "
+    "not beaten. The table flags it.",
+    "cut prompts": "Prompts longer than the model's window or `encoding.max_tokens` lose tokens of their text from "
+    "the left, never of the template. The run says how many were cut.",
+    "hidden state": "The vector a model has for the token at which the label would follow, in the input space of the "
+    "output matrix (layer `head`) or after one of its blocks (`layer_01` and so on). Stored once for each row.",
+    "key": "The name of a step's result: a hash of the step's name, code version, identity fields and the keys of its "
+    "inputs. Equal keys are equal results, wherever they were made. `vocabsem why KEY` shows what is in one.",
+    "label words": "The word that stands for each label in a task's `words`. Its tokens after the prompt are the rows "
+    "of the vocabulary that are compared; `label_tokens` says which of them.",
+    "output matrix": "The model's last linear layer, W of v vocabulary rows and d columns: logits are h W^T + b.",
+    "run": "A workflow file and the steps it led to. The same steps are the same run; its record is in the store's "
+    "`runs` folder.",
+    "semantic basis": "For each vocabulary label the direction in the space of hidden states that stands for it: its "
+    "row of the pseudoinverse of the output matrix, W (W^T W)^-1 (vocabulary-defined semantics, arXiv 2401.16184).",
+    "semantic calibration": "A small module trained on stored states, so that a state moves to its label's basis row "
+    "(the same paper, section 3.3). Methods `calibration` (ours) and `calibration-paper`.",
+    "semantic logits": "Similarities of a hidden state to the basis rows of the label words, which take the place of "
+    "logits (vocabulary affinity inference, section 3.2). Method `affinity`.",
+    "step": "One node of the graph that a workflow file becomes: what it depends on, and what makes it. "
+    "`vocabsem plan FILE` lists a file's steps and why each would run.",
+    "store": "The folder that holds all artifacts and the records of runs: --store, $VOCABSEM_STORE, the file's "
+    "`store`, or ./.vocabsem/store.",
+    "trial": "One choice of settings, fitted on training rows and scored on validation rows. Test rows are never seen "
+    "by a search.",
+    "validation rows": "A fifth of the training rows of each class, chosen by hash. Settings are chosen on them, and "
+    "training stops early by them.",
+    "verdict": "What the paired randomisation test against the `reference_method` says after Holm's correction over "
+    "all comparisons of a run, at 5 %: better, worse, or no difference shown.",
+}
