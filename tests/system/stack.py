@@ -77,7 +77,7 @@ class Stack:
     def start(self, name: str, number: int = 0) -> None:
         """Start a service by its own command, and wait until its own health check says yes."""
         service = self.service(name, number)
-        extra, user = self._surroundings(name)
+        extra, user = self._surroundings(name, number)
         log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 the child keeps it
         process = subprocess.Popen(
             [*service["command"], *extra],
@@ -101,8 +101,11 @@ class Stack:
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}
         return {**kept, **image, **quiet, **{name: str(value) for name, value in given.items()}, "PATH": path}
 
-    def _surroundings(self, name: str) -> tuple[list[str], str | None]:
-        """What the command needs beside others on one machine; and PostgreSQL refuses to run as root."""
+    def _surroundings(self, name: str, number: int) -> tuple[list[str], str | None]:
+        """What the command needs beside others on one machine; and PostgreSQL refuses to run as root.
+
+        Nodes of Ray that share a folder would remove each other's copies of a job's files.
+        """
         if name == "postgres":
             port = self.ports["postgres:5432"]
             place = ["-D", str(self.folder / "database"), "-k", str(self.folder / "database")]
@@ -111,7 +114,8 @@ class Stack:
             ports = [f"--ray-client-server-port={self.ports['ray-head:10001']}"]
             agent = [f"--dashboard-agent-listen-port={self.ports['ray-head:52365'] + 9}"]
             return [*ports, *agent, f"--temp-dir={self.folder / 'ray'}", "--node-ip-address=127.0.0.1"], None
-        return (["--node-ip-address=127.0.0.1"] if name == "worker" else []), None
+        own = ["--node-ip-address=127.0.0.1", f"--temp-dir={self.folder / f'r{number}'}"]
+        return (own if name == "worker" else []), None
 
     def _await_health(self, name: str, process: subprocess.Popen, service: Mapping[str, Any]) -> None:
         test = list(service["healthcheck"]["test"][1:])

@@ -29,9 +29,9 @@ def ask(url, body=None, **headers):
         return status, text
 
 
-def vocabsem(stack, folder, *arguments, wait=True):
-    """The command as a driver in the head's container would run it."""
-    environment = stack.environment(stack.service("ray-head")["environment"])
+def vocabsem(stack, folder, *arguments, wait=True, known=None):
+    """The command as a driver in the head's container would run it; with `known`, with these settings instead."""
+    environment = stack.environment(stack.service("ray-head")["environment"] if known is None else known)
     process = subprocess.Popen(
         [sys.executable, "-m", "workflows", *arguments],
         cwd=folder,
@@ -45,7 +45,7 @@ def vocabsem(stack, folder, *arguments, wait=True):
 
 def finished(process):
     output, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors
+    assert process.returncode == 0, output + errors
     return output, errors
 
 
@@ -115,6 +115,20 @@ def test_a_workflow_runs_on_the_workers_and_stands_in_mlflow_once(stack, workspa
     again, _ = vocabsem(stack, workspace, "run", "workflow.yaml", "--json")
     assert json.loads(again)["steps"]["ran"] == 0
     assert keys(mlflow_runs(stack, "vocabsem")) == keys(runs)
+
+
+def test_a_workflow_is_sent_from_outside_and_stands_in_the_heads_mlflow(stack, workspace):
+    """As docs/docker.md says: the job server's port, the token, the store as the services see it, and nothing else."""
+    write(workspace, "sent.yaml", {**WORKFLOW, "methods": ["affinity", "centroid"], "experiment": "sent"})
+    server = f"http://127.0.0.1:{stack.ports['ray-head:8265']}"
+    known = {"RAY_ADDRESS": server, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    store = str(stack.folder / "store")
+    output, errors = vocabsem(stack, workspace, "submit", "sent.yaml", "--store", store, "--follow", known=known)
+    assert "succeeded" in errors
+    assert "vocabsem sync" not in output
+    assert {run["info"]["status"] for run in mlflow_runs(stack, "sent")} == {"FINISHED"}
+    listed, _ = vocabsem(stack, workspace, "jobs", "--json", known=known)
+    assert [(job["status"], job["store"]) for job in json.loads(listed)["jobs"]] == [("SUCCEEDED", store)]
 
 
 def test_mlflow_ends_in_the_middle_of_a_run_and_is_filled_in_later(stack, workspace):
