@@ -28,6 +28,7 @@ from orchestration.work import RECORDED_PACKAGES, version_of
 
 ANSWER_SECONDS = 60.0  # for a node to answer; a first task there unpacks a job's files and starts a process
 _SETTLE_SECONDS = 5.0  # for a file that a node wrote to be seen here through a network file system
+_REMOVED = "so that a job's files are removed while they are read. Start the second with a --temp-dir of its own."
 _PACKAGE = "_ray_pkg_"  # in the names of folders that Ray unpacks
 _FOLDER = "preflight"  # in the store's scratch folder
 
@@ -185,10 +186,10 @@ def _ask(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    asked = {}
+    asked, here = {}, _here()
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)
-        given = (str(needs.store), str(folder), node.node_id, dict(needs.files), os.getcwd(), needs.source)
+        given = (str(needs.store), str(folder), node.node_id, dict(needs.files), here, needs.source)
         task = ray.remote(look).options(name="preflight", num_cpus=0, max_retries=0, scheduling_strategy=there)
         asked[task.remote(*given)] = node
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
@@ -208,6 +209,15 @@ def _ask(
     return answers, silent
 
 
+def _here() -> str:
+    """This process's folder. Raises ClusterError where Ray has removed it already (see `_unpacked_twice`)."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        shared = "another node on this machine uses its folder for Ray's files"
+        raise ClusterError(f"the folder of this job's files is gone: {shared}, {_REMOVED}") from error
+
+
 def _unpacked_twice(answers: Mapping[Node, Mapping[str, Any]]) -> list[str]:
     """Nodes on one machine that unpack a job's files in the same place, where Ray removes what it finds there."""
     places: dict[tuple[str, ...], Node] = {}
@@ -215,10 +225,7 @@ def _unpacked_twice(answers: Mapping[Node, Mapping[str, Any]]) -> list[str]:
     for node, answer in answers.items():
         first = places.setdefault(tuple(answer["at"]), node)
         if first is not node and _PACKAGE in answer["at"][-1]:
-            missing.append(
-                f"{node} and {first} are on one machine and use one folder for Ray's files, so that a job's files are "
-                "removed while they are read. Start the second with a --temp-dir of its own."
-            )
+            missing.append(f"{node} and {first} are on one machine and use one folder for Ray's files, {_REMOVED}")
     return missing
 
 

@@ -5,10 +5,12 @@ import platform
 
 import pytest
 
+from orchestration.errors import ClusterError
 from orchestration.graph import Resources
 from orchestration.preflight import (
     Needs,
     Node,
+    _here,
     _unpacked_twice,
     _without_room,
     _without_space,
@@ -126,3 +128,11 @@ def test_the_report_counts_and_lists():
     assert report(["a"]) == "the cluster is not ready, nothing was run; 1 thing is missing:\n  a"
     assert report(["a", "b"]).splitlines()[0].endswith("2 things are missing:")
     assert os.linesep not in report(["a"]).splitlines()[1]
+
+
+def test_a_jobs_folder_that_is_gone_already_is_told_with_the_way_out(tmp_path, monkeypatch):
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
+    (tmp_path / "job").rmdir()
+    with pytest.raises(ClusterError, match="is gone: another node on this machine .* --temp-dir of its own"):
+        _here()
