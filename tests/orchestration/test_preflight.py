@@ -134,5 +134,5 @@ def test_a_jobs_folder_that_is_gone_already_is_told_with_the_way_out(tmp_path, m
     (tmp_path / "job").mkdir()
     monkeypatch.chdir(tmp_path / "job")
     (tmp_path / "job").rmdir()
-    with pytest.raises(ClusterError, match="is gone: another node on this machine .* --temp-dir of its own"):
+    with pytest.raises(ClusterError, match=r"is gone: another node on this machine .* --temp-dir of its own"):
         _here()
