@@ -36,6 +36,7 @@ class CalibrationSettings:
         learn_temperature: whether training moves it.
         learn_targets: whether training moves the classes' targets as well, which start as their basis rows.
         dropout: on the residual module's hidden units.
+        input_dropout: on what the residual module reads, the standardised states; not on the state it moves.
         learning_rate, weight_decay: of AdamW.
         batch_size: rows a step.
         epochs: at most.
@@ -50,6 +51,7 @@ class CalibrationSettings:
     learn_temperature: bool = True
     learn_targets: bool = False
     dropout: float = 0.3
+    input_dropout: float = 0.0
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     batch_size: int = 128

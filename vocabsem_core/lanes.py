@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,8 @@ from vocabsem_core.calibration import (
 from vocabsem_core.residual import as_stored, for_training, residual_similarities
 
 _TEMPERATURE = "log_temperature"  # the last of every module's weights
+Dropout = tuple[Tensor | None, Tensor | None]  # factors of what the residual module reads, and of its hidden units
+_NO_DROPOUT: Dropout = (None, None)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Batch:
         self._seeds = [lane.seed for lane in lanes]
         self._orders = {seed: _generator(seed, "order") for seed in self._seeds}
         self._dropouts = {seed: _generator(seed, "dropout") for seed in self._seeds}
+        self._input_dropouts = {seed: _generator(seed, "input dropout") for seed in self._seeds}
         starts = [untrained(lane.settings, *measured, _generator(lane.seed, "weights"), basis) for lane in lanes]
         if self._settings.module == "residual":
             starts = [for_training(start) for start in starts]
@@ -109,30 +112,40 @@ class Batch:
         leaves = [self._weights[name] for name in self._trained]
         for rows in order.split(self._settings.batch_size, dim=-1):
             states, labels = train.states[rows].to(self._device), train.labels[rows].to(self._device)
-            keep = self._kept_units(rows.shape[-1])
-            loss = self._losses(states, labels.expand(len(self.numbers), -1), targets, keep).sum()
+            dropout = self._read_factors(rows.shape[-1], states.shape[-1]), self._unit_factors(rows.shape[-1])
+            loss = self._losses(states, labels.expand(len(self.numbers), -1), targets, dropout).sum()
             gradients = torch.autograd.grad(loss, leaves)
             torch.cat([part.reshape(len(self.numbers), -1) for part in gradients], dim=1, out=self._gradient)
             self._optimizer.step(self._gradient)
 
-    def _kept_units(self, rows: int) -> Tensor | None:
-        """Dropout's factor for each hidden unit: 0, or 1 over the share that is kept."""
+    def _unit_factors(self, rows: int) -> Tensor | None:
+        """Dropout's factor for each hidden unit of each lane: 0, or 1 over the share that is kept."""
         if self._settings.module == "paper" or not self._dropout.any():
             return None
-        shape = (self._settings.rank, rows)
-        drawn = {
-            seed: torch.rand(shape, generator=self._dropouts[seed], dtype=self.flat.dtype) for seed in set(self._seeds)
-        }
+        drawn = self._drawn(self._dropouts, (self._settings.rank, rows))
         share = self._dropout.unsqueeze(-1)
         return (torch.stack([drawn[seed] for seed in self._seeds]).to(self._device) >= share) / (1 - share)
 
-    def _losses(self, states: Tensor, labels: Tensor, targets: Tensor, keep: Tensor | None) -> Tensor:
+    def _read_factors(self, rows: int, width: int) -> Tensor | None:
+        """The same for each number that is read; lanes of one seed share them, as they share the rows."""
+        share = self._settings.input_dropout
+        if self._settings.module == "paper" or not share:
+            return None
+        drawn = self._drawn(self._input_dropouts, (rows, width))
+        alone = len(drawn) == 1
+        found = drawn[self._seeds[0]] if alone else torch.stack([drawn[seed] for seed in self._seeds])
+        return (found.to(self._device) >= share) / (1 - share)
+
+    def _drawn(self, streams: Mapping[int, torch.Generator], shape: tuple[int, int]) -> dict[int, Tensor]:
+        return {seed: torch.rand(shape, generator=streams[seed], dtype=self.flat.dtype) for seed in set(self._seeds)}
+
+    def _losses(self, states: Tensor, labels: Tensor, targets: Tensor, dropout: Dropout) -> Tensor:
         """The loss that is trained on, a number a lane."""
         settings = self._settings
         if settings.loss == "sm-gt":
-            cosines = _similarities(states, self._weights, keep, targets, settings.module, "cosine")
+            cosines = _similarities(states, self._weights, dropout, targets, settings.module, "cosine")
             return (1 - cosines.gather(1, labels.unsqueeze(1)).squeeze(1)).mean(dim=-1)
-        return _cross_entropy(states, labels, self._weights, keep, targets, settings).mean(dim=-1)
+        return _cross_entropy(states, labels, self._weights, dropout, targets, settings).mean(dim=-1)
 
     @torch.no_grad()
     def validation_losses(self, validation: Labelled[States], basis: Tensor) -> list[float]:
@@ -141,7 +154,7 @@ class Batch:
         for rows in torch.arange(len(validation.labels)).split(self._settings.batch_size):
             states = validation.states[rows].to(self._device)
             labels = validation.labels[rows].to(self._device).expand(len(self.numbers), -1)
-            total += _cross_entropy(states, labels, self._weights, None, basis, self._settings).sum(dim=-1)
+            total += _cross_entropy(states, labels, self._weights, _NO_DROPOUT, basis, self._settings).sum(dim=-1)
         return (total / len(validation.labels)).tolist()
 
 
@@ -149,20 +162,20 @@ def _cross_entropy(
     states: Tensor,
     labels: Tensor,
     weights: Weights,
-    keep: Tensor | None,
+    dropout: Dropout,
     targets: Tensor,
     settings: CalibrationSettings,
 ) -> Float[Tensor, "lanes n"]:
-    found = _similarities(states, weights, keep, targets, settings.module, settings.similarity)
+    found = _similarities(states, weights, dropout, targets, settings.module, settings.similarity)
     logits = found / weights[_TEMPERATURE].exp()[:, None, None]
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def _similarities(
-    states: Tensor, weights: Weights, keep: Tensor | None, targets: Tensor, module: str, similarity: Similarity
+    states: Tensor, weights: Weights, dropout: Dropout, targets: Tensor, module: str, similarity: Similarity
 ) -> Float[Tensor, "lanes k n"]:
     if module == "residual":
-        return residual_similarities(states, weights, keep, weights.get(LEARNED, targets), similarity)
+        return residual_similarities(states, weights, *dropout, weights.get(LEARNED, targets), similarity)
     moved = paper(states, weights)
     squares = moved.square().sum(dim=-1, keepdim=True)
     return similarities(moved @ targets.T, squares, targets.square().sum(dim=-1), similarity).mT
@@ -170,5 +183,7 @@ def _similarities(
 
 def _generator(seed: int, use: str) -> torch.Generator:
     """A stream of its own for each use: dropout of one lane does not move the order of another with the same seed."""
+    if use == "input dropout":  # the youngest: below zero, so that the streams of the others are what they were
+        return torch.Generator().manual_seed(-1 - seed)
     uses = ("weights", "order", "dropout")
     return torch.Generator().manual_seed(seed * len(uses) + uses.index(use))

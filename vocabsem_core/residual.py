@@ -40,16 +40,19 @@ def as_stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def residual_similarities(
     states: Float[Tensor, "n read"] | Float[Tensor, "lanes n read"],
     weights: Mapping[str, Tensor],
+    read: Float[Tensor, "n read"] | Float[Tensor, "lanes n read"] | None,
     keep: Float[Tensor, "lanes r n"] | None,
     targets: Float[Tensor, "k d"] | Float[Tensor, "lanes k d"],
     similarity: Similarity,
 ) -> Float[Tensor, "lanes k n"]:
     """Semantic logits at temperature 1, of rows that all lanes share or of each lane's own; targets alike.
 
-    `weights` are those of `for_training`.
+    `weights` are those of `for_training`; `read` and `keep` dropout's factors of z and of the hidden units.
     """
     width, rank = weights[MOVES].shape[-1], weights[MOVES].shape[-2] - 1
     moved, standard = states[..., :width], (states - weights["mean"]) / weights["deviation"]
+    if read is not None:
+        standard = standard * read
     moves = weights[MOVES] * weights["deviation"][:width]  # Mᵀ, [lanes, r + 1, d]
     before = _products(weights["down.weight"], standard.mT) + weights["down.bias"].unsqueeze(-1)
     hidden = functional.gelu(before)  # a, [lanes, r, n]

@@ -222,6 +222,13 @@ class MethodConfig(Strict):
         "given: the method's own",
     )
     shots: int = Field(SHOTS, ge=1, description="demonstrations a class at most; of retrieved ones, times the classes")
+    folds: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="fits of each seed, whose probabilities are averaged; each has another fifth of the training rows "
+        "held out. A search tries settings on the first alone",
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from orchestration.graph import Step
 from orchestration.store import Store
 from orchestration.tracking import TrackedModel
+from workflows.ensembles import predict_folds
 from workflows.errors import ConfigError
 from workflows.methods import method_named
 
@@ -38,6 +39,7 @@ def tracked_model(fit: Step, store: Store) -> TrackedModel | None:
         "method": method.name,
         "source": fit.identity.get("source"),  # of a user's own method, as it was fitted
         "settings": artifact.json("fit.json")["settings"],
+        "folds": fit.identity.get("folds", 1),
         "layers": fit.identity["layer"],
         "labels": fit.identity["labels"],
         "fields": fields,
@@ -101,7 +103,8 @@ class ServedCalibrator:
         names = self._told["layers"] if isinstance(self._told["layers"], list) else [self._told["layers"]]
         kept = [torch.from_numpy(stored_states(name, found[name], prompts["store_dtype"])).float() for name in names]
         unused = cast("Materials", None)  # a portable method reads none
-        scores = self._method.predict(self._settings, self._fitted, torch.cat(kept, dim=1), unused)
+        states, folds = torch.cat(kept, dim=1), self._told["folds"]
+        scores = predict_folds(self._method, self._settings, self._fitted, states, unused, folds)
         return [self._told["labels"][number] for number in scores.argmax(dim=1).tolist()]
 
     def _rows(self, given: Any) -> list[dict[str, str]]:

@@ -56,7 +56,7 @@ def plain_loop(
     Returns the weights after the last epoch, and every epoch's validation loss.
     """
     train, validation = data
-    streams = [torch.Generator().manual_seed(seed * 3 + use) for use in range(3)]
+    streams = [torch.Generator().manual_seed(number) for number in (*(seed * 3 + use for use in range(3)), -1 - seed)]
     mean, deviation = train.states.mean(dim=0), train.states.std(dim=0, correction=0)
     weights = untrained(settings, mean, deviation, streams[0], BASIS)
     fixed = {"mean", "deviation"} if settings.learn_temperature else {"mean", "deviation", "log_temperature"}
@@ -72,7 +72,11 @@ def plain_loop(
                 moved = plain_paper(train.states[rows], weights)
             else:
                 w, read = weights, train.states[rows]
-                hidden = functional.gelu(functional.linear((read - mean) / deviation, w["down.weight"], w["down.bias"]))
+                z = (read - mean) / deviation
+                if settings.input_dropout:
+                    drawn = torch.rand(z.shape, generator=streams[3], dtype=torch.float64)
+                    z = z * (drawn >= settings.input_dropout) / (1 - settings.input_dropout)
+                hidden = functional.gelu(functional.linear(z, w["down.weight"], w["down.bias"]))
                 if settings.dropout:
                     drawn = torch.rand(settings.rank, len(rows), generator=streams[2], dtype=torch.float64).T
                     hidden = hidden * (drawn >= settings.dropout) / (1 - settings.dropout)
@@ -145,15 +149,25 @@ def test_learned_and_fixed_temperatures_are_a_plain_loops(learned: bool) -> None
 @pytest.mark.parametrize("learned", [True, False])
 @pytest.mark.parametrize("similarity", ["cosine", "euclidean", "dot"])
 def test_several_layers_side_by_side_and_learned_targets_are_a_plain_loops(learned: bool, similarity: Any) -> None:
-    settings = replace(RESIDUAL, learn_targets=learned, similarity=similarity)
+    settings = replace(RESIDUAL, learn_targets=learned, similarity=similarity, input_dropout=0.4)
     lanes = [Lane(settings, 0), Lane(replace(settings, learning_rate=3e-3), 1)]
+    # Dropout of what is read leaves small gradients, and AdamW enlarges their rounding.
     found = fit_pack(*DEEP, BASIS, lanes)
     for lane, one in zip(lanes, found, strict=True):
         weights, losses = plain_loop(lane.settings, lane.seed, DEEP)
-        assert_equal_weights(one.weights, weights, within=1e-8)
-        assert one.validation_loss == pytest.approx(losses[-1], abs=1e-9)
+        assert_equal_weights(one.weights, weights, within=1e-7)
+        assert one.validation_loss == pytest.approx(losses[-1], rel=1e-7)
         logits = calibrated_logits(DEEP[1].states, BASIS, lane.settings, one.weights)
-        assert float(functional.cross_entropy(logits, VALIDATION.labels)) == pytest.approx(losses[-1], abs=1e-9)
+        assert float(functional.cross_entropy(logits, VALIDATION.labels)) == pytest.approx(losses[-1], rel=1e-7)
+
+
+def test_dropout_of_what_is_read_does_not_depend_on_neighbours() -> None:
+    """Not on one of the same seed, with which the factors are shared, nor on how many there are."""
+    one = Lane(replace(RESIDUAL, input_dropout=0.5, dropout=0.0), 1)
+    beside_it = [Lane(replace(one.settings, dropout=0.4), 1), Lane(replace(one.settings, epochs=2), 2)]
+    alone, together = fit([one]), fit([one, *beside_it])
+    assert_equal_weights(together[0].weights, alone[0].weights)
+    assert_equal_weights(fit([one, beside_it[0]])[0].weights, alone[0].weights)
 
 
 numbers = st.builds(
@@ -278,7 +292,7 @@ def test_similarities_without_the_moved_states_are_those_of_the_moved_states(sha
     states = VALIDATION.states if shared else torch.stack([VALIDATION.states + lane for lane in range(3)])
     inside = for_training(stacked)
     assert_equal_weights(as_stored(inside), stacked, within=0.0)
-    found = residual_similarities(states, inside, None, BASIS, similarity)
+    found = residual_similarities(states, inside, None, None, BASIS, similarity)
     for number, weights in enumerate(each):
         own = states if shared else states[number]
         expected = semantic_logits(residual(own, weights), BASIS, similarity)

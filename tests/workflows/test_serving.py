@@ -32,7 +32,8 @@ def test_a_method_edited_since_it_was_fitted_is_refused(tmp_path):
     model, data = tiny.save(tmp_path / "model", tiny.gpt2()), tmp_path / "data"
     data.mkdir()
     (data / "method.py").write_text(OWN)
-    save_file({"weight": torch.tensor([[1.0, -1.0]]).repeat(tiny.WIDTH, 1)}, data / "fitted.safetensors")
+    weight = torch.tensor([[1.0, -1.0]]).repeat(tiny.WIDTH, 1)
+    save_file({"fold 0/weight": weight, "fold 1/weight": 2 * weight}, data / "fitted.safetensors")
     prompts = {
         **content_digests(model),
         "template": "review: {text}\n sentiment:",
@@ -43,7 +44,8 @@ def test_a_method_edited_since_it_was_fitted_is_refused(tmp_path):
         "layers": ["head"],
         "position": "last",
     }
-    told = {"method": "sums", "settings": {}, "layers": "head", "labels": ["a", "b"], "fields": ["text"]}
+    told = {"method": "sums", "settings": {}, "folds": 2, "layers": "head"}
+    told |= {"labels": ["a", "b"], "fields": ["text"]}
     digest = hashlib.sha256(OWN.encode()).hexdigest()
     (data / "calibrator.json").write_text(json.dumps({**told, "prompts": prompts, "source": digest}))
     assert set(ServedCalibrator(data, model).predict(["a fine film", "a dull one"])) <= {"a", "b"}

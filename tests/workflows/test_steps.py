@@ -225,6 +225,18 @@ def test_a_methods_defaults_are_in_its_keys(compare: Compared) -> None:
     assert cells[0].fits[0].key == cells[1].fits[0].key
 
 
+def test_folds_are_in_the_keys_of_fits_alone_and_counted(compare: Compared) -> None:
+    probe = {"method": "linear-probe"}
+    store, cells, _ = compare(methods=[probe, {**probe, "name": "folds", "folds": 5}], search={"trials": 2})
+    (one,), (five,) = cells[0].fits.values(), cells[1].fits.values()
+    assert "folds" not in one.identity
+    assert five.identity == {**one.identity, "folds": 5}
+    assert one.inputs["search"].key == five.inputs["search"].key
+    weights = [store.find(step).json("fit.json")["trained_weights"] for step in (one, five)]
+    assert weights[1] == 5 * weights[0]
+    assert cells[0].score.key != cells[1].score.key
+
+
 def test_neighbours_votes_are_probabilities_again_after_softmax(compare: Compared) -> None:
     store, cells, _ = compare(methods=[{"method": "knn", "settings": {"k": 4}}])
     shares = torch.from_numpy(read_column(store.find(cells[0].fits[0]), "scores")).softmax(dim=1)

@@ -41,6 +41,9 @@ class ResidualSettings(Strict):
     similarity: _Similarity = Field("cosine", description="of calibrated states to their targets")
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
     dropout: float = Field(0.3, ge=0, lt=1, description="on hidden units")
+    input_dropout: float = Field(
+        0.0, ge=0, lt=1, description="on the states as they are read; of all layers side by side most may go: 0.8"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="of AdamW")
     batch_size: int = Field(128, ge=1, description="rows a step")

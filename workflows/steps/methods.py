@@ -12,11 +12,12 @@ from orchestration.files import json_bytes
 from orchestration.graph import Step
 from orchestration.work import Work
 from workflows.config import Demonstrations, MethodConfig
+from workflows.ensembles import fit_folds, predict_folds, trained_in_folds
 from workflows.errors import ConfigError
 from workflows.layers import ALL, layers_read
 from workflows.measures import measured
 from workflows.methods import method_named
-from workflows.methods.base import Method, Need, must_be_scores, must_be_tensors
+from workflows.methods.base import Method, Need, must_be_scores
 from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import naming_the_file
 from workflows.space import Domain
@@ -38,6 +39,9 @@ def fixed_settings(config: MethodConfig) -> dict[str, Any]:
     if isinstance(method, Finetuned) and config.layer != "head":
         told = "trains the model itself and reads no stored layer; leave out `layer`"
         raise ConfigError(f"method {method.name!r} {told}", ("layer",))
+    if config.folds > 1 and ("train" not in method.needs or demonstrations_of(config) != "none"):
+        told = "folds are for methods that are fitted to training rows alone"
+        raise ConfigError(f"method {config.label!r}: {told}, found folds: {config.folds}; leave it out", ("folds",))
     try:
         checked = method.Settings.model_validate(config.settings)
     except ValidationError as error:
@@ -118,10 +122,14 @@ def fit_step(
         label=f"fit {where} seed {seed}",
         version=1,
         run="workflows.steps.methods:fill_fit",
-        identity={**method_identity(method, config, materials, task, seed), "settings": whole_settings(method, fixed)},
+        identity={
+            **method_identity(method, config, materials, task, seed),
+            "settings": whole_settings(method, fixed),
+            **({"folds": config.folds} if config.folds > 1 else {}),
+        },
         inputs={**inputs_of(needs, materials, with_test=True), **({"search": search} if search else {})},
         local=method_local(method),
-        sources=(*_SOURCES, type(method).__module__, *method.sources),
+        sources=(*_SOURCES, "workflows.ensembles", type(method).__module__, *method.sources),
     )
 
 
@@ -139,19 +147,18 @@ def fill_fit(work: Work) -> dict[str, float]:
     method, materials = method_of(work), materials_of(work)
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
-    states = materials.load()
+    folds, states = work.identity.get("folds", 1), materials.load()
     _import_sources(method)
     with naming_the_file(method), measured() as took:
-        fitted = method.fit(settings, materials, work.identity["seed"])
-        must_be_tensors(method, fitted)
-        scores = method.predict(settings, fitted, states, materials)
+        fitted = fit_folds(method, settings, materials, work.identity["seed"], folds)
+        scores = predict_folds(method, settings, fitted, states, materials, folds)
     must_be_scores(method, scores, len(states), len(materials.labels))
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
     work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))
     record = {
         "settings": settings.model_dump(),
-        "trained_weights": method.trained_weights(fitted),
+        "trained_weights": trained_in_folds(method, fitted, folds),
     }
     work.out.write("fit.json", json_bytes(record))
     return took
