@@ -25,10 +25,10 @@ from orchestration import files
 from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.graph import folder_of, key_of
 from orchestration.leases import Lease, Leases
-from orchestration.projection import TOLD
-from orchestration.runs import RUNS, RunRecord
-from orchestration.store import FORMAT, MARKER, Artifact, Store
+from orchestration.runs import RUNS, TOLD, RunRecord, runs
+from orchestration.store import Artifact, Store
 from orchestration.upkeep import remove_folder
+from orchestration.writer import FORMAT
 
 _INDEX = "vocabsem-export.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[0-9a-f]{16}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -62,13 +62,14 @@ def export_run(store: Store, record: RunRecord, file: Path) -> Moved:
         raise StoreError(f"{file}: exists; name another file, or remove it")
     steps = record.read("graph.json")["steps"]
     folders = {folder_of(step["step"], step["key"]): step["label"] for step in steps}
-    there = [Artifact(store.root / place) for place in folders if (store.root / place / MARKER).is_file()]
+    there = [artifact for place in folders if (artifact := store.at(place)) is not None]
     for artifact in there:
-        for damage in artifact.damages(every_byte=True):
+        artifact.bring()
+        for damage in Artifact(artifact.folder).damages(every_byte=True):
             raise DamagedArtifact(damage)
     inside = [path for artifact in there for path in _files_of(artifact)]
     inside += [path for path in sorted(record.folder.iterdir()) if _is_recorded(path)]
-    entries = {_name(store, path): _entry(path) for path in inside}
+    entries = {_name(store, path): files.entry_of(path) for path in inside}
     index = {"format": 1, "store": FORMAT, "run_id": record.run_id, "files": entries}
     temporary = file.with_name(f"{files.TEMPORARY}{uuid4().hex}")
     try:
@@ -84,7 +85,8 @@ def export_run(store: Store, record: RunRecord, file: Path) -> Moved:
         raise StoreError(f"{file}: cannot be written ({error.strerror}); make room, or name another place") from error
     finally:
         temporary.unlink(missing_ok=True)
-    missing = [label for place, label in folders.items() if not (store.root / place / MARKER).is_file()]
+    found = {artifact.folder for artifact in there}
+    missing = [label for place, label in folders.items() if store.root / place not in found]
     return Moved(record.run_id, len(there), 0, tuple(missing), file.stat().st_size)
 
 
@@ -110,6 +112,7 @@ def import_run(store: Store, file: Path) -> Moved:
         if run in places and run not in known:
             (store.root / RUNS).mkdir(exist_ok=True)
             (aside / run).rename(store.root / run)
+            RunRecord(index["run_id"], store.root / run, store.mirror).push()
     except FileNotFoundError as error:
         raise StoreError(f"{file}: no such file; name what `vocabsem export` wrote") from error
     except (tarfile.TarError, EOFError) as error:
@@ -187,8 +190,10 @@ def _publish(store: Store, aside: Path, places: list[str]) -> None:
         for place in places:
             if not isinstance(leases.take(place), Lease):
                 continue  # a run makes this very artifact now
-            if not (store.root / place / MARKER).is_file():
-                remove_folder(store, store.root / place)  # what a run had begun
+            if store.at(place) is None:
+                remove_folder(store, place)  # what a run had begun
+                if store.mirror is not None:
+                    store.mirror.upload(aside / place, place)
                 (store.root / place).parent.mkdir(exist_ok=True)
                 (aside / place).rename(store.root / place)
 
@@ -201,21 +206,18 @@ def _must_fit(store: Store, file: Path, index: Mapping[str, Any], known: set[str
 
 
 def _is_here(store: Store, place: str) -> bool:
-    name = "graph.json" if place.startswith(f"{RUNS}/") else MARKER
-    return (store.root / place / name).is_file()
+    if not place.startswith(f"{RUNS}/"):
+        return store.at(place) is not None
+    return any(record.folder == store.root / place for record in runs(store))
 
 
 def _files_of(artifact: Artifact) -> list[Path]:
-    return [artifact.folder / name for name in [*artifact.manifest["files"], "manifest.json", MARKER]]
+    return [artifact.folder / name for name in [*artifact.manifest["files"], "manifest.json", files.MARKER]]
 
 
 def _is_recorded(path: Path) -> bool:
     """Whether a file of a run's record travels: not what this store's MLflow was told."""
     return path.is_file() and path.name != TOLD and not path.name.startswith(files.TEMPORARY)
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "xxh3": files.checksum(path)}
 
 
 def _name(store: Store, path: Path) -> str:

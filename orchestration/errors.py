@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 class StoreError(Exception):
@@ -59,4 +58,5 @@ class DamagedArtifact(Exception):
         self.damage = damage
 
     def __str__(self) -> str:
-        return f"{self.damage}. Remove the folder {Path(self.damage.file).parent} and run again to make it anew."
+        folder = self.damage.file.rpartition("/")[0]  # of a file, or of an object in a bucket
+        return f"{self.damage}. Remove the folder {folder} and run again to make it anew."

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import xxhash
 
+from orchestration.errors import Damage
+
+MARKER = "COMMITTED"  # without this file an artifact's folder does not count
 TEMPORARY = ".tmp-"
 
 
@@ -19,6 +23,23 @@ def checksum(path: Path) -> str:
     """xxh3-128 of a file's bytes, in hexadecimal, read through one small buffer."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """A file's size and checksum, as manifests and indexes list them."""
+    return {"bytes": path.stat().st_size, "xxh3": checksum(path)}
+
+
+def damage_of(path: Path, entry: Mapping[str, Any], every_byte: bool, name: str = "") -> Damage | None:
+    """How a file differs from its entry, in size or in any byte; None where it does not. `name`: what to call it."""
+    name = name or str(path)
+    if not path.is_file():
+        return Damage(name, "no file", f"{entry['bytes']} bytes")
+    if (size := path.stat().st_size) != entry["bytes"]:
+        return Damage(name, f"{size} bytes", f"{entry['bytes']} bytes")
+    if every_byte and (found := checksum(path)) != entry["xxh3"]:
+        return Damage(name, f"checksum {found}", f"checksum {entry['xxh3']}")
+    return None
 
 
 def readable(count: int) -> str:
@@ -55,6 +76,17 @@ def publish(temporary: Path, path: Path) -> bool:
         return False
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_folder(root: Path, folder: Path) -> None:
+    """Remove a step's folder below a store's, whole or half, so that at no moment a part of it counts."""
+    (folder / MARKER).unlink(missing_ok=True)
+    aside = root / f"{TEMPORARY}{uuid4().hex}"
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:  # another was quicker
+        return
+    shutil.rmtree(aside)
 
 
 def replace_json(path: Path, value: Any) -> None:

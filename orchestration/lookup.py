@@ -20,10 +20,10 @@ def find_run(text: str, store: Store) -> RunRecord:
     known = runs(store)
     if text == LATEST:
         if not known:
-            raise StoreError(f"{store.root}: no run yet; `vocabsem run FILE` makes one")
-        return known[0]
+            raise StoreError(f"{store}: no run yet; `vocabsem run FILE` makes one")
+        return _brought(known[0])
     by_place = {f"{RUNS}/{record.run_id}": record for record in known}
-    return by_place[_match(text, list(by_place), "run", store)]
+    return _brought(by_place[_match(text, list(by_place), "run", store)])
 
 
 def find_artifact(text: str, store: Store) -> Artifact:
@@ -39,7 +39,7 @@ def find_either(text: str, store: Store) -> Artifact | RunRecord:
     artifacts = by_folder(store)
     records = {f"{RUNS}/{record.run_id}": record for record in runs(store)}
     place = _match(text, [*artifacts, *records], "artifact or run", store)
-    return records[place] if place in records else _whole_key(text, artifacts[place])
+    return _brought(records[place]) if place in records else _whole_key(text, artifacts[place])
 
 
 def by_folder(store: Store) -> Mapping[str, Artifact]:
@@ -64,8 +64,14 @@ def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise StoreError(f"{text!r} means several: {', '.join(found[:_SHOWN])}{more}; give more digits")
     if not found:
-        raise StoreError(f"no {kind} {text!r} in {store.root}; {_hint(step, digits, places)}")
+        raise StoreError(f"no {kind} {text!r} in {store}; {_hint(step, digits, places)}")
     return found[0]
+
+
+def _brought(record: RunRecord) -> RunRecord:
+    """With all its documents here."""
+    record.bring()
+    return record
 
 
 def _hint(step: str, digits: str, places: Sequence[str]) -> str:

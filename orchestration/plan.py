@@ -30,8 +30,10 @@ class Planned:
 def make_plan(targets: Iterable[Step], store: Store) -> list[Planned]:
     """The state of every step the targets need, inputs first. Reads markers and sizes, runs nothing."""
     plan: dict[str, Planned] = {}
+    steps = list(in_order(targets))
+    store = store.looking(step.folder for step in steps)
     made = MadeBefore(store)
-    for step in in_order(targets):
+    for step in steps:
         plan[step.key] = _state_of(step, store, plan, made)
     return list(plan.values())
 
@@ -101,13 +103,12 @@ class Nearest:
 def nearest(payload: Mapping[str, Any], store: Store) -> Nearest | None:
     """The nearest other artifact to what a step's payload asks for, or None where the step has no other."""
     mine = folder_of(payload["step"], key_of(payload))
-    identities = sorted(
-        (store.root / payload["step"]).glob("*/identity.json"), key=lambda path: path.stat().st_mtime, reverse=True
-    )
+    found = [artifact.folder / "identity.json" for artifact in store.artifacts(payload["step"])]
+    identities = sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime, reverse=True)
     others = [
         Nearest(folder, differences(_payload(path), payload))
         for path in identities
-        if (folder := str(path.parent.relative_to(store.root))) != mine and (path.parent / "COMMITTED").is_file()
+        if (folder := str(path.parent.relative_to(store.root))) != mine
     ]
     return min(others, key=lambda other: len(other.changes), default=None)
 

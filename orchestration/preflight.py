@@ -2,7 +2,7 @@
 
 Each node is asked by a task of its own, which reserves nothing and so waits behind no work; a node that does not answer
 is named instead of waited for. That all nodes see one store is shown by files: every node reads what the driver wrote
-there, and the driver reads what every node wrote.
+there, and the driver reads what every node wrote. Of a store in a bucket these are objects.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from orchestration.errors import ClusterError
+from orchestration.errors import ClusterError, StoreError
 from orchestration.files import readable
 from orchestration.graph import Resources, Step
+from orchestration.mirror import Mirror
 from orchestration.placement import Reserves, must_fit, reserved
 from orchestration.scratch import SCRATCH
 from orchestration.work import RECORDED_PACKAGES, version_of
@@ -45,6 +46,7 @@ class Needs:
         files: path -> bytes of the files that steps read.
         source: packages whose code must be the same everywhere.
         missing: what is known to be missing already, with the fix.
+        mirror: of the bucket that all nodes must read and write, where the store is in one.
     """
 
     store: Path
@@ -54,6 +56,7 @@ class Needs:
     files: Mapping[str, int]
     source: tuple[str, ...]
     missing: Sequence[str] = ()
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,8 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
     folder.mkdir(parents=True)
     try:
         (folder / "driver").write_text(folder.name)
+        if needs.mirror is not None:
+            needs.mirror.bucket.put(needs.mirror.key(folder / "driver"), folder / "driver")
         answers, silent = _ask(nodes, needs, folder, seconds)
         missing += [
             f"{node} gave no answer within {seconds:g} s. It is frozen, cut off or overloaded: end it, or take it out "
@@ -95,9 +100,14 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
             missing += [f"{node}: {problem}" for problem in answer["missing"]]
             missing += [f"{node}: {problem}" for problem in differences(here, answer["facts"])]
         missing += _unpacked_twice(answers)
-        missing += _unseen([node for node, answer in answers.items() if answer["wrote"]], folder)
+        if needs.mirror is None:
+            missing += _unseen([node for node, answer in answers.items() if answer["wrote"]], folder)
+        else:
+            missing += _without_shared_folder(needs, answers)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if needs.mirror is not None:
+            needs.mirror.remove(needs.mirror.key(folder))
     if missing:
         raise ClusterError(report(missing))
     return (
@@ -142,7 +152,13 @@ def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
 
 
 def look(
-    store: str, folder: str, name: str, files: Mapping[str, int], carried: str, source: tuple[str, ...]
+    store: str,
+    folder: str,
+    name: str,
+    files: Mapping[str, int],
+    carried: str,
+    source: tuple[str, ...],
+    mirror: Mirror | None = None,
 ) -> dict[str, Any]:
     """What a node says when it is asked: runs there.
 
@@ -150,10 +166,13 @@ def look(
     """
     missing, wrote = [], False
     place = Path(folder)
+    shared = _read(place / "driver") == place.name
     mend = "Mount the folder that the other nodes use at the same path, writable for this user."
-    if not Path(store).is_dir():
+    if mirror is not None:
+        missing += _look_into_bucket(mirror, place, name, shared)
+    elif not Path(store).is_dir():
         missing.append(f"no folder {store} for the store. {mend}")
-    elif _read(place / "driver") != place.name:
+    elif not shared:
         missing.append(f"{store} is another folder than the driver's. {mend}")
     else:
         try:
@@ -168,7 +187,30 @@ def look(
             missing.append(f"no file {path}. {mend}.")
         elif (found := Path(path).stat().st_size) != size:
             missing.append(f"{path} has {found:,} bytes, the driver's {size:,}. Copy the same file to every node.")
-    return {"missing": missing, "facts": facts_of(source), "wrote": wrote, "at": [platform.node(), os.getcwd()]}
+    at = [platform.node(), os.getcwd()]
+    return {"missing": missing, "facts": facts_of(source), "wrote": wrote, "shared": shared, "at": at}
+
+
+def _look_into_bucket(mirror: Mirror, place: Path, name: str, shared: bool) -> list[str]:
+    """What a node lacks for a store in a bucket: it reads the driver's object and writes one of its own."""
+    mend = "A node's environment is that of its `ray start`: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the others."
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(place.name)
+        if mirror.bucket.get(mirror.key(place / "driver")) != place.name.encode():
+            return [f"{mirror.bucket} is of another server than the driver's. {mend}"]
+        mirror.bucket.put(mirror.key(place / name), place / name)
+    except StoreError as error:
+        return [f"{error}. {mend}"]
+    except OSError as error:
+        return [
+            f"{mirror.root} cannot be written ({error.strerror}), where copies from the bucket shall lie. Start the "
+            "driver with $VOCABSEM_CACHE set to a path that every node can write."
+        ]
+    finally:
+        if not shared:
+            shutil.rmtree(place, ignore_errors=True)
+    return []
 
 
 def _nodes() -> list[Node]:
@@ -189,7 +231,8 @@ def _ask(
     asked, here = {}, _here()
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)
-        given = (str(needs.store), str(folder), node.node_id, dict(needs.files), here, needs.source)
+        place = (str(needs.store), str(folder), node.node_id)
+        given = (*place, dict(needs.files), here, needs.source, needs.mirror)
         task = ray.remote(look).options(name="preflight", num_cpus=0, max_retries=0, scheduling_strategy=there)
         asked[task.remote(*given)] = node
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
@@ -202,7 +245,7 @@ def _ask(
         except ray.exceptions.RayTaskError as error:  # it runs there, and its code is not ours, say
             cause = str(error.cause).splitlines()[0]
             mend = "Install this version of VocabSem there, or use `vocabsem submit`, which sends the source."
-            told = {"missing": [f"does not run this code ({cause}). {mend}"], "wrote": False}
+            told = {"missing": [f"does not run this code ({cause}). {mend}"], "wrote": False, "shared": False}
             answers[asked[ref]] = {**told, "facts": facts_of(needs.source), "at": [asked[ref].node_id]}
         except ray.exceptions.RayError:  # it went away
             silent.append(asked[ref])
@@ -227,6 +270,16 @@ def _unpacked_twice(answers: Mapping[Node, Mapping[str, Any]]) -> list[str]:
         if first is not node and _PACKAGE in answer["at"][-1]:
             missing.append(f"{node} and {first} are on one machine and use one folder for Ray's files, {_REMOVED}")
     return missing
+
+
+def _without_shared_folder(needs: Needs, answers: Mapping[Node, Mapping[str, Any]]) -> list[str]:
+    """A bucket is enough for artifacts; trainers hand each other checkpoints through the scratch folder."""
+    if not needs.workers or len(answers) == 1 or all(answer["shared"] for answer in answers.values()):
+        return []
+    return [
+        f"{next(iter(needs.workers))} has workers that hand each other files through {needs.store}, which not every "
+        "node sees. Set $VOCABSEM_CACHE to a folder that all nodes share, or run on one node."
+    ]
 
 
 def _unseen(nodes: Sequence[Node], folder: Path) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from orchestration import files
 from orchestration.errors import StoreError
-from orchestration.runs import RunRecord
+from orchestration.runs import TOLD, RunRecord
+from orchestration.store import Artifact
 from orchestration.tracking import TrackedData, TrackedModel, TrackedRun, database_file, project, without_credentials
 
-_WANTED, TOLD = "tracked.json", "mlflow.json"  # what MLflow shall hold, and where it was last told
+_WANTED = "tracked.json"  # what MLflow shall hold
 
 
 def write_projection(
@@ -34,7 +35,7 @@ def fill(record: RunRecord, uri: str) -> str:
     """
     wanted = record.read(_WANTED)
     if wanted is None:
-        raise StoreError(f"{record.folder}: no {_WANTED}; run its workflow again, which writes it")
+        raise StoreError(f"{record}: no {_WANTED}; run its workflow again, which writes it")
     children = tuple(_tracked(child, record) for child in wanted["children"])
     parent = _tracked(wanted["parent"], record)
     run_id = project(uri, wanted["experiment"], parent, children)
@@ -112,6 +113,8 @@ def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
     model = document.get("model")  # records of before have none
     if model is not None:
         paths = {name: (record.folder / path).resolve() for name, path in model["files"].items()}
+        for path in paths.values() if record.mirror is not None else ():  # of an artifact, not here before it is read
+            Artifact(path.parent, record.mirror).path(path.name)
         model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths})
     named = tuple(record.folder / name for name in document["files"])
     data = tuple(TrackedData(**one) for one in document.get("data", ()))

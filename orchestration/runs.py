@@ -8,26 +8,51 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from orchestration import files
 from orchestration.errors import StoreError
 from orchestration.graph import Step, in_order, run_id_of
+from orchestration.mirror import Mirror
 from orchestration.store import Store
 
 RUNS = "runs"  # the folder of the store that holds them
+TOLD = "mlflow.json"  # where a run was told to MLflow last: of this machine alone
+_EVENTS = "events.jsonl"
+_PROCESS = uuid4().hex[:8]  # unlike any other's
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The folder of one run. A run is named by its step keys, so running the same workflow again is the same run."""
+    """The folder of one run. A run is named by its step keys, so running the same workflow again is the same run.
+
+    `mirror`: of the bucket it is in, where it is in one; its documents are brought and put whole (`bring`, `push`).
+    """
 
     run_id: str
     folder: Path
+    mirror: Mirror | None = None
+
+    def __str__(self) -> str:
+        return str(self.folder) if self.mirror is None else self.mirror.url(self.folder)
+
+    def bring(self, pattern: str = "*") -> None:
+        """Bring from the bucket what changed there of the documents with such names."""
+        if self.mirror is not None:
+            self.mirror.pull(f"{RUNS}/{self.run_id}/", pattern)
+
+    def push(self) -> None:
+        """Put into the bucket what changed here."""
+        if self.mirror is not None:
+            self.mirror.push(self.folder, without=TOLD)
 
     def event(self, kind: str, step: Step, details: dict[str, Any]) -> None:
-        """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines."""
+        """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines.
+
+        Objects cannot be appended to: a run in a bucket has a file for each process that drives it.
+        """
         line = {"time": _now(), "event": kind, "step": step.label, "key": step.key, **details}
-        path = self.folder / "events.jsonl"
+        path = self.folder / (_EVENTS if self.mirror is None else f"events-{_PROCESS}.jsonl")
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -36,8 +61,9 @@ class RunRecord:
 
     def keys_made(self) -> list[str]:
         """Keys of the steps that this run computed. A last line that was cut short is passed over."""
-        path = self.folder / "events.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+        self.bring("events*.jsonl")
+        texts = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("events*.jsonl"))]
+        lines = [line for text in texts for line in text.split("\n")[:-1]]
         return [event["key"] for event in map(json.loads, lines) if event["event"] == "ran"]
 
     def write(self, name: str, document: Any) -> None:
@@ -53,20 +79,25 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
     """The record of the run these steps make: its folder with workflow.yaml (text as given) and graph.json."""
     targets = list(targets)
     run_id = run_id_of(targets)
-    record = RunRecord(run_id, store.root / RUNS / run_id)
+    record = RunRecord(run_id, store.root / RUNS / run_id, store.mirror)
+    record.bring()
     known = record.folder / "workflow.yaml"
     if record.read("graph.json") is None or known.read_text(encoding="utf-8") != workflow:  # other words, same work
         record.folder.mkdir(parents=True, exist_ok=True)
         (record.folder / "workflow.yaml").write_text(workflow, encoding="utf-8")
         steps = [{"label": step.label, "key": step.key, **step.payload} for step in in_order(targets)]
         record.write("graph.json", {"run_id": run_id, "started": _now(), "steps": steps})
+    record.push()
     return record
 
 
 def runs(store: Store) -> list[RunRecord]:
     """Every run of the store, the one that was run last first."""
-    folders = [path.parent for path in (store.root / RUNS).glob("*/graph.json")]
-    return [RunRecord(folder.name, folder) for folder in sorted(folders, key=_last_run, reverse=True)]
+    keys = store.mirror.pull(f"{RUNS}/", "graph.json", "results.json") if store.mirror is not None else []
+    folders = {path.parent for path in (store.root / RUNS).glob("*/graph.json")}
+    if store.mirror is not None:
+        folders &= {(store.root / key).parent for key in keys if key.endswith("/graph.json")}
+    return [RunRecord(folder.name, folder, store.mirror) for folder in sorted(folders, key=_last_run, reverse=True)]
 
 
 def _last_run(folder: Path) -> int:

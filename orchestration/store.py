@@ -10,38 +10,48 @@
 Any number of writers may fill one artifact at the same time: the first file of a name stays, the others are dropped,
 and checksums are taken from the file that stayed. So a late writer is harmless, and a killed one leaves nothing that is
 ever read. That two do not do the same work is the business of leases (leases.py).
+
+A store may also be a bucket of this very layout, at s3://bucket/prefix: then the folder here holds copies (mirror.py).
 """
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from orchestration import files
-from orchestration.errors import Damage, DamagedArtifact, LeaseLost, StoreError
-from orchestration.graph import Step, key_of
+from orchestration.errors import Damage, DamagedArtifact, StoreError
+from orchestration.files import MARKER, damage_of
+from orchestration.graph import Step
 from orchestration.leases import Lease
+from orchestration.mirror import Mirror, open_mirror
+from orchestration.objects import SCHEME
+from orchestration.writer import FORMAT, Writer, unwritable
 
-FORMAT = 1
-MARKER = "COMMITTED"
 _VERSION_FILE = "VOCABSEM_STORE.json"
 _verified: set[tuple[str, str]] = set()  # (file, checksum) read and found right by this process
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A committed artifact, read only."""
+    """A committed artifact, read only. `mirror`: of the bucket it is in, where it is in one."""
 
     folder: Path
+    mirror: Mirror | None = None
+
+    def __str__(self) -> str:
+        return str(self.folder) if self.mirror is None else self.mirror.url(self.folder)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Raises DamagedArtifact where the manifest does not match the marker."""
+        if self.mirror is not None:
+            self.mirror.bring(self.mirror.key(self.folder))
         marker, path = self.folder / MARKER, self.folder / "manifest.json"
         found = files.checksum(path) if path.is_file() else "no file"
         expected = marker.read_bytes()
@@ -66,10 +76,18 @@ class Artifact:
         entry = self.manifest["files"][name]
         path = self.folder / name
         if (str(path), entry["xxh3"]) not in _verified:
-            if damage := _compare(path, entry, every_byte=True):
+            damage = damage_of(path, entry, every_byte=True)
+            if damage and self.mirror is not None:  # not here yet, or a copy that is damaged
+                damage = self.mirror.fetch(path, entry)
+            if damage:
                 raise DamagedArtifact(damage)
             _verified.add((str(path), entry["xxh3"]))
         return path
+
+    def bring(self) -> None:
+        """Have every file here, checked."""
+        for name in self.manifest["files"]:
+            self.path(name)
 
     def shard(self, index: int) -> Path:
         """One shard's file, checked."""
@@ -79,24 +97,35 @@ class Artifact:
         return json.loads(self.path(name).read_text())
 
     def damages(self, every_byte: bool) -> Iterator[Damage]:
-        """What is wrong: marker and sizes only, or every byte."""
+        """What is wrong: marker and sizes only, or every byte. In a bucket, sizes are known where it was listed."""
+        if self.mirror is not None and every_byte:
+            yield from self.mirror.damages(self.mirror.key(self.folder))
+            return
         try:
             manifest = self.manifest
         except DamagedArtifact as error:
             yield error.damage
             return
         for name, entry in manifest["files"].items():
-            if damage := _compare(self.folder / name, entry, every_byte):
+            path, damage = self.folder / name, None
+            if self.mirror is None:
+                damage = damage_of(path, entry, every_byte)
+            elif self.mirror.listed is not None:
+                damage = self.mirror.differs(path, entry, self.mirror.listed)
+            if damage:
                 yield damage
         if not manifest["key"].startswith(self.folder.name):
             yield Damage(str(self.folder), self.folder.name, f"a folder named {manifest['key'][:16]}")
 
     def shard_damages(self) -> Iterator[Damage]:
         """What is wrong with the shards that are committed, of an artifact that may not be."""
+        if self.mirror is not None:
+            yield from self.mirror.damages(self.mirror.key(self.folder))
+            return
         for sidecar in sorted(self.folder.glob("part-*.json")):
             try:
                 entry = json.loads(sidecar.read_text())
-                damage = _compare(sidecar.with_suffix(".arrow"), entry, every_byte=True)
+                damage = damage_of(sidecar.with_suffix(".arrow"), entry, every_byte=True)
             except (ValueError, KeyError, TypeError) as error:
                 damage = Damage(str(sidecar), type(error).__name__, "the size and checksum of a shard")
             if damage:
@@ -104,195 +133,115 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Writer:
-    """Fills one artifact. Plain data, so that it travels to workers.
-
-    Attributes:
-        lease: the right to commit, where others may want to fill the same artifact.
-    """
-
-    folder: Path
-    payload: Mapping[str, Any]
-    sources: Mapping[str, str]
-    lease: Lease | None = None
-
-    @property
-    def committed(self) -> bool:
-        return (self.folder / MARKER).is_file()
-
-    def begin(self) -> None:
-        """Make the folder and write the identity. Raises StoreError where that is not possible."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
-        self._write("identity.json", files.json_bytes(self.payload))
-        known = json.loads((self.folder / "identity.json").read_text())
-        if known != json.loads(files.json_bytes(self.payload)):
-            raise StoreError(
-                f"{self.folder}: holds another step's identity. Two keys share their first digits, or the file was "
-                "edited; move the folder away and run again."
-            )
-
-    def shard_committed(self, index: int) -> bool:
-        """Whether a shard is there, whole and right; a right one is never written again."""
-        sidecar, data = self.folder / f"{_part(index)}.json", self.folder / f"{_part(index)}.arrow"
-        if not sidecar.is_file():
-            return False
-        if damage := _compare(data, json.loads(sidecar.read_text()), every_byte=True):
-            raise DamagedArtifact(damage)
-        return True
-
-    def write_shard(
-        self,
-        index: int,
-        table: Any,
-        numerics: Mapping[str, Any] | None = None,
-        measured: Mapping[str, float] | None = None,
-    ) -> None:
-        """Write and commit one shard: the file first, then its sidecar with the checksum of the file that is there.
-
-        `measured`: what it took to make; see `measured_in_all`.
-        """
-        from orchestration import shards
-
-        name = f"{_part(index)}.arrow"
-        self._publish(name, lambda path: shards.write_table(path, table))
-        rows = shards.read_table(self.folder / name).num_rows  # of the file there, which may be another writer's
-        made = {"numerics": dict(numerics or {}), "measured": dict(measured or {})}
-        entry = {**_entry(self.folder / name), "rows": rows, **made}
-        self._write(f"{_part(index)}.json", files.json_bytes(entry))
-
-    def measured_in_all(self) -> dict[str, float]:
-        """What every shard was measured by: seconds added up, of all else the largest. Costs, never part of a key."""
-        sidecars = [json.loads(path.read_text()) for path in sorted(self.folder.glob("part-*.json"))]
-        found = [sidecar.get("measured", {}) for sidecar in sidecars]
-        names = set.intersection(*(set(one) for one in found)) if found else set()
-        return {name: (sum if name.endswith("seconds") else max)(one[name] for one in found) for name in sorted(names)}
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write one more file of the artifact."""
-        self._write(name, data)
-
-    def commit(self, provenance: Mapping[str, Any], shard_count: int | None = None) -> None:
-        """List every file in the manifest and write the marker. Losing the race to another writer is not an error.
-
-        Raises StoreError where the shards there are not the first `shard_count` (None: any number, without a gap), and
-        LeaseLost where another has taken the work over and has not committed it yet.
-        """
-        self._write("provenance.json", files.json_bytes(dict(provenance)))
-        self._write("manifest.json", files.json_bytes(self._manifest(shard_count)))
-        if self.lease is not None and not self.lease.kept and not self.committed:
-            raise LeaseLost(f"{self.folder}: another run has taken over")
-        self._write(MARKER, files.checksum(self.folder / "manifest.json").encode() + b"\n")
-        for leftover in self.folder.glob(f"{files.TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
-
-    def _manifest(self, shard_count: int | None) -> dict[str, Any]:
-        names = sorted(path.name for path in self.folder.iterdir())
-        names = [
-            name for name in names if not name.startswith(files.TEMPORARY) and name not in (MARKER, "manifest.json")
-        ]
-        sidecars = {name: json.loads((self.folder / name).read_text()) for name in names if _is_sidecar(name)}
-        expected = [f"{_part(index)}.json" for index in range(len(sidecars) if shard_count is None else shard_count)]
-        if list(sidecars) != expected:
-            raise StoreError(
-                f"{self.folder}: holds the shards {list(sidecars)}, expected {len(expected)} from {_part(0)} on. It "
-                "was begun by another version: remove the folder and run again."
-            )
-        data = {
-            f"{name[:-5]}.arrow": {key: entry[key] for key in ("bytes", "xxh3")} for name, entry in sidecars.items()
-        }
-        for name, entry in data.items():  # checksums stay those taken at writing, so that damage since is not signed
-            if damage := _compare(self.folder / name, entry, every_byte=False):
-                raise DamagedArtifact(damage)
-        return {
-            "format": FORMAT,
-            "step": self.payload["step"],
-            "key": key_of(self.payload),
-            "files": {name: data.get(name) or _entry(self.folder / name) for name in names},
-            "shards": [{"file": f"{name[:-5]}.arrow", "rows": entry["rows"]} for name, entry in sidecars.items()],
-            "numerics": _distinct(entry["numerics"] for entry in sidecars.values()),
-            "sources": dict(self.sources),
-        }
-
-    def _write(self, name: str, data: bytes) -> None:
-        self._publish(name, lambda path: path.write_bytes(data))
-
-    def _publish(self, name: str, fill: Callable[[Path], object]) -> None:
-        """Raises StoreError where the disk is full or cannot be written; nothing half-written is left."""
-        try:
-            temporary = files.stage(self.folder, name, fill)
-            if self.committed:
-                temporary.unlink(missing_ok=True)
-            else:
-                files.publish(temporary, self.folder / name)
-        except FileNotFoundError:
-            if not self.committed:  # else another writer committed, and its sweep took what was staged here
-                raise
-        except OSError as error:
-            raise _unwritable(self.folder / name, error) from error
-
-
-@dataclass(frozen=True)
 class Store:
-    """A folder of artifacts. Open it with `open_store`."""
+    """A folder of artifacts, or a bucket and the folder of its copies. Open it with `open_store`."""
 
     root: Path
+    mirror: Mirror | None = None
+
+    def __str__(self) -> str:
+        return str(self.root) if self.mirror is None else str(self.mirror.bucket)
 
     def find(self, step: Step) -> Artifact | None:
         """A step's committed artifact, or None. Raises DamagedArtifact where its marker or a file's size is wrong."""
-        artifact = Artifact(self.root / step.folder)
-        if not (artifact.folder / MARKER).is_file():
-            return None
-        for damage in artifact.damages(every_byte=False):
+        artifact = self.at(step.folder)
+        for damage in artifact.damages(every_byte=False) if artifact else ():
             raise DamagedArtifact(damage)
         return artifact
 
-    def artifacts(self) -> list[Artifact]:
-        """Every committed artifact, by step and key."""
-        return [Artifact(marker.parent) for marker in sorted(self.root.glob(f"*/*/{MARKER}"))]
+    def at(self, place: str) -> Artifact | None:
+        """The committed artifact of a step folder, or None. Reads no more than its marker."""
+        if self.mirror is None:
+            return Artifact(self.root / place) if (self.root / place / MARKER).is_file() else None
+        return Artifact(self.root / place, self.mirror) if self.mirror.committed(place) else None
+
+    def artifacts(self, step: str = "*") -> list[Artifact]:
+        """Every committed artifact, or those of one step's name, by step and key."""
+        if self.mirror is None:
+            return [Artifact(marker.parent) for marker in sorted(self.root.glob(f"{step}/*/{MARKER}"))]
+        names = self.mirror.names(None if step == "*" else (step,))
+        places = [place for place, files in names.items() if MARKER in files and step in ("*", place.partition("/")[0])]
+        self.mirror.bring_all(places)
+        return [Artifact(self.root / place, self.mirror) for place in places if self.mirror.committed(place)]
 
     def holds(self, step: Step) -> bool:
         """Whether a step's artifact is committed, by its marker alone."""
-        return (self.root / step.folder / MARKER).is_file()
+        return self.at(step.folder) is not None
+
+    def looking(self, places: Iterable[str]) -> Store:
+        """The store for one look at many step folders: of a bucket, with a listing, and what is there of them here."""
+        if self.mirror is None:
+            return self
+        places = list(places)
+        mirror = self.mirror.looking(sorted({place.partition("/")[0] for place in places}))
+        mirror.bring_all(places)
+        return Store(self.root, mirror)
 
     def writer(self, step: Step, lease: Lease | None = None) -> Writer:
-        return Writer(self.root / step.folder, step.payload, source_digests(step.sources), lease)
+        """In a bucket no lease is asked for at commit: it is of this machine alone, and a late writer does no harm."""
+        folder, sources = self.root / step.folder, source_digests(step.sources)
+        return Writer(folder, step.payload, sources, None if self.mirror else lease, self.mirror)
 
 
-def existing_store(root: Path) -> Store:
+def existing_store(place: Path | str) -> Store:
     """Open a store to read it. Raises StoreError where there is none: a misspelt folder is no empty store."""
-    if not (root / _VERSION_FILE).is_file():
-        raise StoreError(f"{root.absolute()}: no store; run a workflow first, or name its folder with --store")
-    return open_store(root)
+    if is_url(place):
+        return _open_bucket(str(place), fill=False)
+    if not (Path(place) / _VERSION_FILE).is_file():
+        raise StoreError(f"{Path(place).absolute()}: no store; run a workflow first, or name its folder with --store")
+    return open_store(place)
 
 
-def open_store(root: Path) -> Store:
-    """Open a store, making it where there is none.
+def open_store(place: Path | str) -> Store:
+    """Open a store, making it where there is none: a folder, or s3://bucket/prefix in a bucket that exists.
 
     Raises StoreError where it cannot be written or has another format.
     """
-    root = root.absolute()
+    if is_url(place):
+        return _open_bucket(str(place), fill=True)
+    root = Path(place).absolute()
     version = root / _VERSION_FILE
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not version.is_file():
             files.publish(files.stage(root, version.name, lambda path: path.write_bytes(_version())), version)
     except OSError as error:
-        raise _unwritable(root, error) from error
+        raise unwritable(root, error) from error
+    _must_be_ours(str(root), str(version), version.read_bytes())
+    return Store(root)
+
+
+def is_url(place: Path | str) -> bool:
+    """Whether a store is in a bucket. Raises StoreError for a URL of another kind."""
+    if isinstance(place, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", place):
+        if not place.startswith(SCHEME):
+            kind = place.partition(":")[0]
+            raise StoreError(f"a store at {kind}: is not known; expected a folder, or s3://bucket/prefix")
+        return True
+    return False
+
+
+def _open_bucket(url: str, fill: bool) -> Store:
+    mirror, found = open_mirror(url, _VERSION_FILE, _version(), fill)
+    if found is None:
+        raise StoreError(f"{mirror.bucket}: no store; run a workflow first, or name its folder with --store")
+    _must_be_ours(str(mirror.bucket), mirror.bucket.url(_VERSION_FILE), found)
+    return Store(mirror.root, mirror)
+
+
+def _must_be_ours(store: str, file: str, version: bytes) -> None:
+    """Raises StoreError for what is no store's version file, or of another format."""
     try:
-        found = json.loads(version.read_text())["format"]
+        found = json.loads(version)["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{version}: not a store's version file ({error}); expected {_version().decode().strip()}"
+            f"{file}: not a store's version file ({error}); expected {_version().decode().strip()}"
         ) from error
     if found != FORMAT:
         raise StoreError(
-            f"{root}: a store of format {found}; this version of vocabsem reads format {FORMAT}. Name another "
+            f"{store}: a store of format {found}; this version of vocabsem reads format {FORMAT}. Name another "
             "folder with --store, or use the version that made it."
         )
-    return Store(root)
 
 
 def source_digests(modules: tuple[str, ...]) -> dict[str, str]:
@@ -305,41 +254,3 @@ def source_digests(modules: tuple[str, ...]) -> dict[str, str]:
 
 def _version() -> bytes:
     return json.dumps({"format": FORMAT}).encode() + b"\n"
-
-
-def _part(index: int) -> str:
-    return f"part-{index:05d}"
-
-
-def _is_sidecar(name: str) -> bool:
-    return name.startswith("part-") and name.endswith(".json")
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "xxh3": files.checksum(path)}
-
-
-def _compare(path: Path, entry: Mapping[str, Any], every_byte: bool) -> Damage | None:
-    if not path.is_file():
-        return Damage(str(path), "no file", f"{entry['bytes']} bytes")
-    if (size := path.stat().st_size) != entry["bytes"]:
-        return Damage(str(path), f"{size} bytes", f"{entry['bytes']} bytes")
-    if every_byte and (found := files.checksum(path)) != entry["xxh3"]:
-        return Damage(str(path), f"checksum {found}", f"checksum {entry['xxh3']}")
-    return None
-
-
-def _distinct(values: Iterator[Any]) -> list[Any]:
-    return [json.loads(text) for text in sorted({json.dumps(value, sort_keys=True) for value in values})]
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
-            f"{path}: cannot be written ({error.strerror}). What is committed is safe: make room and run again, or "
-            "name a store on another disk with --store."
-        )
-    return StoreError(
-        f"{path}: cannot be written ({error.strerror or error}). Name a folder you can write to with --store or "
-        "$VOCABSEM_STORE."
-    )

@@ -2,7 +2,7 @@
 
 Nothing is removed while a driver makes it, nor what the run of a living driver reaches: a folder's lease is taken
 before it is touched. An artifact loses its marker first, then its name, then its bytes: a half-removed one does not
-exist.
+exist. Of a store in a bucket, drivers on other machines are not known: what they begin is left for an hour.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
+from orchestration import files
 from orchestration.errors import Damage
-from orchestration.files import TEMPORARY
+from orchestration.files import MARKER, TEMPORARY
 from orchestration.graph import folder_of
 from orchestration.leases import LEASES, Lease, Leases, live_leases, remove_gone
 from orchestration.runs import RUNS, RunRecord, runs
 from orchestration.scratch import SCRATCH
-from orchestration.store import MARKER, Artifact, Store
+from orchestration.store import Artifact, Store
 
 _SETTLED_SECONDS = 3600.0  # a temporary file younger than this may be some writer's
 _OTHERS = (RUNS, SCRATCH, LEASES)  # folders of the store that hold no artifacts
@@ -44,25 +44,36 @@ class Garbage:
     bytes: int
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A step's folder, in a folder's store or a bucket's. `touched`: when it was written last, by the store's clock."""
+
+    place: str
+    committed: bool
+    bytes: int
+    touched: float
+
+
 def garbage(store: Store, keep: Collection[RunRecord] | None, older_than: float) -> list[Garbage]:
     """What no kept run reaches and nothing has touched for `older_than` seconds, and leftovers of killed processes.
 
     `keep` None is every recorded run. A run whose driver lives is kept in any case.
     """
     live = live_leases(store.root).keys()
+    settled = older_than if store.mirror is None else max(older_than, _SETTLED_SECONDS)
     reached = _reached(runs(store) if keep is None else keep) | live
     for record in runs(store):
         if not live.isdisjoint(places := _reached([record])):
             reached |= places
     now = time.time()
     found = [
-        Garbage("artifact" if (folder / MARKER).is_file() else "unfinished", place, bytes_of(folder))
-        for folder in _step_folders(store.root)
-        if (place := str(folder.relative_to(store.root))) not in reached and now - _touched(folder) > older_than
+        Garbage("artifact" if folder.committed else "unfinished", folder.place, folder.bytes)
+        for folder in _step_folders(store)
+        if folder.place not in reached and now - folder.touched > (older_than if folder.committed else settled)
     ]
     for folder in sorted((store.root / SCRATCH).glob("*/*")):
         place = str(folder.relative_to(store.root / SCRATCH))
-        done = (store.root / place / MARKER).is_file() and place not in live
+        done = store.at(place) is not None and place not in live
         if done or (place not in reached and now - _touched(folder) > older_than):
             found.append(Garbage("scratch", str(folder.relative_to(store.root)), bytes_of(folder)))
     return found + [
@@ -81,33 +92,32 @@ def remove(store: Store, found: Iterable[Garbage]) -> Iterator[Garbage]:
                 _delete(store.root / one.place)
                 yield one
             elif isinstance(lease := leases.take(one.place.removeprefix(f"{SCRATCH}/")), Lease):
-                remove_folder(store, store.root / one.place)
+                remove_folder(store, one.place)
                 leases.give_back(lease)
                 yield one
 
 
-def remove_folder(store: Store, folder: Path) -> None:
-    """Remove a step's folder, whole or half, so that at no moment a part of it counts."""
-    (folder / MARKER).unlink(missing_ok=True)
-    aside = store.root / f"{TEMPORARY}{uuid4().hex}"
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:  # another was quicker
-        return
-    _delete(aside)
+def remove_folder(store: Store, place: str) -> None:
+    """Remove a step's folder, or a scratch folder, whole or half, so that at no moment a part of it counts."""
+    if store.mirror is not None and not place.startswith(f"{SCRATCH}/"):
+        store.mirror.remove(place)
+    files.remove_folder(store.root, store.root / place)
 
 
-def unfinished(store: Store) -> list[Path]:
+def unfinished(store: Store) -> list[str]:
     """Folders of steps that were begun and not committed; they may hold committed shards."""
-    return [folder for folder in _step_folders(store.root) if not (folder / MARKER).is_file()]
+    return [folder.place for folder in _step_folders(store) if not folder.committed]
 
 
 def damages(store: Store) -> dict[str, list[Damage]]:
     """Step folder -> what is wrong with it, of every committed artifact and every committed shard of others."""
-    found = {artifact.folder: artifact.damages(every_byte=True) for artifact in store.artifacts()}
-    found |= {folder: Artifact(folder).shard_damages() for folder in unfinished(store)}
-    told = {str(folder.relative_to(store.root)): list(damages) for folder, damages in sorted(found.items())}
-    return {place: damages for place, damages in told.items() if damages}
+    folders = {folder.place: Artifact(store.root / folder.place, store.mirror) for folder in _step_folders(store)}
+    begun = set(unfinished(store))
+    found = {
+        place: list(artifact.shard_damages() if place in begun else artifact.damages(every_byte=True))
+        for place, artifact in folders.items()
+    }
+    return {place: damages for place, damages in found.items() if damages}
 
 
 def remove_damaged(store: Store, places: Iterable[str]) -> Iterator[str]:
@@ -115,7 +125,7 @@ def remove_damaged(store: Store, places: Iterable[str]) -> Iterator[str]:
     with closing(Leases(store.root)) as leases:
         for place in places:
             if isinstance(lease := leases.take(place), Lease):
-                remove_folder(store, store.root / place)
+                remove_folder(store, place)
                 leases.give_back(lease)
                 yield place
 
@@ -128,8 +138,8 @@ def labels(store: Store) -> dict[str, str]:
 
 def bytes_of(path: Path) -> int:
     """Of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(size for file in files if (size := _size(file)) is not None)
+    inside = path.rglob("*") if path.is_dir() else [path]
+    return sum(size for file in inside if (size := _size(file)) is not None)
 
 
 def _reached(records: Iterable[RunRecord]) -> set[str]:
@@ -140,9 +150,20 @@ def _place(step: Mapping[str, Any]) -> str:
     return folder_of(step["step"], step["key"])
 
 
-def _step_folders(root: Path) -> list[Path]:
-    found = (path for path in root.glob("*/*") if path.is_dir() and not path.parent.name.startswith("."))
-    return sorted(path for path in found if path.parent.name not in _OTHERS)
+def _step_folders(store: Store) -> list[_Folder]:
+    """Of every step that was begun."""
+    if store.mirror is not None:
+        return [
+            _Folder(place, MARKER in names, sum(o.bytes for o in found), max(o.modified for o in found))
+            for place, names in sorted(store.mirror.names().items())
+            if place.partition("/")[0] not in _OTHERS and (found := list(names.values()))
+        ]
+    paths = [path for path in store.root.glob("*/*") if path.is_dir() and not path.parent.name.startswith(".")]
+    return [
+        _Folder(str(path.relative_to(store.root)), (path / MARKER).is_file(), bytes_of(path), _touched(path))
+        for path in sorted(paths)
+        if path.parent.name not in _OTHERS
+    ]
 
 
 def _temporary(root: Path) -> list[Path]:

@@ -19,7 +19,8 @@ from orchestration.graph import Step
 from orchestration.leases import Lease
 from orchestration.scratch import scratch_folder
 from orchestration.stalls import give_sign, pulse
-from orchestration.store import Artifact, Store, Writer
+from orchestration.store import Artifact, Store
+from orchestration.writer import Writer
 
 RECORDED_PACKAGES = (
     "vocabsem",

@@ -28,7 +28,7 @@ from workflows.options import (
     RunA,
     RunB,
     SomeRun,
-    StorePath,
+    StorePlace,
     TrackingUri,
     Word,
     WorkflowFile,
@@ -50,7 +50,7 @@ app = typer.Typer(
 @app.command()
 def run(
     file: WorkflowFile,
-    store: StorePath = None,
+    store: StorePlace = None,
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
     executor: Executor = None,
@@ -68,7 +68,7 @@ def sweep(
     best: Annotated[
         bool, typer.Option("--best", help="Print the best settings as a compare workflow, and nothing else.")
     ] = False,
-    store: StorePath = None,
+    store: StorePlace = None,
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
     executor: Executor = None,
@@ -90,7 +90,7 @@ def sweep(
 @app.command()
 def plan(
     file: WorkflowFile,
-    store: StorePath = None,
+    store: StorePlace = None,
     data_dir: DataDir = None,
     tree: AsTree = False,
     mermaid: AsMermaid = False,
@@ -130,7 +130,7 @@ def validate(file: WorkflowFile, data_dir: DataDir = None, as_json: AsJson = Fal
 
 
 @app.command()
-def basis(model: ModelName, word: Word = None, store: StorePath = None, as_json: AsJson = False) -> None:
+def basis(model: ModelName, word: Word = None, store: StorePlace = None, as_json: AsJson = False) -> None:
     """Compute the semantic basis of a model's head from its file, without loading the model, and show its measures."""
     from workflows.semantics import basis_document, basis_text, make_basis
 
@@ -152,7 +152,7 @@ def explain(name: Explained = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(key_or_run: KeyOrRun, store: StorePath = None, as_json: AsJson = False) -> None:
+def show(key_or_run: KeyOrRun, store: StorePlace = None, as_json: AsJson = False) -> None:
     """Show all that is known of an artifact or a run."""
     from orchestration.lookup import find_either
     from orchestration.store import Artifact
@@ -167,7 +167,7 @@ def show(key_or_run: KeyOrRun, store: StorePath = None, as_json: AsJson = False)
 
 
 @app.command()
-def why(key: Key, store: StorePath = None, as_json: AsJson = False) -> None:
+def why(key: Key, store: StorePlace = None, as_json: AsJson = False) -> None:
     """Say why an artifact is the one it is: its fields and inputs, how the nearest other differs, which runs use it."""
     from orchestration.lookup import find_artifact
     from workflows.inspect import why_document, why_text
@@ -177,7 +177,7 @@ def why(key: Key, store: StorePath = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def diff(run_a: RunA, run_b: RunB, store: StorePath = None, as_json: AsJson = False) -> None:
+def diff(run_a: RunA, run_b: RunB, store: StorePlace = None, as_json: AsJson = False) -> None:
     """Compare two runs: which steps differ and in what, and the results side by side."""
     from orchestration.lookup import find_run
     from workflows.difference import diff_document, diff_text
@@ -190,7 +190,7 @@ app.command()(report)
 
 
 @app.command()
-def sync(run: SomeRun = None, store: StorePath = None, mlflow: TrackingUri = None, as_json: AsJson = False) -> None:
+def sync(run: SomeRun = None, store: StorePlace = None, mlflow: TrackingUri = None, as_json: AsJson = False) -> None:
     """Fill MLflow from the records of runs: what it lacks is added, nothing doubles."""
     from orchestration.tracking import default_uri
     from workflows.sync import sync as fill_in
@@ -212,7 +212,7 @@ app.command("import")(storage_commands.import_run)
 def preflight(
     file: WorkflowFile,
     address: Cluster = None,
-    store: StorePath = None,
+    store: StorePlace = None,
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
 ) -> None:
@@ -228,7 +228,7 @@ for command in (cluster_commands.submit, cluster_commands.jobs, cluster_commands
 
 @app.command()
 def ui(
-    store: StorePath = None,
+    store: StorePlace = None,
     mlflow: TrackingUri = None,
     host: Annotated[
         str, typer.Option(help="Address to bind to. The server has no login: keep it on localhost.")
@@ -243,7 +243,7 @@ def ui(
     if database is None:
         raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
     if not database.is_file():
-        raise ConfigError(f"no MLflow database {database}; run a workflow first, or name its store with --store")
+        raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
     _must_be_free(host, port)
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -264,7 +264,7 @@ def main() -> None:
 
 def _session(
     file: Path,
-    store: Path | None,
+    store: str | None,
     data_dir: Path | None,
     mlflow: str | None,
     executor: str | None = None,
@@ -345,8 +345,9 @@ def _show(done: Any, opened: Any, seconds: float) -> None:
         f"run {done.run_id}: {counts['ran']} steps ran, {counts['cached']} cached, {counts['failed']} failed, "
         f"{seconds:.1f} s"
     )
-    store = opened.store.root
-    print(f"store {os.path.relpath(store) if store.is_relative_to(Path.cwd()) else store}")
+    folder = opened.store.root
+    here = opened.store.mirror is None and folder.is_relative_to(Path.cwd())
+    print(f"store {os.path.relpath(folder) if here else opened.store}")
     if done.mlflow_run_id is not None:
         print(f"MLflow: {page_of(opened.tracking_uri, done.mlflow_run_id)}")
 

@@ -23,7 +23,7 @@ from workflows.options import (
     Installed,
     JobId,
     JobServer,
-    StorePath,
+    StorePlace,
     TrackingUri,
     WorkflowFile,
     store_place,
@@ -41,7 +41,7 @@ def submit(
     file: WorkflowFile,
     address: JobServer = None,
     follow: Follow = False,
-    store: StorePath = None,
+    store: StorePlace = None,
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
     installed: Installed = False,
@@ -56,11 +56,11 @@ def submit(
     if follow and as_json:
         raise ConfigError("--follow shows the job's own output and --json prints a document; give one of them")
     config = read_workflow(file, WORKFLOWS)
-    place = _absolute(store_place(store, config.store), file)
+    place = _for_all_nodes(store_place(store, config.store), file)
     uri = _for_a_job(tracking_uri(mlflow))
     with naming_lines(file):
         carried = shipment(config, file, data_dir, with_source=not installed)
-    options = {"--store": str(place), "--mlflow": uri, "--data-dir": carried.data_dir}
+    options = {"--store": place, "--mlflow": uri, "--data-dir": carried.data_dir}
     given = [word for name, value in options.items() if value is not None for word in (name, value)]
     command = ["python", "-m", "workflows", "run", carried.workflow, "--address", "$RAY_ADDRESS", *given]
     stem = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-") or "workflow"
@@ -69,7 +69,7 @@ def submit(
     _say(carried.told())
     with TemporaryDirectory() as folder:
         carried.copy_to(Path(folder))
-        job, new = cluster.submit(work, command, Path(folder), {"file": str(file), "store": str(place)})
+        job, new = cluster.submit(work, command, Path(folder), {"file": str(file), "store": place})
     if as_json:
         print(json.dumps({**_document(job), "new": new, "bytes": carried.bytes}))
         return
@@ -164,12 +164,18 @@ def _cluster(address: str | None) -> Cluster:
     return Cluster(found)
 
 
-def _absolute(place: Path, file: Path) -> Path:
-    """A job's own folder is a copy that goes with the job."""
-    if not place.is_absolute():
+def _for_all_nodes(place: str, file: Path) -> str:
+    """A job's own folder is a copy that goes with the job. Raises StoreError for a malformed s3:// address."""
+    from orchestration.objects import parse
+    from orchestration.store import is_url
+
+    if is_url(place):
+        return str(parse(place))
+    if not Path(place).is_absolute():
         raise ConfigError(
-            f"{file}: the store of a job would be {str(place)!r}, relative to a folder that goes with the job; give "
-            "the absolute path of a folder that every node sees: --store, $VOCABSEM_STORE, or `store` in the file"
+            f"{file}: the store of a job would be {place!r}, relative to a folder that goes with the job; give the "
+            "absolute path of a folder that every node sees, or s3://bucket/prefix: --store, $VOCABSEM_STORE, or "
+            "`store` in the file"
         )
     return place
 

@@ -49,7 +49,7 @@ def tracked(
         tags={
             "vocabsem.workflow": "compare",
             "vocabsem.run_id": record.run_id,
-            "vocabsem.record": str(record.folder),
+            "vocabsem.record": str(record),
             **({_TABLES: _named_tables(["results.json", *predictions])} if done else {}),
             **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),  # shown on the run's page
         },

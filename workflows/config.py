@@ -291,8 +291,10 @@ class CompareConfig(Strict):
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
     execution: CompareExecution = CompareExecution()
-    store: Path | None = Field(
-        None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store"
+    store: str | None = Field(
+        None,
+        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
+        "./.vocabsem/store",
     )
     experiment: str = Field("vocabsem", description="MLflow experiment")
 

@@ -30,7 +30,7 @@ def artifact_document(artifact: Artifact, store: Store) -> dict[str, Any]:
         "step": payload["step"],
         "key": manifest["key"],
         "version": payload["version"],
-        "folder": str(artifact.folder),
+        "folder": str(artifact),
         "rows": artifact.rows,
         "identity": payload["identity"],
         "inputs": {role: _input(key, known) for role, key in payload["inputs"].items()},
@@ -41,7 +41,7 @@ def artifact_document(artifact: Artifact, store: Store) -> dict[str, Any]:
 
 
 def _input(key: str, known: Mapping[str, Artifact]) -> dict[str, str | None]:
-    return {"key": key, "folder": str(found.folder) if (found := _of_key(key, known)) else None}
+    return {"key": key, "folder": str(found) if (found := _of_key(key, known)) else None}
 
 
 def _of_key(key: str, known: Mapping[str, Artifact]) -> Artifact | None:
@@ -73,7 +73,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
     graph = record.read("graph.json")
     return {
         "run_id": record.run_id,
-        "folder": str(record.folder),
+        "folder": str(record),
         "started": graph["started"],
         "steps": len(graph["steps"]),
         "workflow": (record.folder / "workflow.yaml").read_text(encoding="utf-8"),

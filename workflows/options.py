@@ -10,24 +10,23 @@ from typing import Annotated, Any, Literal
 import typer
 
 
-def open_store(given: Path | None, configured: Path | None = None) -> Any:
+def open_store(given: str | None, configured: str | None = None) -> Any:
     """The store a command fills: the option, the environment, the workflow file, a folder here; made where missing."""
     from orchestration import store
 
     return store.open_store(store_place(given, configured))
 
 
-def read_store(given: Path | None) -> Any:
+def read_store(given: str | None) -> Any:
     """The store a command only reads; raises StoreError where there is none."""
     from orchestration import store
 
     return store.existing_store(store_place(given, None))
 
 
-def store_place(given: Path | None, configured: Path | None) -> Path:
+def store_place(given: str | None, configured: str | None) -> str:
     """Where the store is: the option, the environment, the workflow file, a folder here."""
-    environment = os.environ.get("VOCABSEM_STORE")
-    return given or (Path(environment) if environment else None) or configured or Path(".vocabsem/store")
+    return given or os.environ.get("VOCABSEM_STORE") or configured or ".vocabsem/store"
 
 
 def tracking_uri(given: str | None) -> str | None:
@@ -122,10 +121,12 @@ SomeRun = Annotated[
 SomeReport = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id or `latest`.", autocompletion=_runs, show_default=False)
 ]
-StorePath = Annotated[
-    Path | None,
+StorePlace = Annotated[
+    str | None,
     typer.Option(
-        "--store", help="Folder of the artifacts [default: $VOCABSEM_STORE, the file's `store`, ./.vocabsem/store]."
+        "--store",
+        help="Folder of the artifacts, or s3://bucket/prefix [default: $VOCABSEM_STORE, the file's `store`, "
+        "./.vocabsem/store].",
     ),
 ]
 DataDir = Annotated[

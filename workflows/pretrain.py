@@ -98,7 +98,7 @@ class Pretrain:
             tags={
                 "vocabsem.workflow": "pretrain",
                 "vocabsem.run_id": record.run_id,
-                "vocabsem.record": str(record.folder),
+                "vocabsem.record": str(record),
                 **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),
             },
             files=tuple(path for name in ("workflow.yaml",) if (path := record.folder / name).is_file()),

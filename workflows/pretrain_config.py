@@ -108,8 +108,10 @@ class PretrainConfig(Strict):
     description: str = Field(
         "", description="what the model card shall say beside the recipe: sources, licences, limits"
     )
-    store: Path | None = Field(
-        None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store"
+    store: str | None = Field(
+        None,
+        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
+        "./.vocabsem/store",
     )
     experiment: str = Field("vocabsem", description="MLflow experiment")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from workflows.errors import ConfigError
-from workflows.options import SomeReport, StorePath, read_store
+from workflows.options import SomeReport, StorePlace, read_store
 
 
 def report(
@@ -17,7 +17,7 @@ def report(
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the tables as Markdown.")] = None,
     latex: Annotated[Path | None, typer.Option("--latex", help="Write the table of scores as LaTeX.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    store: StorePath = None,
+    store: StorePlace = None,
 ) -> None:
     """Write the report of a comparison: one HTML page that needs no network [default: into the run's record]."""
     from orchestration.lookup import find_run
@@ -33,5 +33,6 @@ def report(
     for form, path in asked.items():
         write_report(record, opened, form, path)
         print(path)
+    record.push()
     if show:
         typer.launch(str(asked["html"]))

@@ -27,6 +27,7 @@ def needs_of(steps: Sequence[Step], store: Store, missing: Sequence[str] = ()) -
         files=files_read(steps),
         source=PACKAGES,
         missing=missing,
+        mirror=store.mirror,
     )
 
 

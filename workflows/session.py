@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestration.disk import DiskRoom
+from orchestration.errors import StoreError
 from orchestration.executor import Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step
@@ -104,6 +106,8 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
             outcomes = run_plan(plan, lambda: open_engine(execution, session.store, steps, missing, emit, say), emit)
         except BaseException:  # a cluster that does not answer, Ctrl-C: no run stays RUNNING for ever
             _track(session, record, [], "FAILED", say)
+            with suppress(StoreError):  # what went wrong first is told
+                record.push()
             raise
     results = session.job.results(session.store, say)
     record.write("results.json", stored(results))
@@ -114,6 +118,7 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
         tracked_as = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     else:
         tracked_as = mlflow_run_id(record)
+    record.push()
     delivered = [] if failed else session.job.deliver(session.store, results)
     labels = {planned.step.key: planned.step.label for planned in plan}
     return Report(
@@ -174,7 +179,7 @@ def _track(session: Session, record: RunRecord, results: Results, status: Status
             return fill(record, session.tracking_uri)
         except TrackingError as error:
             say(
-                f"warning: {error}. The results are safe in {record.folder}; when MLflow is back, fill it in with "
+                f"warning: {error}. The results are safe in {record}; when MLflow is back, fill it in with "
                 "`vocabsem sync` (and the same --store and --mlflow)."
             )
     return mlflow_run_id(record)

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from workflows.errors import ConfigError
-from workflows.options import AsJson, KeptRuns, OneRun, StorePath, open_store, read_store
+from workflows.options import AsJson, KeptRuns, OneRun, StorePlace, open_store, read_store
 
 _SECONDS = {"d": 86400, "h": 3600, "m": 60}
 
 
-def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
+def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
     """List the artifacts of the store, and the runs, the last first."""
     from orchestration.runs import runs
 
@@ -42,7 +42,7 @@ def list_artifacts(store: StorePath = None, as_json: AsJson = False) -> None:
 
 
 def verify(
-    store: StorePath = None,
+    store: StorePlace = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove what is damaged, so that the next run makes it anew.")
     ] = False,
@@ -79,7 +79,7 @@ def gc(
         str | None, typer.Option("--older-than", metavar="AGE", help="Only what is older than this: 30d, 12h, 45m.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
-    store: StorePath = None,
+    store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove what no run reaches (with --keep: what none of the named ones does), and leftovers of killed processes.
@@ -105,7 +105,7 @@ def gc(
 def export_run(
     run: OneRun,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, a .tar.", show_default=False)],
-    store: StorePath = None,
+    store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run and every artifact it reaches into one archive."""
@@ -121,7 +121,7 @@ def export_run(
 
 def import_run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote.", show_default=False)],
-    store: StorePath = None,
+    store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring an exported run into the store: all of it, each byte checked, or nothing."""

@@ -128,7 +128,7 @@ class Sweep:
             tags={
                 "vocabsem.workflow": "sweep",
                 "vocabsem.run_id": record.run_id,
-                "vocabsem.record": str(record.folder),
+                "vocabsem.record": str(record),
                 **({"mlflow.note.content": self._note(store, results)} if results else {}),
             },
             tables={"configurations.json": [_row(one, self.space) for one in ordered]} if results else {},

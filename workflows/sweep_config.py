@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -79,8 +78,10 @@ class SweepConfig(Strict):
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
     execution: SweepExecution = SweepExecution()
-    store: Path | None = Field(
-        None, description="folder of the artifacts; --store and $VOCABSEM_STORE come first; none: ./.vocabsem/store"
+    store: str | None = Field(
+        None,
+        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
+        "./.vocabsem/store",
     )
     experiment: str = Field("vocabsem", description="MLflow experiment")
 

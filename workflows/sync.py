@@ -31,6 +31,7 @@ def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
         yield Synced(record.run_id, "filled", fill(record, uri))
         return
     for record in reversed(runs(store)):
+        record.bring()
         if not is_begun(record):
             yield Synced(record.run_id, "empty", None)
         elif is_filled(record, uri):

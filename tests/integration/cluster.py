@@ -43,15 +43,15 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(folder: Path) -> Iterator[TwoNodes]:
-    """Start them, and end them by their processes."""
+def two_nodes(folder: Path, environment: dict[str, str] | None = None) -> Iterator[TwoNodes]:
+    """Start them, with more in their environment, and end them by their processes."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     client = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
     client.pop("PYTHONPATH", None)  # jobs bring their own code
-    server = {**client, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    gcs, jobs, *agents = (free_port() for _ in range(4))
+    server = {**client, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **(environment or {})}
+    gcs, jobs, *agents = free_ports(4)
     temporary = [Path(f"/tmp/vs{os.getpid()}{name}") for name in "ab"]  # sockets within allow no longer paths
     hidden = folder / "hidden" if can_hide(folder) else None
     start = [str(BIN / "ray"), "start", "--block", "--object-store-memory=80000000", "--disable-usage-stats"]
@@ -111,9 +111,13 @@ def hiding(command: list[str], folder: Path | None) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, str(folder), *command]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """All different, since all are taken before one is given back."""
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
 
 
 def listens(port: int) -> bool:

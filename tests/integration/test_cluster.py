@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tests.integration.cluster import TwoNodes, driver, two_nodes
 from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, make_workspace, write
+from tests.s3_server import s3_server
 
 METHOD = """
 import time
@@ -32,8 +34,16 @@ SMALL = {**WORKFLOW, "models": ["reference-1m"], "methods": ["affinity"]}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    with two_nodes(tmp_path_factory.mktemp("cluster")) as found:
+def server():
+    with s3_server() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, server):
+    """Of its nodes, each keeps copies of a bucket of its own, where this machine can hide a folder from one of them."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with two_nodes(folder, {**server.environment, "VOCABSEM_CACHE": str(folder / "hidden" / "copies")}) as found:
         yield found
 
 
@@ -168,6 +178,51 @@ def test_preflight_names_all_that_is_missing_at_once(call, cluster, folder, tmp_
     assert re.match(rf"  node .*: no folder {store} for the store\. Mount", missing[2])
     assert not list(store.glob("scratch/preflight/*"))
     assert not list(store.glob("*/*/COMMITTED"))
+
+
+def test_a_job_fills_a_bucket_that_each_node_reads_for_itself(call, server, tmp_path):
+    store = f"s3://{server.new_bucket()}/team"
+    first = call("submit", "workflow.yaml", "--follow", "--store", store, check=False)
+    assert first.returncode == 0, first.stdout
+    assert "preflight: 2 nodes see the store and run the same versions" in first.stdout
+    assert re.search(r"run [0-9a-f]{16}: \d+ steps ran, 0 cached, 0 failed", first.stdout)
+    here = {**server.environment, "VOCABSEM_CACHE": str(tmp_path)}
+    verified = json.loads(call("verify", "--store", store, "--json", **here).stdout)
+    assert (verified["checked"] > 5, verified["damaged"]) == (True, [])
+
+
+BUCKET = """
+from orchestration.executor import run_plan
+from orchestration.plan import make_plan
+from orchestration.ray_engine import RayEngine
+from orchestration.store import open_store
+from tests.integration.placed import shards_seen
+from tests.orchestration.steps import squares, total
+
+store, quiet = open_store(sys.argv[1]), lambda *_: None
+there, anywhere = shards_seen(sys.argv[2], 4, 0, 1, 2), squares(4)
+states = []
+def run(step):
+    outcomes = run_plan(make_plan([step], store), lambda: RayEngine(store, quiet), quiet)
+    states.extend(outcome.state for outcome in outcomes.values())
+run(there)
+found = store.find(there)
+here = [path.name for path in found.folder.glob('*.arrow')]
+run(total(anywhere, there))
+nodes = {numerics['node'] for numerics in found.manifest['numerics']}
+gpu_node = next(node['NodeID'] for node in ray.nodes() if node['Resources'].get('GPU'))
+print(json.dumps([states, here, nodes == {gpu_node},
+                  len(found.shards()), store.find(total(anywhere, there)).json('total.json')]))
+"""
+
+
+def test_shards_that_another_node_put_into_a_bucket_are_committed_from_here(cluster, server, tmp_path):
+    if cluster.hidden is None:
+        pytest.skip("this machine lets no process have another view of a folder (unshare --mount)")
+    given = {**server.environment, "VOCABSEM_CACHE": str(cluster.hidden / "copies")}
+    store = f"s3://{server.new_bucket()}/team"
+    seen = driver(replace(cluster, environment={**cluster.environment, **given}), BUCKET, store, str(tmp_path / "log"))
+    assert json.loads(seen.splitlines()[-1]) == [["ran", "cached", "ran", "ran"], [], True, 4, 0 + 1 + 4 + 9.0]
 
 
 def test_a_frozen_node_is_named_instead_of_waited_for(cluster: TwoNodes, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 
 import pytest
 
@@ -13,6 +14,7 @@ from orchestration.preflight import (
     _here,
     _unpacked_twice,
     _without_room,
+    _without_shared_folder,
     _without_space,
     code_digest,
     differences,
@@ -21,6 +23,7 @@ from orchestration.preflight import (
     report,
 )
 from tests.orchestration.steps import number, squares
+from tests.s3_server import refusal
 
 SOURCE = ("orchestration",)
 
@@ -65,6 +68,65 @@ def test_a_store_that_cannot_be_written_is_told(store):
     answer = said(store)
     assert "cannot be written" in answer["missing"][0]
     assert not answer["wrote"]
+
+
+@pytest.fixture
+def asked(machine, tmp_path):
+    """The mirror of a bucket where the driver has put its object, and the folder it is called by."""
+    mirror = machine().mirror
+    folder = mirror.root / "scratch" / "preflight" / "asked"
+    (tmp_path / "driver").write_text("asked")
+    mirror.bucket.put(mirror.key(folder / "driver"), tmp_path / "driver")
+    return mirror, folder
+
+
+def said_of(mirror, folder):
+    return look(str(mirror.root), str(folder), "node-1", {}, "/driver", SOURCE, mirror)
+
+
+def test_a_node_reads_and_writes_the_bucket_and_keeps_nothing(asked):
+    mirror, folder = asked
+    answer = said_of(mirror, folder)
+    assert (answer["missing"], answer["shared"]) == ([], False)
+    assert mirror.bucket.get(mirror.key(folder / "node-1")) == b"asked"
+    assert not folder.exists()
+
+
+def test_a_node_that_sees_the_drivers_folder_of_copies_says_so(asked):
+    mirror, folder = asked
+    folder.mkdir(parents=True)
+    (folder / "driver").write_text("asked")
+    assert said_of(mirror, folder)["shared"]
+    assert (folder / "driver").exists()
+
+
+@pytest.mark.parametrize("methods", [("GET",), ("PUT",)])
+def test_a_node_that_may_not_use_the_bucket_says_so(asked, server, methods):
+    server.before = lambda request: refusal(403, "InvalidAccessKeyId") if request.method in methods else None
+    (told,) = said_of(*asked)["missing"]
+    assert f"{server.address} refuses the credentials (InvalidAccessKeyId)" in told
+    assert "A node's environment is that of its `ray start`: AWS_ENDPOINT_URL" in told
+
+
+def test_a_bucket_of_another_server_and_a_folder_that_cannot_be_made_are_told(asked):
+    mirror, folder = asked
+    (told,) = said_of(mirror, folder.with_name("never asked"))["missing"]
+    assert "is of another server than the driver's" in told
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("a file, where a folder should be made")
+    (told,) = said_of(mirror, folder)["missing"]
+    assert "where copies from the bucket shall lie. Start the driver with $VOCABSEM_CACHE" in told
+
+
+def test_trainers_on_several_nodes_need_a_folder_that_all_see(asked):
+    mirror, _ = asked
+    nodes = [Node(name, name, {}) for name in ("a", "b")]
+    asks = needs(mirror.root, workers={"sweep calibration": Resources()}, mirror=mirror)
+    answers = {node: {"shared": node.node_id == "a"} for node in nodes}
+    (told,) = _without_shared_folder(asks, answers)
+    assert told.startswith("sweep calibration has workers that hand each other files through")
+    assert _without_shared_folder(needs(mirror.root, mirror=mirror), answers) == []
+    assert _without_shared_folder(asks, {nodes[0]: {"shared": True}}) == []
 
 
 def test_files_are_compared_by_size(store, tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from orchestration import files
 from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.shards import table_of
-from orchestration.store import Artifact, Writer, existing_store, open_store
+from orchestration.store import Artifact, existing_store, open_store
+from orchestration.writer import Writer
 from tests.orchestration.steps import number
 
 

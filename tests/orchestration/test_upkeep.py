@@ -131,7 +131,7 @@ def test_a_removal_cut_off_after_any_deletion_leaves_no_part_that_counts(store, 
     def cut_off(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestration.upkeep._delete", cut_off)
+    monkeypatch.setattr("orchestration.files.shutil.rmtree", cut_off)
     with pytest.raises(KeyboardInterrupt):
         list(remove(store, garbage(store, [], 0)))
     monkeypatch.undo()

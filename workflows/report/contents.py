@@ -13,7 +13,7 @@ import yaml
 
 from orchestration.graph import folder_of
 from orchestration.runs import RunRecord
-from orchestration.store import Artifact, Store
+from orchestration.store import Store
 from workflows.costs import budget_note, usual_budget
 from workflows.errors import ConfigError
 from workflows.results import Detail, Result, Versus, largest, read_stored
@@ -163,9 +163,11 @@ def _best(block: Block) -> str:
 def _versions(steps: Sequence[dict[str, Any]], store: Store) -> list[tuple[dict[str, str], int]]:
     """The most frequent first. What is not in the store any more is passed over."""
     counts: Counter[str] = Counter()
-    for step in steps:
-        artifact = Artifact(store.root / folder_of(step["step"], step["key"]))
-        if (artifact.folder / "provenance.json").is_file():
+    places = [folder_of(step["step"], step["key"]) for step in steps]
+    store = store.looking(places)
+    for place in places:
+        artifact = store.at(place)
+        if artifact is not None and (artifact.folder / "provenance.json").is_file():
             found = json.loads((artifact.folder / "provenance.json").read_text(encoding="utf-8"))
             counts[json.dumps({"python": found["python"], **found["packages"]}, sort_keys=True)] += 1
     return [(json.loads(text), count) for text, count in counts.most_common()]
