@@ -33,8 +33,7 @@ class AdamW:
         self._second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
         first, second = (1 - beta**self._steps for beta in _BETAS)
         slow = first / self._rates  # rate · (m / first) / (√(v / second) + ε) = m / (√v · slow / √second + ε · slow)
-        root = torch.sqrt(self._second, out=gradient)
-        divisor = torch.addcmul(_EPSILON * slow, root, slow / math.sqrt(second), out=gradient)
+        divisor = torch.sqrt(self._second, out=gradient).mul_(slow / math.sqrt(second)).add_(_EPSILON * slow)
         self._weights.mul_(self._shrink).addcdiv_(self._first, divisor, value=-1)
 
     def keep(self, places: list[int], weights: Float[Tensor, "kept n"]) -> None:

@@ -122,22 +122,21 @@ class Batch:
         """Dropout's factor for each hidden unit of each lane: 0, or 1 over the share that is kept."""
         if self._settings.module == "paper" or not self._dropout.any():
             return None
-        drawn = self._drawn(self._dropouts, (self._settings.rank, rows))
         share = self._dropout.unsqueeze(-1)
-        return (torch.stack([drawn[seed] for seed in self._seeds]).to(self._device) >= share) / (1 - share)
+        return (self._drawn(self._dropouts, (self._settings.rank, rows)) >= share) / (1 - share)
 
     def _read_factors(self, rows: int, width: int) -> Tensor | None:
         """The same for each number that is read; lanes of one seed share them, as they share the rows."""
         share = self._settings.input_dropout
         if self._settings.module == "paper" or not share:
             return None
-        drawn = self._drawn(self._input_dropouts, (rows, width))
-        alone = len(drawn) == 1
-        found = drawn[self._seeds[0]] if alone else torch.stack([drawn[seed] for seed in self._seeds])
-        return (found.to(self._device) >= share) / (1 - share)
+        found = (self._drawn(self._input_dropouts, (rows, width)) >= share) / (1 - share)
+        return found[0] if len(found) == 1 else found
 
-    def _drawn(self, streams: Mapping[int, torch.Generator], shape: tuple[int, int]) -> dict[int, Tensor]:
-        return {seed: torch.rand(shape, generator=streams[seed], dtype=self.flat.dtype) for seed in set(self._seeds)}
+    def _drawn(self, streams: Mapping[int, torch.Generator], shape: tuple[int, int]) -> Tensor:
+        """Numbers for each lane; for all lanes at once where they have one seed."""
+        drawn = {seed: torch.rand(shape, generator=streams[seed], dtype=self.flat.dtype) for seed in set(self._seeds)}
+        return torch.stack([drawn[seed] for seed in (self._seeds if len(drawn) > 1 else drawn)]).to(self._device)
 
     def _losses(self, states: Tensor, labels: Tensor, targets: Tensor, dropout: Dropout) -> Tensor:
         """The loss that is trained on, a number a lane."""
