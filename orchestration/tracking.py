@@ -32,6 +32,7 @@ KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
 _MODEL = "model"  # folder of a run's artifacts
 _MOST_METRICS = 1000  # of one call; MLflow refuses more
+_LONGEST_NOTE = 8000  # characters; MLflow cuts the rest off, with a warning
 _unhurried: set[str] = set()  # files of databases that this process writes as a projection
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 
@@ -145,6 +146,14 @@ def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[Track
         for child in children:
             known[child.key] = _write(client, experiment_id, child, known, tags)
         return run.info.run_id
+
+
+def note(text: str) -> dict[str, str]:
+    """The tag that MLflow shows as a run's description: a text as it stands, its last lines left out if it is long."""
+    begin, end, more = "```\n", "\n```", "\n... more in the run's artifacts"
+    if len(text) > (room := _LONGEST_NOTE - len(begin) - len(end)):
+        text = text[: text.rfind("\n", 0, room - len(more))] + more
+    return {"mlflow.note.content": begin + text + end}
 
 
 def check_writable(uri: str, experiment: str) -> None:

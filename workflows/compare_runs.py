@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestration.runs import RunRecord
 from orchestration.store import Store
-from orchestration.tracking import TrackedRun
+from orchestration.tracking import TrackedRun, note
 from workflows.compare import Cell
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results import Detail, Result, largest
@@ -51,7 +51,7 @@ def tracked(
             "vocabsem.run_id": record.run_id,
             "vocabsem.record": str(record),
             **({_TABLES: _named_tables(["results.json", *predictions])} if done else {}),
-            **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),  # shown on the run's page
+            **(note(table(results)) if results else {}),
         },
         tables={"results.json": [_row(*found) for found in results]} if done else {},
         files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),

@@ -16,7 +16,7 @@ from orchestration.facts import Facts
 from orchestration.graph import Step
 from orchestration.runs import RunRecord
 from orchestration.store import Artifact, Store
-from orchestration.tracking import Status, TrackedRun
+from orchestration.tracking import Status, TrackedRun, note
 from workflows.catalog import find_task
 from workflows.corpus import corpus_digests, corpus_files
 from workflows.costs import Costs
@@ -99,7 +99,7 @@ class Pretrain:
                 "vocabsem.workflow": "pretrain",
                 "vocabsem.run_id": record.run_id,
                 "vocabsem.record": str(record),
-                **({"mlflow.note.content": f"```\n{table(results)}\n```"} if results else {}),
+                **(note(table(results)) if results else {}),
             },
             files=tuple(path for name in ("workflow.yaml",) if (path := record.folder / name).is_file()),
         )

@@ -17,7 +17,7 @@ from orchestration.facts import Facts
 from orchestration.graph import Step
 from orchestration.runs import RunRecord
 from orchestration.store import Store
-from orchestration.tracking import Status, TrackedRun
+from orchestration.tracking import Status, TrackedRun, note
 from workflows.catalog import find_model, find_task
 from workflows.compare import materials_steps
 from workflows.config import MethodConfig
@@ -129,7 +129,7 @@ class Sweep:
                 "vocabsem.workflow": "sweep",
                 "vocabsem.run_id": record.run_id,
                 "vocabsem.record": str(record),
-                **({"mlflow.note.content": self._note(store, results)} if results else {}),
+                **(note("\n".join([table(results), "", *self.notes(store, True)])) if results else {}),
             },
             tables={"configurations.json": [_row(one, self.space) for one in ordered]} if results else {},
             data=data_of(self.task, self.confirm),
@@ -163,9 +163,6 @@ class Sweep:
         """A record for each configuration (see `trials`)."""
         artifact = store.find(self.search)
         return artifact.json(RECORDS) if artifact is not None else []
-
-    def _note(self, store: Store, results: Results) -> str:
-        return "```\n" + "\n".join([table(results), "", *self.notes(store, True)]) + "\n```"
 
     def notes(self, store: Store, ran: bool) -> list[str]:
         """How the search went, its best configurations, and whether the winner's lead is more than noise."""
