@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from workflows.report.contents import Block, Found
+from workflows.report.contents import Block, Found, by_size
 from workflows.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -86,7 +85,7 @@ def cost(block: Block, task: str, numbers: Numbers) -> str:
 def learning(results: Sequence[Found], model: str, task: str, numbers: Numbers) -> str:
     """Scores over training sizes with their intervals; what reads no training rows is a level line."""
     mine = [result for result, _ in results if (result.model, result.task) == (model, task)]
-    sizes = sorted({result.train_size for result in mine}, key=lambda size: math.inf if isinstance(size, str) else size)
+    sizes = by_size(result.train_size for result in mine)
     if len(sizes) < 2:
         return ""
     x = Scale([0.0, float(len(sizes) - 1)], LEFT, WIDTH - RIGHT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,11 @@ class Block:
     @property
     def metrics(self) -> str:
         return " or ".join(dict.fromkeys(result.metric.replace("_", "-") for result, _ in self.found.values()))
+
+
+def by_size(sizes: Iterable[int | str]) -> list[int | str]:
+    """Training sizes, each once, the smallest first and `full` last."""
+    return sorted(set(sizes), key=lambda size: math.inf if isinstance(size, str) else size)
 
 
 @dataclass(frozen=True)

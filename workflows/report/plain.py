@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from workflows.report.contents import Block, Contents
+from workflows.report.contents import Block, Contents, by_size
 from workflows.report.page import cost_of, remarks, sign, title
 from workflows.results import Versus
 from workflows.table import probability
@@ -33,10 +33,12 @@ _TEX = {
 
 
 def markdown(contents: Contents) -> str:
-    """Headline, scores with verdicts, every comparison, costs."""
+    """Headline, scores with verdicts, learning curves where sizes differ, every comparison, costs."""
     parts = [f"# {title(contents)}", *contents.headline(), f"Run `{contents.run_id}`. {_legend(contents)}"]
     for block in contents.blocks:
         parts += [f"## Model {block.model}", _markdown_table(_scores(contents, block, _cell, sign))]
+    if curves := [_markdown_table(rows) for block in contents.blocks for rows in _curves(contents, block)]:
+        parts += ["## Scores by training rows a class", *curves]
     if contents.reference:
         parts += [f"## Every comparison with {contents.reference}", _markdown_table(_comparisons(contents))]
     parts.append("## Cost of one answer, mean over tasks (seconds)")
@@ -97,6 +99,17 @@ def _scores(contents: Contents, block: Block, cell: object, mark: object) -> lis
         mean = [cell(average.mean, average.low, average.high, "") if average else "none"] if several else []
         rows.append([method, *cells, *mean, remarks(block, method)])
     return rows
+
+
+def _curves(contents: Contents, block: Block) -> Iterator[list[list[str]]]:
+    """For each task tried with several training sizes head and rows: a column a size."""
+    for task in block.tasks:
+        mine = [result for result, _ in contents.results if (result.model, result.task) == (block.model, task)]
+        sizes = by_size(result.train_size for result in mine)
+        if len(sizes) > 1:
+            cells = {(one.method, one.train_size): _cell(one.mean, one.low, one.high, "") for one in mine}
+            rows = [[method, *(cells.get((method, size), "") for size in sizes)] for method in block.methods]
+            yield [[f"{task}, {block.model}", *map(str, sizes)], *rows]
 
 
 def _cell(mean: float, low: float, high: float, mark: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflows.report.made_up import found, record_of
+from tests.workflows.report.made_up import METHODS, MODELS, SIZES, TASKS, found, record_of
 from workflows.errors import ConfigError
 from workflows.report.contents import read_contents
 from workflows.report.files import write_report, write_reports
@@ -21,7 +21,13 @@ def test_markdown_has_every_score_comparison_and_cost(tmp_path: Path) -> None:
     assert f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f}) ▲" in text
     assert "| small | topics | knn_50% | +0.070 | +0.050 to +0.090 | <0.001 | 0.003 | better |" in text
     tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
-    assert len(tables) == 2 + 1 + 2
+    assert len(tables) == 2 + len(MODELS) * len(TASKS) + 1 + 2
+    model = next(iter(MODELS))
+    head, _, *curves = next(table for table in tables if table.startswith(f"| {TASKS[0]}, {model}")).splitlines()
+    assert head == f"| {TASKS[0]}, {model} | {' | '.join(map(str, SIZES))} |"
+    assert [row.split(" | ")[0][2:] for row in curves] == list(METHODS)
+    (untrained,) = (row for row in curves if row.startswith("| zero-shot"))
+    assert re.fullmatch(r"\| zero-shot \|(  \|)+ [\d.]+ \([\d.]+ to [\d.]+\) \|", untrained)  # no size but the largest
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
