@@ -100,23 +100,17 @@ def remove(store: Store, found: Iterable[Garbage]) -> Iterator[Garbage]:
 def remove_folder(store: Store, place: str) -> None:
     """Remove a step's folder, or a scratch folder, whole or half, so that at no moment a part of it counts."""
     if store.mirror is not None and not place.startswith(f"{SCRATCH}/"):
-        store.mirror.remove(place)
-    files.remove_folder(store.root, store.root / place)
-
-
-def unfinished(store: Store) -> list[str]:
-    """Folders of steps that were begun and not committed; they may hold committed shards."""
-    return [folder.place for folder in _step_folders(store) if not folder.committed]
+        store.mirror.remove(place)  # its copy here too
+    else:
+        files.remove_folder(store.root, store.root / place)
 
 
 def damages(store: Store) -> dict[str, list[Damage]]:
     """Step folder -> what is wrong with it, of every committed artifact and every committed shard of others."""
-    folders = {folder.place: Artifact(store.root / folder.place, store.mirror) for folder in _step_folders(store)}
-    begun = set(unfinished(store))
-    found = {
-        place: list(artifact.shard_damages() if place in begun else artifact.damages(every_byte=True))
-        for place, artifact in folders.items()
-    }
+    found = {}
+    for folder in _step_folders(store):
+        artifact = Artifact(store.root / folder.place, store.mirror)
+        found[folder.place] = list(artifact.damages(every_byte=True) if folder.committed else artifact.shard_damages())
     return {place: damages for place, damages in found.items() if damages}
 
 
