@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT = 400, 300  # of a panel, in the pixels of a phone
-LEFT, RIGHT, TOP, BOTTOM = 40, 118, 26, 40  # margins; labels stand on the right
+LEFT, RIGHT, TOP, BOTTOM = 40, 142, 26, 40  # margins; labels stand on the right
+_LONGEST = 20  # letters of a label that have room there
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#3b9dd6", "#000000")  # after Okabe and Ito
 _SHAPES = ("circle", "square", "up", "diamond", "down", "plus", "cross")
 _DASHES = ("", "6 3", "2 2", "8 3 2 3")
@@ -90,7 +91,8 @@ def labels(places: Sequence[tuple[float, float, str]], bottom: float = HEIGHT - 
     x = WIDTH - RIGHT + 16
     drawn = []
     for (px, py, name), y in zip(ordered, heights, strict=True):
-        drawn += [line(px + 7, py, x - 2, y, "#bbb", 0.7), text(x, y + 4, name)]
+        shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        drawn += [line(px + 7, py, x - 2, y, "#bbb", 0.7), text(x, y + 4, shown)]
     return drawn
 
 

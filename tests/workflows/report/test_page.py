@@ -178,6 +178,14 @@ def test_a_single_result_without_recorded_costs_makes_a_page(tmp_path: Path) -> 
     assert "Learning curves" not in text
 
 
+def test_a_label_that_is_too_long_for_its_place_is_cut_and_says_so() -> None:
+    from workflows.report.svg import labels
+
+    drawn = "".join(labels([(10.0, 50.0, "knn-prompting-demos"), (10.0, 90.0, "a-name-of-more-letters")]))
+    assert ">knn-prompting-demos<" in drawn
+    assert ">a-name-of-more-lett…<" in drawn
+
+
 def test_where_classes_are_many_the_most_frequent_mistakes_are_listed() -> None:
     _, detail = found()
     assert mixed_up(detail) == [("no", "yes", 20), ("yes", "no", 10)]
