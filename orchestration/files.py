@@ -91,8 +91,13 @@ def remove_folder(root: Path, folder: Path) -> None:
 
 def replace_json(path: Path, value: Any) -> None:
     """Write a JSON document that may change later (a run record, never an artifact)."""
+    replace_bytes(path, json_bytes(value))
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write such a document, whatever it is: a reader finds the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(stage(path.parent, path.name, lambda place: place.write_bytes(json_bytes(value))), path)
+    os.replace(stage(path.parent, path.name, lambda place: place.write_bytes(data)), path)
 
 
 def json_bytes(value: Any) -> bytes:

@@ -213,7 +213,7 @@ class Mirror:
 
         changed = [self.root / key for key in there if differs(key)]
         at_once(self._copy, changed)
-        for path in changed:
+        for path in filter(Path.is_file, changed):  # unless it was removed there meanwhile
             entry = there[self.key(path)]
             os.utime(path, (entry.modified, entry.modified))
             known[self.key(path)] = [_state(path), entry.etag]
@@ -221,10 +221,13 @@ class Mirror:
             files.replace_json(synced, known)
         return list(there)
 
-    def push(self, folder: Path, without: str) -> None:
-        """Put what changed here in a folder of such documents since they were compared last, all but `without`."""
+    def push(self, folder: Path, without: str, last: str) -> None:
+        """Put what changed here in a folder of such documents since they were compared last, all but `without`.
+
+        `last`: the one by which another machine knows that the others are there.
+        """
         there, known = self.bucket.listing(f"{self.key(folder)}/"), self._synced()
-        for path in sorted(folder.iterdir()):
+        for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
             if path.is_file() and path.name != without and not path.name.startswith(TEMPORARY):
                 key, state = self.key(path), _state(path)
                 if key not in there or known.get(key, [None])[0] != state:

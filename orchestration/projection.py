@@ -11,7 +11,15 @@ from orchestration import files
 from orchestration.errors import StoreError
 from orchestration.runs import TOLD, RunRecord
 from orchestration.store import Artifact
-from orchestration.tracking import TrackedData, TrackedModel, TrackedRun, database_file, project, without_credentials
+from orchestration.tracking import (
+    TrackedData,
+    TrackedModel,
+    TrackedRun,
+    database_file,
+    one_at_a_time,
+    project,
+    without_credentials,
+)
 
 _WANTED = "tracked.json"  # what MLflow shall hold
 
@@ -38,7 +46,8 @@ def fill(record: RunRecord, uri: str) -> str:
         raise StoreError(f"{record}: no {_WANTED}; run its workflow again, which writes it")
     children = tuple(_tracked(child, record) for child in wanted["children"])
     parent = _tracked(wanted["parent"], record)
-    run_id = project(uri, wanted["experiment"], parent, children)
+    with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
+        run_id = project(uri, wanted["experiment"], parent, children)
     told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status}
     record.write(TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
     return run_id

@@ -19,6 +19,7 @@ from orchestration.store import Store
 RUNS = "runs"  # the folder of the store that holds them
 TOLD = "mlflow.json"  # where a run was told to MLflow last: of this machine alone
 _EVENTS = "events.jsonl"
+_GRAPH = "graph.json"  # a run is there when this file is
 _PROCESS = uuid4().hex[:8]  # unlike any other's
 
 
@@ -44,7 +45,7 @@ class RunRecord:
     def push(self) -> None:
         """Put into the bucket what changed here."""
         if self.mirror is not None:
-            self.mirror.push(self.folder, without=TOLD)
+            self.mirror.push(self.folder, without=TOLD, last=_GRAPH)
 
     def event(self, kind: str, step: Step, details: dict[str, Any]) -> None:
         """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines.
@@ -81,22 +82,22 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
     run_id = run_id_of(targets)
     record = RunRecord(run_id, store.root / RUNS / run_id, store.mirror)
     record.bring()
-    known = record.folder / "workflow.yaml"
-    if record.read("graph.json") is None or known.read_text(encoding="utf-8") != workflow:  # other words, same work
-        record.folder.mkdir(parents=True, exist_ok=True)
-        (record.folder / "workflow.yaml").write_text(workflow, encoding="utf-8")
+    known, text = record.folder / "workflow.yaml", workflow.encode()
+    same_words = known.is_file() and known.read_bytes() == text  # other words may name the same work
+    if not same_words or record.read(_GRAPH) is None:
+        files.replace_bytes(known, text)
         steps = [{"label": step.label, "key": step.key, **step.payload} for step in in_order(targets)]
-        record.write("graph.json", {"run_id": run_id, "started": _now(), "steps": steps})
+        record.write(_GRAPH, {"run_id": run_id, "started": _now(), "steps": steps})
     record.push()
     return record
 
 
 def runs(store: Store) -> list[RunRecord]:
     """Every run of the store, the one that was run last first."""
-    keys = store.mirror.pull(f"{RUNS}/", "graph.json", "results.json") if store.mirror is not None else []
-    folders = {path.parent for path in (store.root / RUNS).glob("*/graph.json")}
+    keys = store.mirror.pull(f"{RUNS}/", _GRAPH, "results.json") if store.mirror is not None else []
+    folders = {path.parent for path in (store.root / RUNS).glob(f"*/{_GRAPH}")}
     if store.mirror is not None:
-        folders &= {(store.root / key).parent for key in keys if key.endswith("/graph.json")}
+        folders &= {(store.root / key).parent for key in keys if key.endswith(f"/{_GRAPH}")}
     return [RunRecord(folder.name, folder, store.mirror) for folder in sorted(folders, key=_last_run, reverse=True)]
 
 

@@ -33,6 +33,7 @@ _PARENT_TAG = "mlflow.parentRunId"
 _MODEL = "model"  # folder of a run's artifacts
 _MOST_METRICS = 1000  # of one call; MLflow refuses more
 _LONGEST_NOTE = 8000  # characters; MLflow cuts the rest off, with a warning
+_PATIENCE_SECONDS = 120  # a sweep's thousand runs take half a minute
 _unhurried: set[str] = set()  # files of databases that this process writes as a projection
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
 
@@ -185,9 +186,27 @@ def _mlflow(uri: str) -> Iterator[MlflowClient]:
             event.listen(Engine, "connect", _do_not_wait_for_the_disk)
         _unhurried.add(str(database.resolve()))
     try:
-        yield MlflowClient(tracking_uri=uri)
+        with one_at_a_time(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
+            yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(without_credentials(f"MLflow at {uri}: {str(error).splitlines()[0]}")) from error
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Processes that share this file go through one after the other; one that is killed lets the next one in.
+
+    Two would make a new database's tables at once, or a run twice. Raises TrackingError where it takes too long.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(lock, timeout=_PATIENCE_SECONDS):
+            yield
+    except Timeout as error:
+        raise TrackingError(
+            f"{lock}: another process has been writing to MLflow for {_PATIENCE_SECONDS} s; see whether it is stopped"
+        ) from error
 
 
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:

@@ -1,11 +1,14 @@
 """MLflow holds what a run's files hold: once, and again after it was away."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from orchestration import tracking
 from orchestration.tracking import (
     KEY_TAG,
     TrackedRun,
@@ -71,6 +74,21 @@ def test_what_was_written_in_part_is_completed_and_not_doubled(uri):
     project(uri, "part", parent("p1"), (child("c1", 0.25),))
     project(uri, "part", parent("p1"), (child("c1", 0.25), child("c2", 0.5)))
     assert runs(uri, "part")[2] == 3
+
+
+def test_processes_that_begin_a_run_at_once_leave_one_database_and_one_run(tmp_path):
+    uri = default_uri(tmp_path / "store")
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
+        ids = {*pool.map(project, [uri] * 4, ["at once"] * 4, [parent("p1")] * 4, [(child("c1", 0.5),)] * 4)}
+    assert len(ids) == 1
+    assert runs(uri, "at once")[2] == 2
+
+
+def test_a_process_that_never_ends_its_writing_is_one_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 0.05)
+    held = tmp_path / "mlflow.db.lock"
+    with tracking.one_at_a_time(held), pytest.raises(TrackingError, match="another process has been writing"):
+        project(default_uri(tmp_path / "store"), "held", parent("p1"))
 
 
 def test_a_server_that_does_not_answer_is_one_error_without_its_password(monkeypatch):

@@ -278,6 +278,30 @@ def test_a_run_is_seen_and_gone_on_with_from_elsewhere(machine):
     assert find_run(record.run_id, machine("one")).read("results.json") == [{"score": 2}], "what changed here stays"
 
 
+def test_a_run_is_there_once_all_of_it_is(machine, server, bucket):
+    one, two, found = machine("one"), machine("two"), []
+
+    def before(request):
+        if request.method == "PUT" and "/runs/" in request.path:
+            server.before = None  # what follows asks the server too
+            found.append({key.rpartition("/")[2] for key in server.keys(bucket) if "/runs/" in key})
+            if found[-1]:  # another driver comes when the first has put a part
+                open_run(two, [TARGET], "workflow: test\n")
+            server.before = before
+
+    server.before = before
+    open_run(one, [TARGET], "workflow: test\n")
+    assert found == [set(), {"workflow.yaml"}]
+
+
+def test_a_run_whose_workflow_is_not_there_yet_gets_it(machine, server, bucket):
+    record = open_run(machine("one"), [TARGET], "workflow: test\n")
+    key = f"store/runs/{record.run_id}/workflow.yaml"
+    server.client.delete_object(Bucket=bucket, Key=key)
+    open_run(machine("two"), [TARGET], "workflow: test\n")
+    assert server.objects(bucket)[key] == b"workflow: test\n"
+
+
 def test_what_processes_did_for_one_run_adds_up(machine, monkeypatch):
     record, _ = run(machine("one"), TARGET)
     machine("one").mirror.remove(TARGET.folder)
