@@ -21,6 +21,7 @@ from transformers import DynamicCache
 from vocabsem_core.architectures import blocks, kind_of, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
+from vocabsem_core.products import fast_float32
 
 BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
 MEAN = ":mean"  # at the end of a layer's name
@@ -68,6 +69,7 @@ class Encoder:
                     f"layer {layer!r}: the decoder has one position, so there is no mean; take {base_of(layer)!r}"
                 )
 
+    @fast_float32()
     @torch.inference_mode()
     def encode(
         self,

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.heads import OutputHead
+from vocabsem_core.products import fast_float32
 from vocabsem_core.retrieval import shares
 
 _CHUNK = 256  # states whose distributions are formed at once: memory is that many times the vocabulary
 
 
+@fast_float32()
 def divergences(queries: Float[Tensor, "n d"], anchors: Float[Tensor, "m d"], head: OutputHead) -> Float[Tensor, "n m"]:
     """KL(p_anchor ‖ p_query) in nats, from states; the distributions are never kept.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from vocabsem_core.calibration import Calibration, CalibrationSettings, Labelled, States, untrained
 from vocabsem_core.errors import InputError
 from vocabsem_core.lanes import Batch, Lane
+from vocabsem_core.products import fast_float32
 
 _CHUNK = 512  # rows measured at once: in float64 they are soon more than the lanes
 _COPIES = 8  # of a lane's weights: themselves, two moments, the best, the gradient in parts and whole, and to spare
@@ -42,6 +43,7 @@ def lane_bytes(settings: CalibrationSettings, width: int, targets: int, read: in
     return 4 * (_COPIES * weights + settings.batch_size * (moved + 2 * width + len(zeros) + 4 * targets))
 
 
+@fast_float32()
 def fit_pack(
     train: Labelled[States],
     validation: Labelled[States],

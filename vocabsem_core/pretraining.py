@@ -8,7 +8,6 @@ was interrupted goes on with the very batch that was next, and no batch is seen 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +24,6 @@ from vocabsem_core.training_state import below, load_state, moments, save_state,
 
 _CLIP = 1.0  # largest norm of a step's gradient
 _BETAS = (0.9, 0.95)
-_TRIES = 20  # products timed in each precision
 _CHUNK_TOKENS = 4096  # tokens of a forward pass on a processor: their activations stay in its cache
 
 
@@ -210,21 +208,3 @@ def _attend_plainly(model: Any) -> None:
 
 def _described(recipe: Recipe) -> str:
     return json.dumps(asdict(recipe), sort_keys=True)
-
-
-def half_is_fast() -> bool:
-    """Whether this processor multiplies bfloat16 much faster than float32: tried out, for instructions say little.
-
-    With AMX it is ten times faster, on a Zen 5 with AVX512-BF16 four times; on other processors with AVX512-BF16 alone
-    torch has been slower than in float32.
-    """
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(2048, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
-        times = []
-        for _ in range(_TRIES):
-            started = time.perf_counter()
-            left @ right
-            times.append(time.perf_counter() - started)
-        seconds[dtype] = min(times)
-    return seconds[torch.bfloat16] < seconds[torch.float32] / 1.5

@@ -66,7 +66,7 @@ class Texts:
     @cached_property
     def classifier(self) -> Classifier:
         """The model read by the task's label words; its products are in bfloat16 where that is fast."""
-        from vocabsem_core.pretraining import half_is_fast
+        from vocabsem_core.products import half_is_fast
 
         tokens = self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
         classifier = Classifier(self.model, tokens, self.device != "cpu" or half_is_fast())

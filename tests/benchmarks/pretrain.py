@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tests.benchmarks.common import Case, alternate
 from vocabsem_core.memory import keep_freed_memory
-from vocabsem_core.pretraining import Pretraining, Recipe, half_is_fast, new_model
+from vocabsem_core.pretraining import Pretraining, Recipe, new_model
+from vocabsem_core.products import half_is_fast
 
 PLAIN_ROWS, PLAIN_TOKENS = 48, 128  # a batch of the plain loop
 STEPS, ROUNDS = 3, 5

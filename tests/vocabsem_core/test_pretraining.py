@@ -8,7 +8,7 @@ import torch
 
 from vocabsem_core import pretraining
 from vocabsem_core.errors import InputError
-from vocabsem_core.pretraining import Pretraining, Recipe, half_is_fast, new_model, rows_of_step
+from vocabsem_core.pretraining import Pretraining, Recipe, new_model, rows_of_step
 
 RECIPE = Recipe(
     vocabulary=40,
@@ -145,10 +145,6 @@ def test_a_checkpoint_that_was_cut_is_refused(tmp_path):
 def test_a_shape_or_share_that_does_not_come_out_even_is_refused(change, world, told):
     with pytest.raises(InputError, match=told):
         Pretraining(dataclasses.replace(RECIPE, **change), 0, world, CPU, half=False, compiled=False)
-
-
-def test_half_precision_is_tried_out():
-    assert isinstance(half_is_fast(), bool)
 
 
 def test_products_in_half_precision_learn_too():

@@ -114,7 +114,8 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     import torch
 
     from vocabsem_core.memory import keep_freed_memory
-    from vocabsem_core.pretraining import Pretraining, half_is_fast, rows_of_step
+    from vocabsem_core.pretraining import Pretraining, rows_of_step
+    from vocabsem_core.products import half_is_fast
 
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])

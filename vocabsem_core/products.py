@@ -1,0 +1,83 @@
+"""Which of torch's matrix products this processor is fast at: tried out, for its instructions say little (ours)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TRIES = 20  # products timed of each kind; the fastest counts, so that other work on the processor does not
+_CLEARLY = 1.5  # times as fast: the same answer from every process of a machine, for bits follow from it
+_AS_EXACT = 4  # times the error of torch's usual float32; bfloat16's is some thousand times that
+_SHAPES = ((1024, 256, 64), (64, 1024, 256), (256, 256, 256))  # rows, inner, columns
+
+
+def half_is_fast() -> bool:
+    """Whether this processor multiplies bfloat16 much faster than float32.
+
+    With AMX it is ten times faster, on a Zen 5 with AVX512-BF16 four times; on other processors with AVX512-BF16 alone
+    torch has been slower than in float32.
+    """
+    left, right = torch.ones(2048, 256), torch.ones(256, 1024)
+    return _seconds(left.bfloat16(), right.bfloat16()) < _seconds(left, right) / _CLEARLY
+
+
+@contextmanager
+def fast_float32() -> Iterator[None]:
+    """Within, a processor's float32 products are oneDNN's where those are much faster than torch's usual ones.
+
+    torch asks MKL, which does not use all of a processor that is not Intel's: on a Zen 5 oneDNN is 2.3 times as fast.
+    It asks oneDNN where bfloat16's precision would do. oneDNN then uses bfloat16 if the processor has instructions that
+    gain by it (AMX), and otherwise float32 all the same. Only then is it used here: the answer is as exact as before.
+    Inductor must not compile within: it refuses a precision that was set for one library alone.
+    """
+    matmul = _settings()
+    if matmul is None or not _onednn_is_better(matmul):
+        yield
+        return
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def _settings() -> Any:
+    """Those of oneDNN's matrix products; None: torch before 2.9 has none."""
+    return getattr(torch.backends.mkldnn, "matmul", None)
+
+
+@cache
+def _onednn_is_better(matmul: Any) -> bool:
+    draw = torch.Generator().manual_seed(0)
+    pairs = [(torch.randn(n, k, generator=draw), torch.randn(k, m, generator=draw)) for n, k, m in _SHAPES]
+    before = matmul.fp32_precision
+    try:
+        usual_error, usual = max(map(_error, *zip(*pairs, strict=True))), _seconds(*pairs[0])
+        matmul.fp32_precision = "bf16"
+        error, seconds = max(map(_error, *zip(*pairs, strict=True))), _seconds(*pairs[0])
+    finally:
+        matmul.fp32_precision = before
+    return error < _AS_EXACT * usual_error and seconds < usual / _CLEARLY
+
+
+def _error(left: Tensor, right: Tensor) -> float:
+    """The largest of a product, and of as many products at once."""
+    exact = left.double() @ right.double()
+    several = torch.bmm(left.expand(2, -1, -1), right.expand(2, -1, -1))
+    return float(torch.maximum((left @ right - exact).abs(), (several - exact).abs().amax(dim=0)).max())
+
+
+def _seconds(left: Tensor, right: Tensor) -> float:
+    times = []
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - started)
+    return min(times)
