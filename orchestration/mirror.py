@@ -265,8 +265,7 @@ class Mirror:
 
     def _keep(self, path: Path, data: bytes) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(files.stage(path.parent, path.name, lambda place: place.write_bytes(data)), path)
+            files.replace_bytes(path, data)
         except OSError as error:
             raise _no_room(path, error) from error
 

@@ -46,6 +46,7 @@ def fill(record: RunRecord, uri: str) -> str:
         raise StoreError(f"{record}: no {_WANTED}; run its workflow again, which writes it")
     children = tuple(_tracked(child, record) for child in wanted["children"])
     parent = _tracked(wanted["parent"], record)
+    # of a server too, whose database has no lock here: two drivers would each find no run, and make it
     with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
         run_id = project(uri, wanted["experiment"], parent, children)
     told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status}

@@ -59,9 +59,9 @@ def _onednn_is_better(matmul: Any) -> bool:
     pairs = [(torch.randn(n, k, generator=draw), torch.randn(k, m, generator=draw)) for n, k, m in _SHAPES]
     before = matmul.fp32_precision
     try:
-        usual_error, usual = max(map(_error, *zip(*pairs, strict=True))), _seconds(*pairs[0])
+        usual_error, usual = max(_error(*pair) for pair in pairs), _seconds(*pairs[0])
         matmul.fp32_precision = "bf16"
-        error, seconds = max(map(_error, *zip(*pairs, strict=True))), _seconds(*pairs[0])
+        error, seconds = max(_error(*pair) for pair in pairs), _seconds(*pairs[0])
     finally:
         matmul.fp32_precision = before
     return error < _AS_EXACT * usual_error and seconds < usual / _CLEARLY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +99,7 @@ class Sweep:
         records = self.records(store)
         if results and not (record.folder / "best.yaml").is_file():  # the last that is written
             plot_sweep(records, self.space, results[0][0].metric, record.folder)
-            text = self.best_yaml(store)
-            staged = files.stage(record.folder, "best.yaml", lambda place: place.write_text(text, encoding="utf-8"))
-            os.replace(staged, record.folder / "best.yaml")
+            files.replace_bytes(record.folder / "best.yaml", self.best_yaml(store).encode())
         best = best_first(records)
         ordered = [*best, *(one for one in records if one not in best)]  # those without a score last
         shown = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")
