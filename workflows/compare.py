@@ -177,8 +177,10 @@ def _cell(
     if isinstance(method_named(method.method), Finetuned):
         reading, place = finetune.reading_of(model, task, config.encoding), finetune.place_of(model, config.execution)
         search = finetune.search_step(method, where, materials, shared, reading, place, trials, _SEARCH_SEED)
-        tuned = finetune.finetune_step(method, where, materials, shared, reading, place, seeds, search)
-        fits = {seed: finetune.fit_step(where, seed, tuned) for seed in seeds}
+        fits = {
+            seed: finetune.finetune_step(method, where, materials, shared, reading, place, seed, search)
+            for seed in seeds
+        }
     else:
         search = search_step(method, where, drawn(_SEARCH_SEED), shared, trials, _SEARCH_SEED)
         fits = {seed: fit_step(method, where, drawn(seed), shared, seed, search) for seed in seeds}

@@ -11,7 +11,6 @@ from typing import Any
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, in_order
 from orchestration.store import Artifact, Store
-from workflows.steps.finetune import weights_file
 
 _PARTS = {
     "encode": "encode",
@@ -93,15 +92,7 @@ class Ledger:
         worked = [step for step in steps if step is fit or step.name == "search"]
         peaks = {name: _most([self._told(step, name) for step in worked]) for name in ("peak_rss", "peak_cuda")}
         stored = None if None in states else sum(size for size in states if size is not None)
-        return Costs(**seconds, **peaks, states_bytes=stored, fit_bytes=self._fit_bytes(fit))
-
-    def _fit_bytes(self, fit: Step) -> int | None:
-        """A finetuning's weights lie with those of its other seeds: its own are counted."""
-        own, finetune = self._bytes(fit), fit.inputs.get("finetune")
-        if own is None or finetune is None:
-            return own
-        found = self._entry(finetune)
-        return None if found is None else own + found[1][weights_file(fit.identity["seed"])]
+        return Costs(**seconds, **peaks, states_bytes=stored, fit_bytes=self._bytes(fit))
 
     def _told(self, step: Step, name: str) -> float | None:
         found = self._entry(step)

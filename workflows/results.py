@@ -10,7 +10,6 @@ from orchestration.graph import Step
 from orchestration.store import Artifact, Store
 from workflows.compare import Cell
 from workflows.costs import Costs, Ledger
-from workflows.steps.finetune import FITS
 from workflows.steps.versus import VERSUS
 
 Part = TypeVar("Part", "Result", "Detail")
@@ -177,7 +176,7 @@ def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
 
 def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
     """A line for each split in which prompts were cut to fit the window, once for all methods that read the same."""
-    read = {step.key: step for cell in cells for fit in cell.fits.values() for step in fit.inputs.values()}
+    read = {step.key: step for cell in cells for fit in cell.fits.values() for step in (*fit.inputs.values(), fit)}
     lines: dict[tuple[Any, ...], str] = {}
     for step in (step for kind in ("encode", "finetune") for step in read.values() if step.name == kind):
         artifact, reading = store.find(step), step.identity.get("reading", step.identity)
@@ -194,11 +193,11 @@ def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
 
 
 def _cuts(step: Step, artifact: Artifact) -> Mapping[str, Mapping[str, int]]:
-    """Rows, prompts that were cut, and tokens they lost, by the role of the texts; an older finetuning says nothing."""
+    """Rows, prompts that were cut, and tokens they lost, by the role of the texts."""
     from orchestration.shards import column_array, read_table
 
     if step.name == "finetune":
-        return next(iter(artifact.json(FITS).values())).get("cut", {})  # the same for every seed
+        return artifact.json("fit.json")["cut"]
     cuts = [column_array(read_table(path), "cut") for path in artifact.shards()]
     prompts, tokens = (sum(int(part.sum()) for part in parts) for parts in ([cut > 0 for cut in cuts], cuts))
     return {"texts": {"rows": artifact.rows, "prompts": prompts, "tokens": tokens}}

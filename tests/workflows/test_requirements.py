@@ -74,10 +74,10 @@ def test_texts_beside_demonstrations_count_before_they_are_chosen(folder):
 
 def test_the_workers_of_a_finetuning_are_asked_for(folder):
     execution = {"trainers": 2, "cores_per_trainer": 3, "gpus_per_trainer": 1}
-    session = opened(folder, {**WORKFLOW, "methods": ["lora", "knn"], "execution": execution})
+    session = opened(folder, {**WORKFLOW, "methods": ["lora", "knn"], "seeds": [0], "execution": execution})
     workers = needs_of(list(in_order(session.job.targets)), session.store).workers
     told = {label: (asked.cpus, asked.gpus, asked.workers) for label, asked in workers.items()}
-    assert told == {"search reference small lora": (1, 1, None), "finetune reference small lora": (3, 1, 2)}
+    assert told == {"search reference small lora": (1, 1, None), "finetune reference small lora seed 0": (3, 1, 2)}
 
 
 def test_resources_enter_no_key_and_become_bytes(folder):

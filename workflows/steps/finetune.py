@@ -1,7 +1,7 @@
-"""Steps that train the language model: a search for settings, fits of all seeds by one worker group, their parts.
+"""Steps that train the language model: a search for settings, and the fit of a seed.
 
-Where a step on stored states is one function on one core, these hand their work out: trials to workers of Ray Tune,
-fits to a worker group of Ray Train, which shares each batch and goes from one seed to the next.
+Where a step on stored states is one function on one core, these hand their work out: trials to workers of Ray Tune, a
+fit to a worker group of Ray Train, which shares each batch.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from workflows.texts import Texts
 
 TRIAL_ROWS = 1000  # training rows of a trial at most: equal trials for every method would else cost hours here
-FITS = "fits.json"
-_STATE, _JOB = "state.safetensors", "job.json"  # of a checkpoint
+_STATE, _SPENT = "state.safetensors", "spent.json"  # of a checkpoint
+_DONE = "done.safetensors"  # in the scratch folder: what the workers leave
 _SOURCES = ("workflows.texts", "workflows.materials", "workflows.steps.finetune", "workflows.methods.finetuned")
 
 
@@ -148,19 +148,19 @@ def finetune_step(
     task: Mapping[str, Any],
     reading: Mapping[str, Any],
     place: Mapping[str, Any],
-    seeds: Sequence[int],
+    seed: int,
     search: Step | None,
 ) -> Step:
-    """The fits of all seeds, and their predictions on the test rows (not their labels)."""
+    """A fit with the searched or given settings, and its predictions on the test rows (not their labels)."""
     method = method_named(config.method)
     return Step(
         name="finetune",
-        label=f"finetune {where}",
-        version=1,
+        label=f"finetune {where} seed {seed}",
+        version=2,
         run="workflows.steps.finetune:fill_finetune",
         identity={
             **_identity(method, task, reading),
-            "seeds": list(seeds),
+            "seed": seed,
             "settings": whole_settings(method, fixed_settings(config)),
         },
         inputs={
@@ -174,33 +174,28 @@ def finetune_step(
     )
 
 
-def fill_finetune(work: Work) -> None:
-    """For each seed a shard of row_id, prediction and scores [classes], and its weights; fits.json."""
+def fill_finetune(work: Work) -> dict[str, float]:
+    """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json.
+
+    Returns the seconds of training and prediction, and their peaks of memory: with several workers, of the one that
+    had most.
+    """
     import numpy as np
     from safetensors.torch import save
 
     from orchestration.shards import ROW_ID, table_of
     from workflows.materials import read_column
 
-    seeds = work.identity["seeds"]
-    if not all(_job_file(work.scratch, seed).is_file() for seed in seeds):
+    if not (work.scratch / _DONE).is_file():
         workers, cores, gpus = _seats(work.local)
-        threads = max(1, int(cores)) if workers else None
-        config = {"work": work, "threads": threads}
-        run_workers("workflows.steps.finetune:train_seeds", config, work.scratch, workers, cores, gpus)
-    rows, records = read_column(work.inputs["test_texts"], ROW_ID), {}
-    for place, seed in enumerate(seeds):
-        told, made, scores, weights = _read_job(_job_file(work.scratch, seed))
-        columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
-        work.out.write_shard(place, table_of(rows, columns), made)
-        work.out.write(weights_file(seed), save(weights))
-        records[str(seed)] = {**told, "shard": place}
-    work.out.write(FITS, json_bytes(records))
-
-
-def weights_file(seed: int) -> str:
-    """The file of an artifact of `finetune` that holds a seed's trained weights."""
-    return f"seed-{seed}.safetensors"
+        config = {"work": work, "threads": max(1, int(cores)) if workers else None}
+        run_workers("workflows.steps.finetune:train", config, work.scratch, workers, cores, gpus)
+    record, took, made, scores, weights = _read_done(work.scratch / _DONE)
+    columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
+    work.out.write_shard(0, table_of(read_column(work.inputs["test_texts"], ROW_ID), columns), made)
+    work.out.write("fitted.safetensors", save(weights))
+    work.out.write("fit.json", json_bytes(record))
+    return took
 
 
 def _seats(local: Mapping[str, Any]) -> tuple[int, float, float]:
@@ -211,8 +206,8 @@ def _seats(local: Mapping[str, Any]) -> tuple[int, float, float]:
     return places.concurrent, places.cpus, places.gpus
 
 
-def train_seeds(seat: Seat, config: Mapping[str, Any]) -> None:
-    """One worker's part of all fits that are not done, from the last checkpoint on."""
+def train(seat: Seat, config: Mapping[str, Any]) -> None:
+    """One worker's part of a fit, from the last checkpoint on."""
     import torch
 
     from vocabsem_core.adapters import adapted
@@ -226,43 +221,37 @@ def train_seeds(seat: Seat, config: Mapping[str, Any]) -> None:
     keep_freed_memory()
     method, settings = _settled(work)
     device = seat.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    seeds, team = work.identity["seeds"], Team(seat.rank, seat.world)
-    for place, seed in enumerate(seeds):
-        if _job_file(seat.scratch, seed).is_file():
-            continue
-        texts = _texts_of(work, seed, device)
-        _load(texts)
-        forget_peaks()
-        with adapted(texts.model, method.adaptation(settings), seed) as weights:
-            fit = method.begin(settings, seed, texts, weights, team=team)
-            seconds, peaks = _resume(fit, seed, seat.checkpoint)
-            while not fit.over:
-                started = time.perf_counter()
-                loss = fit.epoch()
-                seconds += time.perf_counter() - started
-                peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
-                if seat.rank == 0:
-                    epochs, done = settings.epochs, place * settings.epochs + len(fit.losses)
-                    note = f"seed {seed}: epoch {len(fit.losses)} of at most {epochs}, validation loss {loss:.3f}"
-                    tell(seat.scratch, done, len(seeds) * epochs, note)
-                seat.keep(partial(_save, fit, seed, seconds, peaks), {"loss": loss})
+    seed, team = work.identity["seed"], Team(seat.rank, seat.world)
+    texts = _texts_of(work, seed, device)
+    _load(texts)
+    forget_peaks()
+    with adapted(texts.model, method.adaptation(settings), seed) as weights:
+        fit = method.begin(settings, seed, texts, weights, team=team)
+        seconds, peaks = _resume(fit, seat.checkpoint)
+        while not fit.over:
             started = time.perf_counter()
-            fit.use_best()
-            scores = texts.classifier.scores(texts.test, team)
+            loss = fit.epoch()
             seconds += time.perf_counter() - started
-        peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
-        if seat.rank == 0:
-            trained = method.trained_weights(fit.best)
-            told = {
-                "settings": settings.model_dump(mode="json"),
-                "trained_weights": trained,
-                "seconds": seconds,
-                "peaks": peaks,
-                "cut": texts.cut,
-                "losses": fit.losses,
-            }
-            made = {**numerics(device), **texts.classifier.numerics, "workers": seat.world}
-            _write_job(_job_file(seat.scratch, seed), told, made, scores, fit.best)
+            peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
+            if seat.rank == 0:
+                note = f"epoch {len(fit.losses)} of at most {settings.epochs}, validation loss {loss:.3f}"
+                tell(seat.scratch, len(fit.losses), settings.epochs, note)
+            seat.keep(partial(_save, fit, seconds, peaks), {"loss": loss})
+        started = time.perf_counter()
+        fit.use_best()
+        scores = texts.classifier.scores(texts.test, team)
+        seconds += time.perf_counter() - started
+    peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
+    if seat.rank == 0:
+        record = {
+            "settings": settings.model_dump(mode="json"),
+            "trained_weights": method.trained_weights(fit.best),
+            "cut": texts.cut,
+            "losses": fit.losses,
+        }
+        took = {"work_seconds": round(seconds, 4), **peaks}
+        made = {**numerics(device), **texts.classifier.numerics, "workers": seat.world}
+        _write_done(seat.scratch / _DONE, record, took, made, scores, fit.best)
 
 
 def _settled(work: Work) -> tuple[Finetuned, Any]:
@@ -273,75 +262,35 @@ def _settled(work: Work) -> tuple[Finetuned, Any]:
     return method, method.Settings.model_validate({**work.identity["settings"], **searched})
 
 
-def _resume(fit: Finetuning, seed: int, checkpoint: Path | None) -> tuple[float, dict[str, float]]:
-    """Go on from the checkpoint where it is of this seed; the seconds the fit has taken, and its peaks of memory."""
+def _resume(fit: Finetuning, checkpoint: Path | None) -> tuple[float, dict[str, float]]:
+    """Go on from the checkpoint; the seconds the fit has taken, and its peaks of memory."""
     if checkpoint is None:
         return 0.0, {}
-    job = json.loads((checkpoint / _JOB).read_text(encoding="utf-8"))
-    if job["seed"] != seed:
-        return 0.0, {}
     fit.load(checkpoint / _STATE)
-    return job["seconds"], job.get("peaks", {})  # an older version kept none
+    spent = json.loads((checkpoint / _SPENT).read_text(encoding="utf-8"))
+    return spent["seconds"], spent["peaks"]
 
 
-def _save(fit: Finetuning, seed: int, seconds: float, peaks: Mapping[str, float], folder: Path) -> None:
+def _save(fit: Finetuning, seconds: float, peaks: Mapping[str, float], folder: Path) -> None:
     fit.save(folder / _STATE)
-    (folder / _JOB).write_bytes(json_bytes({"seed": seed, "seconds": seconds, "peaks": dict(peaks)}))
+    (folder / _SPENT).write_bytes(json_bytes({"seconds": seconds, "peaks": dict(peaks)}))
 
 
-def _job_file(scratch: Path, seed: int) -> Path:
-    """What a finished fit leaves until all are done."""
-    return scratch / "jobs" / f"seed-{seed}.safetensors"
-
-
-def _write_job(
-    path: Path, told: Mapping[str, Any], made: Mapping[str, Any], scores: Any, weights: Mapping[str, Any]
-) -> None:
+def _write_done(path: Path, record: Any, took: Any, made: Any, scores: Any, weights: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    path.parent.mkdir(exist_ok=True)
     tensors = {"scores": scores, **{f"weights/{name}": value for name, value in weights.items()}}
-    metadata = {"fit": json.dumps(told), "numerics": json.dumps(made)}
+    metadata = {"record": json.dumps(record), "took": json.dumps(took), "made": json.dumps(made)}
     os.replace(stage(path.parent, path.name, lambda place: save_file(tensors, place, metadata)), path)
 
 
-def _read_job(path: Path) -> tuple[dict[str, Any], dict[str, Any], Any, dict[str, Any]]:
-    """What is told of a fit, what it was computed with, its scores, and its weights."""
+def _read_done(path: Path) -> tuple[Any, dict[str, float], dict[str, Any], Any, dict[str, Any]]:
+    """What is recorded of a fit, what it took, what it was computed with, its scores, and its weights."""
     from vocabsem_core.training_state import below, load_state
 
     tensors, metadata = load_state(path)
-    told, made = json.loads(metadata["fit"]), json.loads(metadata.get("numerics", "{}"))  # an older version kept none
-    return told, made, tensors["scores"], below(tensors, "weights")
-
-
-def fit_step(where: str, seed: int, finetune: Step) -> Step:
-    """The part of one seed, in the form of every other method's fit."""
-    return Step(
-        name="fit",
-        label=f"fit {where} seed {seed}",
-        version=1,
-        run="workflows.steps.finetune:fill_fit",
-        identity={"seed": seed},
-        inputs={"finetune": finetune},
-        resources=Resources(cpus=0),
-        sources=("workflows.steps.finetune",),
-    )
-
-
-def fill_fit(work: Work) -> dict[str, float]:
-    """A shard of row_id, prediction and scores [classes], and fit.json. The weights stay where they are.
-
-    Returns the seconds of this seed's training and prediction, and their peaks of memory: with several workers, of
-    the one that had most.
-    """
-    from orchestration.shards import read_table
-
-    finetune, seed = work.inputs["finetune"], str(work.identity["seed"])
-    told = finetune.json(FITS)[seed]
-    work.out.write_shard(0, read_table(finetune.shard(told["shard"])))
-    record = {name: told[name] for name in ("settings", "trained_weights")}
-    work.out.write("fit.json", json_bytes(record))
-    return {"work_seconds": round(told["seconds"], 4), **told.get("peaks", {})}  # an older version kept none
+    record, took, made = (json.loads(metadata[name]) for name in ("record", "took", "made"))
+    return record, took, made, tensors["scores"], below(tensors, "weights")
 
 
 def _identity(method: Any, task: Mapping[str, Any], reading: Mapping[str, Any]) -> dict[str, Any]:

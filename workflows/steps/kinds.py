@@ -25,7 +25,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "encode": [(model.encode_step, model.EncodeWorker.fill)],
     "search": [(methods.search_step, methods.fill_search), (finetune.search_step, finetune.fill_search)],
     "finetune": [(finetune.finetune_step, finetune.fill_finetune)],
-    "fit": [(methods.fit_step, methods.fill_fit), (finetune.fit_step, finetune.fill_fit)],
+    "fit": [(methods.fit_step, methods.fill_fit)],
     "score": [(methods.score_step, methods.fill_score)],
     "versus": [(versus.versus_step, versus.fill_versus)],
     "sweep": [(sweep.sweep_step, sweep.fill_sweep)],
