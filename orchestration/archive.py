@@ -23,7 +23,7 @@ import xxhash
 
 from orchestration import files
 from orchestration.errors import DamagedArtifact, StoreError
-from orchestration.graph import folder_of, key_of
+from orchestration.graph import FOLDER, folder_of, is_folder, key_of
 from orchestration.leases import Lease, Leases
 from orchestration.runs import RUNS, TOLD, RunRecord, runs
 from orchestration.store import Artifact, Store
@@ -31,7 +31,7 @@ from orchestration.upkeep import remove_folder
 from orchestration.writer import FORMAT
 
 _INDEX = "vocabsem-export.json"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[0-9a-f]{16}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NAME = re.compile(rf"{FOLDER}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _BLOCK = 1 << 20  # bytes read at once
 
 
@@ -142,7 +142,7 @@ def _index(tar: tarfile.TarFile, file: Path) -> dict[str, Any]:
         raise StoreError(f"{file}: of format {formats}; this version of vocabsem reads (1, {FORMAT})")
     if bad := [name for name in names if not _NAME.fullmatch(name)]:
         raise StoreError(f"{file}: names {bad[0]!r}; expected <step>/<key>/<file>, nothing outside the store")
-    if not re.fullmatch("[0-9a-f]{16}", str(run_id)) or not all(isinstance(size, int) for size, _ in entries):
+    if not is_folder(f"{RUNS}/{run_id}") or not all(isinstance(size, int) for size, _ in entries):
         raise StoreError(f"{file}: {_INDEX} cannot be read (run {run_id!r}); export again")
     return index
 

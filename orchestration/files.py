@@ -14,6 +14,7 @@ from uuid import uuid4
 import xxhash
 
 from orchestration.errors import Damage
+from orchestration.graph import is_folder
 
 MARKER = "COMMITTED"  # without this file an artifact's folder does not count
 TEMPORARY = ".tmp-"
@@ -40,6 +41,12 @@ def damage_of(path: Path, entry: Mapping[str, Any], every_byte: bool, name: str 
     if every_byte and (found := checksum(path)) != entry["xxh3"]:
         return Damage(name, f"checksum {found}", f"checksum {entry['xxh3']}")
     return None
+
+
+def folders(root: Path, step: str = "*") -> list[Path]:
+    """The folders of steps and runs below a store's, or of one step's name. What is not named by a key is not ours."""
+    found = sorted(root.glob(f"{step}/*"))
+    return [path for path in found if is_folder(path.relative_to(root).as_posix()) and path.is_dir()]
 
 
 def readable(count: int) -> str:

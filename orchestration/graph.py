@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 KEY_CHARACTERS = 16  # of the 64 hexadecimal digits, in folder names
+FOLDER = rf"[A-Za-z0-9_][A-Za-z0-9_.-]*/[0-9a-f]{{{KEY_CHARACTERS}}}"  # what `folder_of` gives
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Step:
 def folder_of(name: str, key: str) -> str:
     """Where the artifact of a step and key lies below the store."""
     return f"{name}/{key[:KEY_CHARACTERS]}"
+
+
+def is_folder(place: str) -> bool:
+    """Whether a path below the store is named as a step's or a run's folder: it may have other things in it."""
+    return re.fullmatch(FOLDER, place) is not None
 
 
 def key_of(payload: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ import xxhash
 from orchestration import files
 from orchestration.errors import Damage, DamagedArtifact, StoreError
 from orchestration.files import MARKER, TEMPORARY
+from orchestration.graph import is_folder
 from orchestration.objects import THREADS, Bucket, Object, endpoint, open_bucket, parse
 
 _MANIFEST = "manifest.json"
@@ -151,7 +152,7 @@ class Mirror:
         places: dict[str, dict[str, Object]] = {}
         for key, entry in sorted(listed.items()):
             place, _, name = key.rpartition("/")
-            if place.count("/") == 1:
+            if is_folder(place):
                 places.setdefault(place, {})[name] = entry
         return places
 

@@ -95,7 +95,7 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
 def runs(store: Store) -> list[RunRecord]:
     """Every run of the store, the one that was run last first."""
     keys = store.mirror.pull(f"{RUNS}/", _GRAPH, "results.json") if store.mirror is not None else []
-    folders = {path.parent for path in (store.root / RUNS).glob(f"*/{_GRAPH}")}
+    folders = {folder for folder in files.folders(store.root, RUNS) if (folder / _GRAPH).is_file()}
     if store.mirror is not None:
         folders &= {(store.root / key).parent for key in keys if key.endswith(f"/{_GRAPH}")}
     return [RunRecord(folder.name, folder, store.mirror) for folder in sorted(folders, key=_last_run, reverse=True)]

@@ -158,7 +158,8 @@ class Store:
     def artifacts(self, step: str = "*") -> list[Artifact]:
         """Every committed artifact, or those of one step's name, by step and key."""
         if self.mirror is None:
-            return [Artifact(marker.parent) for marker in sorted(self.root.glob(f"{step}/*/{MARKER}"))]
+            found = [folder for folder in files.folders(self.root, step) if (folder / MARKER).is_file()]
+            return [Artifact(folder) for folder in found]
         names = self.mirror.names(None if step == "*" else (step,))
         places = [place for place, files in names.items() if MARKER in files and step in ("*", place.partition("/")[0])]
         self.mirror.bring_all(places)

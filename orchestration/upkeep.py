@@ -7,6 +7,7 @@ exist. Of a store in a bucket, drivers on other machines are not known: what the
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from orchestration.scratch import SCRATCH
 from orchestration.store import Artifact, Store
 
 _SETTLED_SECONDS = 3600.0  # a temporary file younger than this may be some writer's
+_ASIDE = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{32}}")  # as every temporary file of ours begins
 _OTHERS = (RUNS, SCRATCH, LEASES)  # folders of the store that hold no artifacts
 
 Kind = Literal["artifact", "unfinished", "scratch", "temporary"]
@@ -71,7 +73,7 @@ def garbage(store: Store, keep: Collection[RunRecord] | None, older_than: float)
         for folder in _step_folders(store)
         if folder.place not in reached and now - folder.touched > (older_than if folder.committed else settled)
     ]
-    for folder in sorted((store.root / SCRATCH).glob("*/*")):
+    for folder in files.folders(store.root / SCRATCH):
         place = str(folder.relative_to(store.root / SCRATCH))
         done = store.at(place) is not None and place not in live
         if done or (place not in reached and now - _touched(folder) > older_than):
@@ -152,18 +154,17 @@ def _step_folders(store: Store) -> list[_Folder]:
             for place, names in sorted(store.mirror.names().items())
             if place.partition("/")[0] not in _OTHERS and (found := list(names.values()))
         ]
-    paths = [path for path in store.root.glob("*/*") if path.is_dir() and not path.parent.name.startswith(".")]
     return [
         _Folder(str(path.relative_to(store.root)), (path / MARKER).is_file(), bytes_of(path), _touched(path))
-        for path in sorted(paths)
+        for path in files.folders(store.root)
         if path.parent.name not in _OTHERS
     ]
 
 
 def _temporary(root: Path) -> list[Path]:
-    depths = (f"{TEMPORARY}*", f"*/*/{TEMPORARY}*", f"{SCRATCH}/*/*/{TEMPORARY}*")
-    found = {path for depth in depths for path in root.glob(depth)}
-    return sorted(path for path in found if not path.parent.parent.name.startswith(TEMPORARY))
+    beside = [path for path in root.iterdir() if _ASIDE.match(path.name)]
+    ours = [*files.folders(root), *files.folders(root / SCRATCH)]
+    return sorted([*beside, *(path for folder in ours for path in folder.glob(f"{TEMPORARY}*"))])
 
 
 def _touched(path: Path) -> float:

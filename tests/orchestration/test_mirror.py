@@ -284,6 +284,14 @@ def test_what_no_run_reaches_goes_from_the_bucket(machine, server, bucket):
     assert machine("one").find(TARGET) is not None
 
 
+def test_what_else_is_in_the_bucket_stays(machine, server, bucket, monkeypatch):
+    monkeypatch.setattr("orchestration.upkeep._SETTLED_SECONDS", -60.0)  # as if all had been there for an hour
+    server.client.put_object(Bucket=bucket, Key="store/docs/images/logo.png", Body=b"mine")
+    server.client.put_object(Bucket=bucket, Key="store/docs/images/COMMITTED", Body=b"mine")
+    opened = machine()
+    assert (garbage(opened, None, -60.0), damages(opened), opened.artifacts()) == ([], {}, [])
+
+
 def test_a_run_moves_between_folders_and_buckets(machine, tmp_path):
     folder = open_store(tmp_path / "folder")
     record, _ = run(folder, TARGET)

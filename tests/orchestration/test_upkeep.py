@@ -12,7 +12,7 @@ from orchestration.files import TEMPORARY
 from orchestration.leases import Leases
 from orchestration.lookup import find_run
 from orchestration.plan import make_plan
-from orchestration.runs import open_run
+from orchestration.runs import open_run, runs
 from orchestration.scratch import scratch_folder, tell
 from orchestration.shards import table_of
 from orchestration.store import open_store
@@ -52,6 +52,35 @@ def test_what_recorded_runs_reach_stays_and_the_rest_goes(store):
     assert store.find(number(3)) is None
     assert store.find(total(number(2))).json("total.json") == 1
     assert not list(store.root.glob(f"{TEMPORARY}*"))
+
+
+def test_what_else_lies_in_the_folder_of_a_store_is_the_users(store):
+    run(store, total(number(2)))
+    mine = {
+        "docs/images/logo.png",
+        "encode/backup/COMMITTED",
+        "scratch/notes/today.txt",
+        "runs/first/graph.json",
+        "docs/images/.tmp-draft",
+        ".tmp-mine",
+        "docs/0123456789abcdef",
+    }
+    for name in mine:
+        path = store.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    age(store.root, 7200)
+    assert {artifact.folder for artifact in store.artifacts()} == {
+        store.root / step.folder for step in (number(2), total(number(2)))
+    }
+    assert damages(store) == {}
+    assert [record.run_id for record in runs(store)] == [find_run("latest", store).run_id]
+    assert garbage(store, None, 0) == []
+    assert places(list(remove(store, garbage(store, [], 0)))) == {
+        ("artifact", number(2).folder),
+        ("artifact", total(number(2)).folder),
+    }
+    assert {name for name in mine if (store.root / name).read_text() == "mine"} == mine
 
 
 def test_with_named_runs_only_what_they_reach_stays(store):
