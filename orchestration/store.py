@@ -114,8 +114,8 @@ class Artifact:
                 damage = self.mirror.differs(path, entry, self.mirror.listed)
             if damage:
                 yield damage
-        if not manifest["key"].startswith(self.folder.name):
-            yield Damage(str(self.folder), self.folder.name, f"a folder named {manifest['key'][:16]}")
+        if not (key := manifest["key"]).startswith(self.folder.name):
+            yield Damage(str(self.folder / "manifest.json"), f"key {key}", f"one that begins with {self.folder.name}")
 
     def shard_damages(self) -> Iterator[Damage]:
         """What is wrong with the shards that are committed, of an artifact that may not be."""

@@ -153,6 +153,14 @@ def test_a_cut_file_is_refused_already_when_the_artifact_is_looked_up(store):
         store.find(number(2))
 
 
+def test_an_artifact_under_another_key_is_named_itself_not_all_of_its_kind(store):
+    fill(store, number(2)).rename(store.root / number(3).folder)
+    with pytest.raises(DamagedArtifact) as error:
+        store.find(number(3))
+    assert f"Remove the folder {store.root / number(3).folder} and run again" in str(error.value)
+    assert f"found key {number(2).key}, expected one that begins with {number(3).key[:16]}" in str(error.value)
+
+
 def test_two_keys_of_the_same_first_digits_are_an_error_not_a_mixture(store):
     folder = fill(store, number(2), commit=False)
     other = Writer(folder, {**number(3).payload}, {})
