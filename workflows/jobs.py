@@ -34,6 +34,10 @@ class Job(Protocol):
         """What is there of the results; says what is damaged and leaves it out."""
         ...
 
+    def with_earlier(self, results: Results, earlier: Results) -> Results:
+        """Results, and those of an earlier time of the same run that are not there now."""
+        ...
+
     def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
         """Write what the record of a run holds beside its results, before it is tracked."""
         ...
@@ -66,6 +70,11 @@ class Comparison:
     def results(self, store: Store, say: Say) -> Results:
         ledger = Ledger(store)
         return judged([found for cell in self.cells if (found := _result(cell, ledger, say))])
+
+    def with_earlier(self, results: Results, earlier: Results) -> Results:
+        """By the places of its own cells, since a method may have got another name; verdicts are over all of them."""
+        found = {result.place: (result, detail) for result, detail in (*earlier, *results)}
+        return judged([found[cell.place] for cell in self.cells if cell.place in found])
 
     def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
         """The reports and the tables of predictions, where there is a result."""

@@ -80,6 +80,11 @@ class Pretrain:
         seconds = sum(training.batch_tokens / speed for speed in curve["tokens_per_second"])
         return result, Detail(record["weights"], Costs(fit=seconds), False, 0.0, {}, {})
 
+    def with_earlier(self, results: Results, earlier: Results) -> Results:
+        """By the texts it is measured on."""
+        found = {result.task: (result, detail) for result, detail in (*earlier, *results)}
+        return [found[text] for text in self.bits if text in found]
+
     def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
         """Nothing: the results are all."""
 

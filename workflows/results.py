@@ -96,17 +96,17 @@ class Detail:
 
 
 def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
-    """The result of a cell, or None where its score was not made. `judged` adds the verdicts."""
+    """The result of a cell, or None where its score or one of its fits is not there. `judged` adds the verdicts."""
     store = ledger.store
     artifact = store.find(cell.score)
-    if artifact is None:
+    fits = {seed: fit for seed, step in cell.fits.items() if (fit := store.find(step)) is not None}
+    if artifact is None or len(fits) < len(cell.fits):
         return None
     record = artifact.json("score.json")
     score = record["scores"][cell.metric]
     numbers = {name: score[name] for name in ("mean", "low", "high", "sd_seeds")}
     names = (cell.model, cell.task, cell.method, cell.metric)
     result = Result(*names, **numbers, seeds=list(cell.seeds), n_test=record["n_test"], train_size=cell.train_size)
-    fits = {seed: fit for seed, step in cell.fits.items() if (fit := store.find(step)) is not None}
     records = {seed: fit.json("fit.json") for seed, fit in fits.items()}
     weights = max(entry["trained_weights"] for entry in records.values())
     versus = store.find(cell.versus) if cell.versus is not None else None

@@ -28,7 +28,7 @@ from workflows.methods.own import with_own_methods
 from workflows.pretrain import pretrain
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say, Watching, plain_lines
-from workflows.results import stored
+from workflows.results import read_stored, stored
 from workflows.sweep import sweep
 from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines
@@ -110,7 +110,8 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
                 record.push()
             raise
     results = session.job.results(session.store, say)
-    record.write("results.json", stored(results))
+    known = read_stored(record.read("results.json") or [])  # a run that fails now may have been done before
+    record.write("results.json", stored(session.job.with_earlier(results, known)))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     counts = _counts(outcomes)
     if counts["ran"] or failed or not is_finished(record, session.tracking_uri):

@@ -90,6 +90,10 @@ class Sweep:
         """Of the refits; none of them is the search's."""
         return [self.config.search.seed + fold for fold in FOLDS]
 
+    def with_earlier(self, results: Results, earlier: Results) -> Results:
+        """The candidates are confirmed together: all of one time or all of another."""
+        return results or earlier
+
     def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
         """Nothing: the results are all."""
 

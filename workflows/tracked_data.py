@@ -35,9 +35,13 @@ def prediction_tables(cells: Sequence[Cell], store: Store) -> Iterator[tuple[str
         largest: dict[str, Cell] = {}
         for cell in group:
             largest.setdefault(cell.method, cell)
-        made = [cell for cell in largest.values() if store.find(cell.score) is not None]
+        made = [cell for cell in largest.values() if _is_made(cell, store)]
         if made:
             yield f"predictions-{model}-{task}.json", _table(made, store)
+
+
+def _is_made(cell: Cell, store: Store) -> bool:
+    return all(store.find(step) is not None for step in (cell.score, *cell.fits.values()))
 
 
 def _table(cells: Sequence[Cell], store: Store) -> dict[str, Any]:

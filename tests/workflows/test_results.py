@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workflows.costs import Costs
-from workflows.results import Detail, Result, Versus, document, judged, read_stored, stored
+from orchestration.store import open_store
+from tests.workflows.test_costs import commit, step
+from workflows.compare import Cell
+from workflows.costs import Costs, Ledger
+from workflows.results import Detail, Result, Versus, document, judged, read_result, read_stored, stored
 from workflows.table import table
 
 
@@ -186,3 +190,20 @@ def test_the_document_is_json_and_keeps_the_order_of_results() -> None:
     found = document("abc", {"ran": 1}, [entry(), entry(method="affinity")], None, 0.5)
     assert json.loads(json.dumps(found)) == found
     assert [result["method"] for result in found["results"]] == ["knn", "affinity"]
+
+
+def test_a_score_without_one_of_its_fits_is_no_result(tmp_path: Path) -> None:
+    store, fits = open_store(tmp_path), {seed: step("fit", seed) for seed in (0, 1)}
+    score = step("score", 0, **{f"seed {seed}": fit for seed, fit in fits.items()})
+    cell = Cell("reference", "trec", "knn", "accuracy", (0, 1), fits, score, "full", ("a", "b"), 7, None, "knn")
+    numbers = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd_seeds": 0.0}
+    record = {"n_test": 9, "constant_prediction": False, "calibration_error": 0.1, "confusion": []}
+    commit(store, score, {"score.json": {**record, "scores": {"accuracy": numbers}}})
+    made = {"fit.json": {"trained_weights": 3, "settings": {"k": 1}}}
+    assert read_result(cell, Ledger(store)) is None
+    commit(store, fits[0], made)
+    assert read_result(cell, Ledger(store)) is None
+    commit(store, fits[1], made)
+    found = read_result(cell, Ledger(store))
+    assert found is not None
+    assert found[1].settings == {0: {"k": 1}, 1: {"k": 1}}

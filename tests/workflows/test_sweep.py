@@ -119,6 +119,12 @@ def test_results_are_the_candidates_on_validation_rows(done: Done) -> None:
     assert [result.sd_seeds for result, _ in results] == [one["sd"] for one in done.confirmed["candidates"]]
 
 
+def test_candidates_of_a_time_that_failed_are_those_of_the_time_before(done: Done) -> None:
+    before = done.sweep.results(done.store, QUIET)
+    assert done.sweep.with_earlier([], before) == before
+    assert done.sweep.with_earlier(before[:1], before) == before[:1]
+
+
 def test_best_yaml_has_the_defaults_alone_where_they_win(done: Done) -> None:
     found = yaml.safe_load(done.sweep.best_yaml(retold(done, candidates=[DEFAULT, BEST])))
     assert [(method["name"], method["settings"]) for method in found["methods"]] == [("knn-defaults", {"k": 3})]
