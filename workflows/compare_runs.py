@@ -13,7 +13,7 @@ from orchestration.store import Store
 from orchestration.tracking import TrackedRun, note
 from workflows.compare import Cell
 from workflows.report.files import HTML, MARKDOWN
-from workflows.results import Detail, Result, largest
+from workflows.results import Detail, Result, largest, sized
 from workflows.serving import tracked_model
 from workflows.table import table
 from workflows.tracked_data import data_of
@@ -67,13 +67,13 @@ def _named_tables(names: Sequence[str]) -> str:
 
 def _metric(result: Result, one_model: bool, size: int | str) -> str:
     parts = [*([] if one_model else [result.model]), result.task, result.method]
-    return "/".join([*parts, *(_sized(result.train_size) if result.train_size != size else [])])
+    return "/".join([*parts, *(sized(result.train_size) if result.train_size != size else [])])
 
 
 def _row(result: Result, detail: Detail) -> dict[str, Any]:
     """A line of the table in MLflow, whose comparison of runs groups by the first column and shows the second."""
     return {
-        "result": " / ".join([result.model, result.task, result.method, *_sized(result.train_size)]),
+        "result": " / ".join([result.model, result.task, result.method, *sized(result.train_size)]),
         "score": f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f})",
         **{name: value for name, value in asdict(result).items() if name != "seeds"},
         "seeds": " ".join(map(str, result.seeds)),
@@ -93,7 +93,7 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
     settings = {name: str(value) for name, value in detail.settings[seed].items()}
     return TrackedRun(
         key=f"{record.run_id}:{cell.fits[seed].key}",
-        name=" ".join([cell.method, cell.task, *_sized(cell.train_size), *(f"seed {seed}" for _ in seeds)]),
+        name=" ".join([cell.method, cell.task, *sized(cell.train_size), *(f"seed {seed}" for _ in seeds)]),
         status="FINISHED",
         params={
             "model": cell.model,
@@ -121,10 +121,6 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
 
 def _seconds(detail: Detail) -> dict[str, float | None]:
     return {"fit": detail.costs.fit, "total": detail.costs.total, "marginal": detail.costs.marginal}
-
-
-def _sized(size: int | str) -> list[str]:
-    return [] if size == "full" else [f"{size} rows a class"]
 
 
 def _one_model(cells: Sequence[Cell]) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 from orchestration.plan import differences
 from orchestration.runs import RunRecord
 from workflows.inspect import changes_document, changes_text
+from workflows.results import sized
 
 _PAYLOAD = ("step", "version", "identity", "inputs")
-_CELL = ("model", "task", "method")
+_CELL = ("model", "task", "method", "train_size")
 
 
 def diff_document(old: RunRecord, new: RunRecord) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], a: Mapping[str, Any
 
 
 def _results(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    a, b = ({tuple(line[name] for name in _CELL): line for line in lines} for lines in (old, new))
+    a, b = ({_place(line): line for line in lines} for lines in (old, new))
     rows = []
     for cell in dict.fromkeys([*a, *b]):
         numbers = [{n: side[cell][n] for n in ("mean", "low", "high")} if cell in side else None for side in (a, b)]
@@ -67,6 +68,11 @@ def _results(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]])
             {**row, "a": numbers[0], "b": numbers[1], "difference": means[1] - means[0] if len(means) == 2 else None}
         )
     return rows
+
+
+def _place(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a result from the others of its run. A record of an older version names no training size."""
+    return tuple({"train_size": "full", **line}[name] for name in _CELL)
 
 
 def diff_text(document: Mapping[str, Any]) -> str:
@@ -96,7 +102,7 @@ def _named(changes: list[dict[str, Any]]) -> list[str]:
 def _table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     if not results:
         return ["no results to compare"]
-    names = [" / ".join(row[name] for name in _CELL) for row in results]
+    names = [" / ".join([row["model"], row["task"], row["method"], *sized(row["train_size"])]) for row in results]
     width = max(len(name) for name in names)
     head = f"{'model / task / method':{width}}   {'A':22}   {'B':22}   B - A"
     lines = [

@@ -150,6 +150,11 @@ def largest(results: Sequence[tuple[Result, Detail]]) -> int | str:
     return "full" if "full" in sizes or not sizes else max(size for size in sizes if isinstance(size, int))
 
 
+def sized(size: int | str) -> list[str]:
+    """The training size as a part of a result's name: nothing where it is all rows."""
+    return [] if size == "full" else [f"{size} rows a class"]
+
+
 def stored(results: Sequence[tuple[Result, Detail]]) -> list[dict[str, Any]]:
     """Results as the record of a run holds them: results.json."""
     return [{**asdict(result), **asdict(detail)} for result, detail in results]

@@ -56,6 +56,32 @@ def test_results_stand_side_by_side_with_their_difference(store):
     assert "0.500 (0.410 to 0.590)   0.625 (0.410 to 0.590)   +0.125" in text
 
 
+def test_results_of_several_training_sizes_are_compared_each_with_its_own(store):
+    sizes = {4: 0.25, 16: 0.375, "full": 0.5}
+    a, b = (
+        run(store, number(n), results=[entry(mean=mean + more, train_size=size) for size, mean in sizes.items()])
+        for n, more in ((2, 0.0), (3, 0.125))
+    )
+    b.write("results.json", b.read("results.json")[1:])
+    found = diff_document(a, b)
+    assert [(row["train_size"], row["a"]["mean"], row["difference"]) for row in found["results"]] == [
+        (4, 0.25, None),
+        (16, 0.375, 0.125),
+        ("full", 0.5, 0.125),
+    ]
+    lines = diff_text(found).splitlines()[-3:]
+    names = [line.partition("   ")[0].rstrip() for line in lines]
+    assert names == [f"reference / trec / knn{size}" for size in (" / 4 rows a class", " / 16 rows a class", "")]
+
+
+def test_a_record_that_names_no_training_size_is_of_all_rows(store):
+    a, b = (run(store, number(n), results=[entry()]) for n in (2, 3))
+    (line,) = a.read("results.json")
+    a.write("results.json", [{name: value for name, value in line.items() if name != "train_size"}])
+    (row,) = diff_document(a, b)["results"]
+    assert (row["train_size"], row["difference"]) == ("full", 0.0)
+
+
 def test_a_run_that_is_not_done_has_no_results_to_compare(store):
     a, b = run(store, number(2)), open_run(store, [number(3)], "workflow: a")
     assert diff_document(a, b)["results"] == []
