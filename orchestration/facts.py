@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Facts:
         self._path = path
         try:
             self._known: dict[str, Any] = json.loads(path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (OSError, ValueError):
             self._known = {}
 
     def get(self, kind: str, sources: Sequence[Path], compute: Callable[[], Any]) -> Any:
@@ -33,5 +34,6 @@ class Facts:
             if not all(time.time() - stat[2] / 1e9 > _SETTLED_SECONDS for stat in stats):
                 return found
             self._known[name] = found
-            files.replace_json(self._path, self._known)
+            with suppress(OSError):  # a full disk, or a store that is only read: then another process computes it anew
+                files.replace_json(self._path, self._known)
         return self._known[name]

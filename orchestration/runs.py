@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from orchestration import files
-from orchestration.errors import StoreError
 from orchestration.graph import Step, in_order, run_id_of
 from orchestration.mirror import Mirror
 from orchestration.store import Store
+from orchestration.writer import unwritable
 
 RUNS = "runs"  # the folder of the store that holds them
 TOLD = "mlflow.json"  # where a run was told to MLflow last: of this machine alone
@@ -48,27 +49,37 @@ class RunRecord:
             self.mirror.push(self.folder, without=TOLD, last=_GRAPH)
 
     def event(self, kind: str, step: Step, details: dict[str, Any]) -> None:
-        """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines.
+        """Append a line to events.jsonl: one write, so that a killed driver leaves whole lines. After one that was cut
+        all the same, by a full disk or a power cut, a new line is begun.
 
         Objects cannot be appended to: a run in a bucket has a file for each process that drives it.
         """
         line = {"time": _now(), "event": kind, "step": step.label, "key": step.key, **details}
         path = self.folder / (_EVENTS if self.mirror is None else f"events-{_PROCESS}.jsonl")
         try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            with open(path, "a+b") as file:
+                text = f"{json.dumps(line, ensure_ascii=False)}\n"
+                file.write((text if _ends_a_line(file) else f"\n{text}").encode())
         except OSError as error:
-            raise StoreError(f"{path}: cannot be written ({error.strerror}); make room and run again") from error
+            raise unwritable(path, error) from error
 
     def keys_made(self) -> list[str]:
-        """Keys of the steps that this run computed. A last line that was cut short is passed over."""
+        """Keys of the steps that this run computed. A line that was cut short is passed over."""
         self.bring("events*.jsonl")
-        texts = [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("events*.jsonl"))]
-        lines = [line for text in texts for line in text.split("\n")[:-1]]
-        return [event["key"] for event in map(json.loads, lines) if event["event"] == "ran"]
+        lines = [line for path in sorted(self.folder.glob("events*.jsonl")) for line in path.read_bytes().split(b"\n")]
+        events = [event for line in lines if (event := _event(line)) is not None]
+        return [event["key"] for event in events if event["event"] == "ran"]
 
     def write(self, name: str, document: Any) -> None:
-        files.replace_json(self.folder / name, document)
+        """Write a document of the record, as JSON. Raises StoreError where it cannot be written."""
+        self.write_bytes(name, files.json_bytes(document))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a document of any other kind. Raises StoreError where it cannot be written."""
+        try:
+            files.replace_bytes(self.folder / name, data)
+        except OSError as error:
+            raise unwritable(self.folder / name, error) from error
 
     def read(self, name: str) -> Any:
         """A document of the record, or None where it was not written yet."""
@@ -85,7 +96,7 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
     known, text = record.folder / "workflow.yaml", workflow.encode()
     same_words = known.is_file() and known.read_bytes() == text  # other words may name the same work
     if not same_words or record.read(_GRAPH) is None:
-        files.replace_bytes(known, text)
+        record.write_bytes(known.name, text)
         steps = [{"label": step.label, "key": step.key, **step.payload} for step in in_order(targets)]
         record.write(_GRAPH, {"run_id": run_id, "started": _now(), "steps": steps})
     record.push()
@@ -104,6 +115,20 @@ def runs(store: Store) -> list[RunRecord]:
 def _last_run(folder: Path) -> int:
     """graph.json is written when a run begins for the first time, results.json whenever it ends."""
     return max(path.stat().st_mtime_ns for name in ("graph", "results") if (path := folder / f"{name}.json").is_file())
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    """Whether what follows at the end of a file begins a line."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - 1, 0))
+    return file.read(1) in (b"", b"\n")
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _now() -> str:

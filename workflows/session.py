@@ -105,8 +105,8 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
             execution = session.config.execution
             outcomes = run_plan(plan, lambda: open_engine(execution, session.store, steps, missing, emit, say), emit)
         except BaseException:  # a cluster that does not answer, Ctrl-C: no run stays RUNNING for ever
-            _track(session, record, [], "FAILED", say)
             with suppress(StoreError):  # what went wrong first is told
+                _track(session, record, [], "FAILED", say)
                 record.push()
             raise
     results = session.job.results(session.store, say)

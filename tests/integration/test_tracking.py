@@ -91,6 +91,12 @@ def test_a_process_that_never_ends_its_writing_is_one_error(tmp_path, monkeypatc
         project(default_uri(tmp_path / "store"), "held", parent("p1"))
 
 
+def test_a_lock_that_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError, match="cannot be written"), tracking.one_at_a_time(tmp_path / "file" / "a.lock"):
+        pass
+
+
 def test_a_server_that_does_not_answer_is_one_error_without_its_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9: ") as told:

@@ -99,6 +99,13 @@ def test_a_damaged_memory_is_forgotten_not_an_error(memory: Path, source: Path, 
     assert Facts(memory).get("kind", [source], counted()[1]) == 1
 
 
+def test_a_memory_that_cannot_be_written_costs_time_and_nothing_else(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    facts, (calls, compute) = Facts(tmp_path / "file" / "facts.json"), counted()
+    assert [facts.get("kind", [source], compute) for _ in range(2)] == [1, 1]
+    assert len(calls) == 1
+
+
 def test_a_computation_that_fails_is_not_remembered(memory: Path, source: Path) -> None:
     def fail() -> int:
         raise ValueError("no")

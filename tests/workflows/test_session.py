@@ -97,6 +97,21 @@ def test_what_is_made_now_stands_among_what_was_made_before_under_its_name_of_no
     assert [detail.versus.reference for _, detail in read_stored(after) if detail.versus] == ["affinity"] * 2
 
 
+def test_a_full_disk_does_not_hide_what_ended_the_run(
+    again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        monkeypatch.setattr("orchestration.files.stage", full)
+        raise KeyboardInterrupt
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("workflows.session.run_plan", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        again()
+
+
 def test_a_pretrained_models_numbers_are_kept_text_by_text() -> None:
     bits = {text: step("bits") for text in ("held-out", "films")}
     job = Pretrain(None, {}, Path(), step("model"), step("tokenizer"), bits)  # type: ignore[arg-type]
