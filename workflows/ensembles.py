@@ -21,7 +21,7 @@ def fit_folds(method: Method, settings: Any, materials: Materials, seed: int, fo
     """What the method learns on so many folds, each with a seed of its own; with one it is the method's own fit."""
     members = []
     for fold in range(folds):
-        member = method.fit(settings, replace(materials, fold=fold) if fold else materials, seed * folds + fold)
+        member = method.fit(settings, _of_fold(materials, fold), seed * folds + fold)
         must_be_tensors(method, member)
         members.append(member)
     if folds == 1:
@@ -35,13 +35,21 @@ def predict_folds(
     """Class scores [n, classes]: of several folds the logarithm of their mean probabilities."""
     import torch
 
-    scores = [method.predict(settings, member, states, materials) for member in _members(fitted, folds)]
+    scores = [
+        method.predict(settings, member, states, _of_fold(materials, fold))
+        for fold, member in enumerate(_members(fitted, folds))
+    ]
     return scores[0] if folds == 1 else torch.stack(scores).softmax(dim=2).mean(dim=0).log()
 
 
 def trained_in_folds(method: Method, fitted: dict[str, Tensor], folds: int) -> int:
     """How many numbers were trained, over all folds."""
     return sum(method.trained_weights(member) for member in _members(fitted, folds))
+
+
+def _of_fold(materials: Materials, fold: int) -> Materials:
+    """What a member sees, when it learns and when it predicts: a method without weights votes by its training rows."""
+    return replace(materials, fold=fold) if fold else materials
 
 
 def _members(fitted: dict[str, Tensor], folds: int) -> list[dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from workflows.config import MethodConfig, Strict
 from workflows.ensembles import fit_folds, predict_folds, trained_in_folds
 from workflows.errors import ConfigError
 from workflows.materials import Materials
+from workflows.methods import method_named
 from workflows.methods.base import Method
 from workflows.steps.methods import fixed_settings
 
@@ -53,6 +55,17 @@ def test_a_prediction_is_the_mean_of_the_members_probabilities(tmp_path: Path) -
         own = {name.split("/")[1]: value for name, value in fitted.items() if name.startswith(f"fold {fold}/")}
         each.append(Remembers().predict(None, own, states, given).softmax(dim=1))
     found = predict_folds(Remembers(), Strict(), fitted, states, given, folds=3)
+    torch.testing.assert_close(found.softmax(dim=1), torch.stack(each).mean(dim=0))
+
+
+def test_a_member_that_votes_by_rows_has_those_of_its_fold(tmp_path: Path) -> None:
+    given = materials(tmp_path, LABELS)
+    method, states = method_named("knn"), torch.cat([given.train.states, given.validation.states])
+    settings = method.Settings(k=1, distance="euclidean")
+    fitted = fit_folds(method, settings, given, seed=0, folds=5)
+    each = [method.predict(settings, {}, states, replace(given, fold=fold)).softmax(dim=1) for fold in range(5)]
+    assert not torch.equal(each[0], each[1])
+    found = predict_folds(method, settings, fitted, states, given, folds=5)
     torch.testing.assert_close(found.softmax(dim=1), torch.stack(each).mean(dim=0))
 
 

@@ -120,7 +120,7 @@ def fit_step(
     return Step(
         name="fit",
         label=f"fit {where} seed {seed}",
-        version=1,
+        version=2,
         run="workflows.steps.methods:fill_fit",
         identity={
             **method_identity(method, config, materials, task, seed),
