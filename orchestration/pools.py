@@ -120,7 +120,11 @@ def alive_nodes() -> list[Mapping[str, float]]:
 
 
 def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[int, dict[str, float]]:
-    """How many workers fit the nodes, and what each reserves. Raises ClusterError where not even one fits."""
+    """How many workers fit the nodes, and what each reserves. Raises ClusterError where not even one fits.
+
+    A node without cores, as a cluster's head often is, has no part in it.
+    """
+    nodes = [node for node in nodes if node.get("CPU", 1) >= 1] or nodes
     most_gpus = max(node.get("GPU", 0) for node in nodes)
     gpus = asked.gpus if asked.gpus is not None else float(most_gpus >= 1)
     able = [node for node in nodes if node.get("GPU", 0) >= gpus]
@@ -135,6 +139,20 @@ def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[i
         raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many. Ask for fewer.")
     by_cpu = sum(int(node.get("CPU", 1) / cpus) for node in able) if cpus else wanted
     return min(wanted, by_cpu, by_gpu or wanted), {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def group_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What each worker reserves of a group that has to be there as a whole.
+
+    Raises ClusterError where not all of it fits: Ray would wait for ever.
+    """
+    count, options = pool_size(asked, nodes)
+    if asked.workers and count < asked.workers:
+        raise ClusterError(
+            f"{asked.workers} workers of {options['num_cpus']:g} cores and {options['num_gpus']:g} GPUs are needed at "
+            f"once, and the cluster has room for {count}. Ask for fewer, or for less of each."
+        )
+    return options
 
 
 def has_died(error: BaseException | None) -> bool:

@@ -303,7 +303,7 @@ def _read(path: Path) -> str | None:
 
 def _without_room(needs: Needs, reserves: Reserves, nodes: Sequence[Mapping[str, float]]) -> list[str]:
     """Reservations that no node could ever grant, once a kind of step."""
-    from orchestration.pools import pool_size
+    from orchestration.pools import group_size, pool_size
 
     kinds = {step.name: step for step in needs.steps}
     sharded = {step.name: reserved(step, reserves) for step in needs.steps if step.setup is not None}
@@ -316,7 +316,7 @@ def _without_room(needs: Needs, reserves: Reserves, nodes: Sequence[Mapping[str,
             sharded.pop(step.name, None)  # told once
     for name, wanted in {**sharded, **needs.workers}.items():
         try:
-            pool_size(wanted, nodes)
+            (group_size if name in needs.workers else pool_size)(wanted, nodes)
         except ClusterError as error:
             missing.append(f"{name}: {error}")
     return missing

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestration import files
+from orchestration.graph import Resources
 from orchestration.work import callable_of
 
 _FAILURES = 3  # workers that die before the step fails
@@ -63,6 +64,18 @@ class Seat:
             from ray import train
 
             train.report(dict(metrics), checkpoint=train.Checkpoint.from_directory(folder) if self.rank == 0 else None)
+
+
+def seats(workers: int, cpus: float | None, gpus: float | None) -> tuple[int, float, float]:
+    """`workers`, and cores and GPUs of each, on the cluster this process is connected to.
+
+    `cpus` None shares a node's cores out among them; `gpus` None is one where there are any. Raises ClusterError where
+    the cluster has no room for all of them at once.
+    """
+    from orchestration.pools import alive_nodes, group_size
+
+    options = group_size(Resources(cpus, gpus, workers), alive_nodes())
+    return workers, options["num_cpus"], options["num_gpus"]
 
 
 def run_workers(

@@ -169,6 +169,7 @@ def test_a_worker_that_dies_for_good_fails_its_own_step_alone(tmp_path):
         (Resources(None, None, 2), [{"CPU": 8}], (2, {"num_cpus": 4, "num_gpus": 0.0})),
         (Resources(None, None, 99), [{"CPU": 8}], (8, {"num_cpus": 1, "num_gpus": 0.0})),
         (Resources(None, None, None), [{"CPU": 64}, {"CPU": 16, "GPU": 4}], (4, {"num_cpus": 4, "num_gpus": 1.0})),
+        (Resources(None, None, 2), [{"CPU": 0}, {"CPU": 8}, {"CPU": 8}], (2, {"num_cpus": 8, "num_gpus": 0.0})),
         (Resources(None, 0.4, None), [{"CPU": 12, "GPU": 3}], (7, {"num_cpus": 1, "num_gpus": 0.4})),
     ],
 )

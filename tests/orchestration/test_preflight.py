@@ -186,6 +186,15 @@ def test_reservations_that_no_node_grants_are_told_once_a_kind(store):
     assert told[2].startswith("sweep s: a worker asks for 1 GPUs")
 
 
+def test_a_worker_group_that_never_fits_as_a_whole_is_told(store):
+    nodes, group = [{"CPU": 0}, {"CPU": 4}, {"CPU": 4}], {"pretrain m": Resources(3, 0, 3)}
+    (told,) = _without_room(needs(store, workers=group), {}, nodes)
+    assert told.startswith(
+        "pretrain m: 3 workers of 3 cores and 0 GPUs are needed at once, and the cluster has room for 2"
+    )
+    assert _without_room(needs(store, workers={"pretrain m": Resources(3, 0, 2)}), {}, nodes) == []
+
+
 def test_the_report_counts_and_lists():
     assert report(["a"]) == "the cluster is not ready, nothing was run; 1 thing is missing:\n  a"
     assert report(["a", "b"]).splitlines()[0].endswith("2 things are missing:")

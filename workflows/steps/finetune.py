@@ -19,7 +19,7 @@ from orchestration.graph import Resources, Step
 from orchestration.scratch import tell
 from orchestration.search import Places, room, search
 from orchestration.stopping import Stopping
-from orchestration.training import Seat, run_workers
+from orchestration.training import Seat, run_workers, seats
 from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import CompareExecution, Encoding, MethodConfig, prompt_template
@@ -187,7 +187,9 @@ def fill_finetune(work: Work) -> dict[str, float]:
     from workflows.materials import read_column
 
     if not (work.scratch / _DONE).is_file():
-        workers, cores, gpus = _seats(work.local)
+        local, alone = work.local, work.local["executor"] == "inline"
+        asked = local["trainers"] or 1, local["cores_per_trainer"], local["gpus_per_trainer"]
+        workers, cores, gpus = (0, 1.0, 0.0) if alone else seats(*asked)
         config = {"work": work, "threads": max(1, int(cores)) if workers else None}
         run_workers("workflows.steps.finetune:train", config, work.scratch, workers, cores, gpus)
     record, took, made, scores, weights = _read_done(work.scratch / _DONE)
@@ -196,14 +198,6 @@ def fill_finetune(work: Work) -> dict[str, float]:
     work.out.write("fitted.safetensors", save(weights))
     work.out.write("fit.json", json_bytes(record))
     return took
-
-
-def _seats(local: Mapping[str, Any]) -> tuple[int, float, float]:
-    """Workers of a group, and cores and GPUs of each. Raises ClusterError where no node has room for one."""
-    if local["executor"] == "inline":
-        return 0, 1.0, 0.0
-    places = room(local["trainers"] or 1, local["cores_per_trainer"], local["gpus_per_trainer"])
-    return places.concurrent, places.cpus, places.gpus
 
 
 def train(seat: Seat, config: Mapping[str, Any]) -> None:

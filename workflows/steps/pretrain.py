@@ -14,7 +14,7 @@ from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
 from orchestration.scratch import tell
 from orchestration.store import Artifact
-from orchestration.training import Seat, run_workers
+from orchestration.training import Seat, run_workers, seats
 from orchestration.work import Work
 from workflows.errors import ConfigError
 from workflows.pretrain_config import PretrainConfig
@@ -73,10 +73,10 @@ def fill_pretrain(work: Work) -> None:
     if not tokens.rows:
         raise ConfigError(f"the corpus fills no row of {recipe.context} tokens; give more text, or a smaller context")
     shards = [str(path) for path in tokens.shards()]
-    alone = work.local["executor"] == "inline"
-    workers, cores, gpus = (0, 1.0, 0.0) if alone else _places(work.local)
+    local, alone = work.local, work.local["executor"] == "inline"
+    workers, cores, gpus = (0, 1.0, 0.0) if alone else seats(local["workers"], local["cores"], local["gpus"])
     threads = None if alone else max(1, int(cores))
-    config = {"identity": dict(work.identity), "shards": shards, "local": dict(work.local), "threads": threads}
+    config = {"identity": dict(work.identity), "shards": shards, "local": dict(local), "threads": threads}
     last = run_workers("workflows.steps.pretrain:train", config, work.scratch, workers, cores, gpus)
     training = Pretraining(recipe, 0, 1, torch.device("cpu"), half=False, compiled=False)
     training.load(last / _STATE)
@@ -91,22 +91,6 @@ def _recipe(identity: Mapping[str, Any]) -> Recipe:
     from vocabsem_core.pretraining import Recipe
 
     return Recipe(**identity["recipe"])
-
-
-def _places(local: Mapping[str, Any]) -> tuple[int, float, float]:
-    """How many workers, and cores and GPUs of each."""
-    import ray
-
-    there = ray.cluster_resources()
-    workers = local["workers"]
-    cores = local["cores"] or max(1.0, there.get("CPU", 1.0) // workers)
-    gpus = local["gpus"] if local["gpus"] is not None else float(there.get("GPU", 0) >= workers)
-    if workers * cores > there.get("CPU", 1.0) or workers * gpus > there.get("GPU", 0):
-        raise ConfigError(
-            f"execution: {workers} workers of {cores:g} cores and {gpus:g} GPUs; the cluster has "
-            f"{there.get('CPU', 1.0):g} cores and {there.get('GPU', 0):g} GPUs. Ask for fewer."
-        )
-    return workers, cores, gpus
 
 
 def train(seat: Seat, config: Mapping[str, Any]) -> None:
