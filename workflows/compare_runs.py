@@ -8,10 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orchestration.errors import DamagedArtifact
+from orchestration.graph import Step
 from orchestration.runs import RunRecord
 from orchestration.store import Store
-from orchestration.tracking import TrackedRun, note
+from orchestration.tracking import TrackedModel, TrackedRun, note
 from workflows.compare import Cell
+from workflows.progress import Say
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results import Detail, Result, largest, sized
 from workflows.serving import tracked_model
@@ -22,12 +25,17 @@ _TABLES = "mlflow.loggedArtifacts"
 
 
 def tracked(
-    record: RunRecord, store: Store, cells: Sequence[Cell], results: Sequence[tuple[Result, Detail]], status: Any
+    record: RunRecord,
+    store: Store,
+    cells: Sequence[Cell],
+    results: Sequence[tuple[Result, Detail]],
+    status: Any,
+    say: Say,
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
     """The MLflow runs of a comparison: a parent with the summary, and a child for each fit."""
     details = {result.place: detail for result, detail in results}
     children = [
-        _child(record, store, cell, seed, details[cell.place])
+        _child(record, store, cell, seed, details[cell.place], say)
         for cell in cells
         if cell.place in details
         for seed in cell.fits
@@ -86,7 +94,7 @@ def _row(result: Result, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detail) -> TrackedRun:
+def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detail, say: Say) -> TrackedRun:
     place = sorted(cell.fits).index(seed)  # the order of `by_seed`
     metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
     seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
@@ -114,9 +122,18 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
             "vocabsem.task": cell.task,
             "vocabsem.model": cell.model,
         },
-        model=tracked_model(cell.fits[seed], store),
+        model=_model(cell.fits[seed], store, say),
         data=data_of(cell.task, cell.score),
     )
+
+
+def _model(fit: Step, store: Store, say: Say) -> TrackedModel | None:
+    """The model of a fit; one that is damaged is named and left out."""
+    try:
+        return tracked_model(fit, store)
+    except DamagedArtifact as error:
+        say(f"no MLflow model of {fit.label}: {error}")
+        return None
 
 
 def _seconds(detail: Detail) -> dict[str, float | None]:

@@ -38,14 +38,14 @@ class Job(Protocol):
         """Results, and those of an earlier time of the same run that are not there now."""
         ...
 
-    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
-        """Write what the record of a run holds beside its results, before it is tracked."""
+    def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
+        """Write what the record of a run holds beside its results, before it is tracked; says what is damaged."""
         ...
 
     def tracked(
-        self, record: RunRecord, store: Store, results: Results, status: Status
+        self, record: RunRecord, store: Store, results: Results, status: Status, say: Say
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        """The MLflow run, and its children."""
+        """The MLflow run, and its children; says what is damaged and leaves it out."""
         ...
 
     def notes(self, store: Store, ran: bool) -> list[str]:
@@ -76,17 +76,17 @@ class Comparison:
         found = {result.place: (result, detail) for result, detail in (*earlier, *results)}
         return judged([found[cell.place] for cell in self.cells if cell.place in found])
 
-    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+    def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
         """The reports and the tables of predictions, where there is a result."""
         if results:
             write_reports(record, store)
-            for name, predictions in prediction_tables(self.cells, store):
+            for name, predictions in prediction_tables(self.cells, store, say):
                 record.write(name, predictions)
 
     def tracked(
-        self, record: RunRecord, store: Store, results: Results, status: Status
+        self, record: RunRecord, store: Store, results: Results, status: Status, say: Say
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        return tracked(record, store, self.cells, results, status)
+        return tracked(record, store, self.cells, results, status, say)
 
     def notes(self, store: Store, ran: bool) -> list[str]:
         return truncations(self.cells, store) if ran else []

@@ -85,21 +85,19 @@ class Pretrain:
         found = {result.task: (result, detail) for result, detail in (*earlier, *results)}
         return [found[text] for text in self.bits if text in found]
 
-    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+    def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
         """Nothing: the results are all."""
 
     def tracked(
-        self, record: RunRecord, store: Store, results: Results, status: Status
+        self, record: RunRecord, store: Store, results: Results, status: Status, say: Say
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        artifact = store.find(self.model)
-        curve = artifact.json(CURVE) if artifact is not None else {}
         parent = TrackedRun(
             key=record.run_id,
             name=f"pretrain {self.config.name}",
             status=status,
             params={name: str(value) for name, value in self.model.identity["recipe"].items()},
             metrics={f"bits_per_byte/{result.task}": result.mean for result, _ in results},
-            series={name: _thinned(values) for name, values in curve.items()},
+            series={name: _thinned(values) for name, values in self._curve(store).items()},
             tags={
                 "vocabsem.workflow": "pretrain",
                 "vocabsem.run_id": record.run_id,
@@ -109,6 +107,14 @@ class Pretrain:
             files=tuple(path for name in ("workflow.yaml",) if (path := record.folder / name).is_file()),
         )
         return parent, ()
+
+    def _curve(self, store: Store) -> Mapping[str, Sequence[Any]]:
+        """Empty where it is damaged, which is told where the results are read."""
+        try:
+            artifact = store.find(self.model)
+            return artifact.json(CURVE) if artifact is not None else {}
+        except DamagedArtifact:
+            return {}
 
     def notes(self, store: Store, ran: bool) -> list[str]:
         return []

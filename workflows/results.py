@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
+from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step
-from orchestration.store import Artifact, Store
+from orchestration.store import Store
 from workflows.compare import Cell
 from workflows.costs import Costs, Ledger
 from workflows.steps.versus import VERSUS
@@ -180,12 +181,20 @@ def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
 
 
 def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
-    """A line for each split in which prompts were cut to fit the window, once for all methods that read the same."""
+    """A line for each split in which prompts were cut to fit the window, once for all methods that read the same.
+
+    Where that is not known, since what tells of it is damaged, the line says so.
+    """
     read = {step.key: step for cell in cells for fit in cell.fits.values() for step in (*fit.inputs.values(), fit)}
     lines: dict[tuple[Any, ...], str] = {}
     for step in (step for kind in ("encode", "finetune") for step in read.values() if step.name == kind):
-        artifact, reading = store.find(step), step.identity.get("reading", step.identity)
-        for role, cut in _cuts(step, artifact).items() if artifact is not None else ():
+        reading = step.identity.get("reading", step.identity)
+        try:
+            cuts = _cuts(step, store)
+        except DamagedArtifact as error:
+            lines[step.key,] = f"{step.label}: not known whether prompts were cut: {error}"
+            continue
+        for role, cut in cuts.items():
             texts, before = step.inputs[role], step.inputs.get("demonstrations")
             same = (texts.key, before and before.key, *(reading[name] for name in _READING))
             where = step.label if step.name == "encode" else f"{step.label}, {texts.label}"
@@ -197,10 +206,12 @@ def truncations(cells: Sequence[Cell], store: Store) -> list[str]:
     return list(lines.values())
 
 
-def _cuts(step: Step, artifact: Artifact) -> Mapping[str, Mapping[str, int]]:
-    """Rows, prompts that were cut, and tokens they lost, by the role of the texts."""
+def _cuts(step: Step, store: Store) -> Mapping[str, Mapping[str, int]]:
+    """Rows, prompts that were cut, and tokens they lost, by the role of the texts; nothing where it was not made."""
     from orchestration.shards import column_array, read_table
 
+    if (artifact := store.find(step)) is None:
+        return {}
     if step.name == "finetune":
         return artifact.json("fit.json")["cut"]
     cuts = [column_array(read_table(path), "cut") for path in artifact.shards()]

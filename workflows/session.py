@@ -115,7 +115,7 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     counts = _counts(outcomes)
     if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
-        session.job.add_to_record(record, session.store, results)
+        session.job.add_to_record(record, session.store, results, say)
         tracked_as = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     else:
         tracked_as = mlflow_run_id(record)
@@ -173,7 +173,7 @@ def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
 
 def _track(session: Session, record: RunRecord, results: Results, status: Status, say: Say) -> str | None:
     """Write what MLflow shall hold, and tell it unless that was done; the MLflow id, None where it never succeeded."""
-    tracked = session.job.tracked(record, session.store, results, status)
+    tracked = session.job.tracked(record, session.store, results, status, say)
     write_projection(record, session.config.experiment, *tracked)
     if not is_filled(record, session.tracking_uri):
         try:

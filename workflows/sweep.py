@@ -94,13 +94,16 @@ class Sweep:
         """The candidates are confirmed together: all of one time or all of another."""
         return results or earlier
 
-    def add_to_record(self, record: RunRecord, store: Store, results: Results) -> None:
+    def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
         """Nothing: the results are all."""
 
     def tracked(
-        self, record: RunRecord, store: Store, results: Results, status: Status
+        self, record: RunRecord, store: Store, results: Results, status: Status, say: Say
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        records = self.records(store)
+        try:
+            records = self.records(store)
+        except DamagedArtifact:  # told by `notes`
+            records, results = [], []
         if results and not (record.folder / "best.yaml").is_file():  # the last that is written
             plot_sweep(records, self.space, results[0][0].metric, record.folder)
             files.replace_bytes(record.folder / "best.yaml", self.best_yaml(store).encode())
@@ -167,6 +170,12 @@ class Sweep:
 
     def notes(self, store: Store, ran: bool) -> list[str]:
         """How the search went, its best configurations, and whether the winner's lead is more than noise."""
+        try:
+            return self._notes(store)
+        except DamagedArtifact as error:
+            return [f"how the search went is not known: {error}"]
+
+    def _notes(self, store: Store) -> list[str]:
         artifact, records = store.find(self.confirm), self.records(store)
         if artifact is None or not records:
             return []

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, in_order
 from orchestration.store import Store
 from orchestration.tracking import TrackedData
 from workflows.compare import Cell
+from workflows.progress import Say
 from workflows.steps.data import field_columns
 
 _DIGEST = 36  # characters that MLflow keeps
@@ -25,23 +27,32 @@ def data_of(task: str, target: Step) -> tuple[TrackedData, ...]:
     )
 
 
-def prediction_tables(cells: Sequence[Cell], store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+def prediction_tables(cells: Sequence[Cell], store: Store, say: Say) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each model and task a name and MLflow's form of a table: a line a test row, a column a method.
 
     A method of several seeds is shown by its first, one of several training sizes by the largest, which comes first.
-    Cells whose fits are not there are left out.
+    Cells whose fits are not there are left out; a table that is damaged is named and left out.
     """
     for (model, task), group in groupby(cells, key=lambda cell: (cell.model, cell.task)):
         largest: dict[str, Cell] = {}
         for cell in group:
             largest.setdefault(cell.method, cell)
         made = [cell for cell in largest.values() if _is_made(cell, store)]
-        if made:
-            yield f"predictions-{model}-{task}.json", _table(made, store)
+        try:
+            table = _table(made, store) if made else None
+        except DamagedArtifact as error:
+            say(f"no table of predictions of {model} {task}: {error}")
+            continue
+        if table is not None:
+            yield f"predictions-{model}-{task}.json", table
 
 
 def _is_made(cell: Cell, store: Store) -> bool:
-    return all(store.find(step) is not None for step in (cell.score, *cell.fits.values()))
+    """What is damaged was named where its result is read."""
+    try:
+        return all(store.find(step) is not None for step in (cell.score, *cell.fits.values()))
+    except DamagedArtifact:
+        return False
 
 
 def _table(cells: Sequence[Cell], store: Store) -> dict[str, Any]:

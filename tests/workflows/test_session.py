@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from orchestration import store as store_module
+from orchestration.graph import folder_of
 from orchestration.runs import runs
 from orchestration.store import Store, open_store
 from orchestration.tracking import TrackingError
@@ -18,6 +21,7 @@ from tests.workflows.sweeps import QUIET
 from tests.workflows.test_costs import step
 from tests.workflows.test_results import entry
 from workflows.pretrain import Pretrain
+from workflows.progress import Say
 from workflows.results import read_stored
 from workflows.session import WORKFLOWS, Report, open_session, run
 from workflows.yaml_file import read_workflow
@@ -40,7 +44,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
-    """Run a small comparison, the first time or once more; `text`: its workflow file."""
+    """Run a small comparison, the first time or once more; `text`: its workflow file, `say`: hears what is said."""
 
     def away(*_: Any) -> str:
         raise TrackingError("MLflow is away")
@@ -49,10 +53,10 @@ def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Call
     tiny.save(tmp_path / "model", tiny.gpt2())
     write_films(tmp_path, films(24), films(24))
 
-    def call(text: str = DOCUMENT) -> Report:
+    def call(text: str = DOCUMENT, say: Say = QUIET) -> Report:
         file = tmp_path / "workflow.yaml"
         file.write_text(text)
-        return run(open_session(read_workflow(file, WORKFLOWS), file, store, None, None), QUIET)
+        return run(open_session(read_workflow(file, WORKFLOWS), file, store, None, None), say)
 
     return call
 
@@ -60,6 +64,13 @@ def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Call
 def recorded(store: Store) -> Any:
     (record,) = runs(store)
     return record.read("results.json")
+
+
+def folder(store: Store, label: str) -> Path:
+    """Of the step that the run calls so."""
+    (record,) = runs(store)
+    (found,) = (one for one in record.read("graph.json")["steps"] if one["label"] == label)
+    return store.root / folder_of(found["step"], found["key"])
 
 
 def lose(store: Store, kind: str, input_kind: str) -> None:
@@ -87,9 +98,7 @@ def test_what_is_made_now_stands_among_what_was_made_before_under_its_name_of_no
     before = recorded(store)
     basis = next((store.root / "basis").glob("*/part-00000.arrow"))
     basis.write_bytes(basis.read_bytes()[:-100])
-    for place in (store.root / "fit").iterdir():
-        if "affinity" in (place / "identity.json").read_text():
-            shutil.rmtree(place)
+    shutil.rmtree(folder(store, "fit model films affinity seed 0"))
     renamed = again(DOCUMENT.replace("linear-probe", "{method: linear-probe, name: probe}"))
     assert [result.method for result, _ in renamed.results] == ["centroid", "probe"]
     after = recorded(store)
@@ -110,6 +119,36 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(
     monkeypatch.setattr("workflows.session.run_plan", stopped)
     with pytest.raises(KeyboardInterrupt):
         again()
+
+
+def flip(path: Path) -> Path:
+    """Change one bit, as a failing disk does; size and time tell nothing. Files read before are read anew."""
+    data, found = bytearray(path.read_bytes()), path.stat()
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    store_module._verified.clear()
+    return path
+
+
+def test_one_flipped_bit_is_told_and_hides_no_result(again: Callable[..., Report], store: Store) -> None:
+    again()
+    encode = next((store.root / "encode").glob("*/part-00000.arrow"))
+    fitted = folder(store, "fit model films linear-probe seed 0") / "fitted.safetensors"
+    predicted = fitted.with_name("part-00000.arrow")
+    for damaged in (encode, predicted, fitted):
+        flip(damaged)
+    shutil.rmtree(folder(store, "versus affinity model films centroid"))  # so that something runs
+    said: list[str] = []
+    report = again(say=said.append)
+    assert [result.method for result, _ in report.results] == ["affinity", "centroid", "linear-probe"]
+    (cut,) = report.notes
+    assert cut.startswith("encode model films t")
+    assert f"not known whether prompts were cut: {encode}: found checksum" in cut
+    for damaged, told in ((predicted, "no table of predictions of model films"), (fitted, "no MLflow model of fit ")):
+        (line,) = [line for line in said if line.startswith(told)]
+        assert f"{damaged}: found checksum" in line
+    assert (store.root / "runs" / report.run_id / "report.md").is_file()
 
 
 def test_a_pretrained_models_numbers_are_kept_text_by_text() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_
     failed = {**first, "key": "none", "ended": "failed", "validation": None, "loss": None, "error": "not finite"}
     documents = {CONFIRMED: done.confirmed, RECORDS: [failed, first, second], "provenance.json": {"search_seconds": 2}}
     results, record = done.sweep.results(done.store, QUIET), RunRecord("r1", tmp_path)
-    parent, children = done.sweep.tracked(record, Told(documents), results, "FINISHED")  # type: ignore[arg-type]
+    parent, children = done.sweep.tracked(record, Told(documents), results, "FINISHED", QUIET)  # type: ignore[arg-type]
     assert [child.name for child in children] == [  # MLflow lists the last first
         f"3: distance={first['settings']['distance']}",
         f"2: distance={first['settings']['distance']}",
@@ -177,6 +178,19 @@ def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_
         next(result.mean for result, _ in results if result.method.endswith("defaults"))
     )
     assert {path.name for path in parent.files} >= {"best.yaml", "parallel-coordinates.png"}
+
+
+def test_records_of_a_search_that_are_damaged_are_told_and_hide_no_result(done: Done, tmp_path: Path) -> None:
+    store = open_store(shutil.copytree(done.store.root, tmp_path / "store"))
+    artifact = store.find(done.sweep.search)
+    assert artifact is not None
+    (artifact.folder / RECORDS).write_text("[]")
+    results = done.sweep.results(store, QUIET)
+    assert len(results) == len(done.confirmed["candidates"])
+    parent, children = done.sweep.tracked(RunRecord("r1", tmp_path), store, results, "FAILED", QUIET)
+    assert (parent.status, children) == ("FAILED", ())
+    (told,) = done.sweep.notes(store, False)
+    assert told.startswith(f"how the search went is not known: {artifact.folder / RECORDS}: found ")
 
 
 def test_the_lines_shown_say_what_was_lost_and_what_could_not_be_confirmed(done: Done) -> None:
