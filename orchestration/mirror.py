@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ _MANIFEST = "manifest.json"
 _LARGE = 8 << 20  # bytes of a file that is worth more than one request
 _HEAD = ("identity.json", "provenance.json")  # of an artifact, with manifest and marker
 _SYNCED = "synced.json"  # beside the copies
+_PATIENCE_SECONDS = 60  # with another process that writes it, which takes a moment
 _committed: set[tuple[str, Path, str]] = set()  # (bucket, root, place) of artifacts that this process has seen there
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -205,21 +207,21 @@ class Mirror:
 
         Unlike artifacts they may change: records of runs. Returns the keys in the bucket, whatever their names are.
         """
-        there, synced, known = self.bucket.listing(start), self.root.parent / _SYNCED, self._synced()
+        known = self._synced()  # before all else: what another process writes here from now on counts as changed here
+        there = self.bucket.listing(start)
 
         def differs(key: str) -> bool:
             path, (ours, theirs) = self.root / key, known.get(key, (None, None))
             wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
             return wanted and there[key].etag != theirs and (not path.is_file() or ours == _state(path))
 
-        changed = [self.root / key for key in there if differs(key)]
-        at_once(self._copy, changed)
-        for path in filter(Path.is_file, changed):  # unless it was removed there meanwhile
-            entry = there[self.key(path)]
-            os.utime(path, (entry.modified, entry.modified))
-            known[self.key(path)] = [_state(path), entry.etag]
-        if changed:
-            files.replace_json(synced, known)
+        with self._remembering() as touched:
+
+            def bring(key: str) -> None:
+                if (data := self.bucket.get(key)) is not None:  # unless it was removed there meanwhile
+                    touched[key] = [_replace(self.root / key, data, there[key].modified), there[key].etag]
+
+            at_once(bring, filter(differs, there))
         return list(there)
 
     def push(self, folder: Path, without: str, last: str) -> None:
@@ -227,13 +229,13 @@ class Mirror:
 
         `last`: the one by which another machine knows that the others are there.
         """
-        there, known = self.bucket.listing(f"{self.key(folder)}/"), self._synced()
-        for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
-            if path.is_file() and path.name != without and not path.name.startswith(TEMPORARY):
-                key, state = self.key(path), _state(path)
-                if key not in there or known.get(key, [None])[0] != state:
-                    known[key] = [state, self.bucket.put(key, path).etag]
-        files.replace_json(self.root.parent / _SYNCED, known)
+        known, there = self._synced(), self.bucket.listing(f"{self.key(folder)}/")
+        with self._remembering() as touched:
+            for path in sorted(folder.iterdir(), key=lambda path: (path.name == last, path.name)):
+                if path.is_file() and path.name != without and not path.name.startswith(TEMPORARY):
+                    key, state = self.key(path), _state(path)
+                    if key not in there or known.get(key, [None])[0] != state:
+                        touched[key] = [state, self.bucket.put(key, path).etag]
 
     def _manifest(self, place: str) -> bytes:
         """The bucket's own. Raises DamagedArtifact where it does not match its marker, or is another artifact's."""
@@ -277,6 +279,27 @@ class Mirror:
         except (FileNotFoundError, ValueError):
             return {}
 
+    @contextmanager
+    def _remembering(self) -> Iterator[dict[str, Any]]:
+        """Remember of documents what is put here, even if the rest of them fails.
+
+        Of these alone: other processes of this machine compare others meanwhile, and one that is forgotten would count
+        as changed here, whatever the bucket gets.
+        """
+        from filelock import FileLock
+
+        touched: dict[str, Any] = {}
+        try:
+            yield touched
+        finally:
+            if touched:
+                path = self.root.parent / _SYNCED
+                try:
+                    with FileLock(path.with_name(f"{_SYNCED}.lock"), timeout=_PATIENCE_SECONDS):
+                        files.replace_json(path, {**self._synced(), **touched})
+                except OSError as error:
+                    raise _no_room(path, error) from error
+
 
 def open_mirror(url: str, name: str, content: bytes, fill: bool) -> tuple[Mirror, bytes | None]:
     """A bucket's mirror on this machine, and what the bucket's object `name` holds.
@@ -317,9 +340,26 @@ def _make(folder: Path) -> None:
 
 def _no_room(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path}: a copy from the bucket cannot be written ({error.strerror}); make room, or name another folder with "
-        "$VOCABSEM_CACHE. The bucket is whole."
+        f"{path}: a copy from the bucket cannot be written ({error.strerror or error}); make room, or name another "
+        "folder with $VOCABSEM_CACHE. The bucket is whole."
     )
+
+
+def _replace(path: Path, data: bytes, modified: float) -> list[int]:
+    """Give a document the bucket's bytes and time; its state, also if another process writes to it right after."""
+
+    def fill(place: Path) -> None:
+        place.write_bytes(data)
+        os.utime(place, (modified, modified))
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = files.stage(path.parent, path.name, fill)
+        state = _state(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _no_room(path, error) from error
+    return state
 
 
 def _etag(path: Path) -> str:

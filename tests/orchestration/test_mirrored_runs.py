@@ -1,11 +1,17 @@
 """Records of runs in a bucket: seen from every machine, gone on with from any, there once all of one is."""
 
+import json
+import time
 from collections import Counter
 
+import pytest
+
+from orchestration.errors import StoreError
 from orchestration.lookup import find_run
-from orchestration.runs import open_run
+from orchestration.runs import open_run, runs
 from tests.orchestration.steps import number
 from tests.orchestration.test_mirror import STEP, TARGET, run
+from tests.s3_server import refusal
 
 
 def test_a_run_is_seen_and_gone_on_with_from_elsewhere(machine):
@@ -22,6 +28,67 @@ def test_a_run_is_seen_and_gone_on_with_from_elsewhere(machine):
     assert one.read("mlflow.json") is None
     one.write("results.json", [{"score": 2}])
     assert find_run(record.run_id, machine("one")).read("results.json") == [{"score": 2}], "what changed here stays"
+
+
+def while_getting(server, key, act):
+    """Act once, within the request that gets an object."""
+
+    def before(request):
+        if request.method == "GET" and request.path.endswith(key):
+            server.before = None  # what follows asks the server too
+            act()
+
+    server.before = before
+
+
+def test_what_another_process_puts_while_this_one_looks_is_remembered(machine, server):
+    first, second = (open_run(machine("two"), [number(value)], "workflow: test\n") for value in (1, 2))
+    one = {record.run_id: record for record in runs(machine("one"))}
+
+    def put(record, score):
+        record.write("results.json", [{"score": score}])
+        record.push()
+
+    put(first, 1)
+    while_getting(server, f"{first.run_id}/results.json", lambda: put(one[second.run_id], 1))
+    assert len(runs(machine("one"))) == 2
+    put(find_run(second.run_id, machine("two")), 2)
+    assert find_run(second.run_id, machine("one")).read("results.json") == [{"score": 2}]
+
+
+def test_what_was_put_before_the_bucket_failed_is_remembered(machine, server):
+    record = open_run(machine("two"), [number(1)], "workflow: test\n")
+    (one,) = runs(machine("one"))
+    for name in ("a.json", "b.json"):
+        one.write(name, "ours")
+    server.before = lambda request: refusal(403, "AccessDenied") if request.path.endswith("b.json") else None
+    with pytest.raises(StoreError, match="AccessDenied"):
+        one.push()
+    server.before = None
+    find_run(record.run_id, machine("two")).write("a.json", "theirs")
+    record.push()
+    assert find_run(record.run_id, machine("one")).read("a.json") == "theirs"
+
+
+def test_what_is_written_while_this_process_brings_the_rest_counts_as_changed_here(machine, server, bucket):
+    record = open_run(machine("two"), [number(1)], "workflow: test\n")
+    (one,) = runs(machine("one"))
+    for name in ("a.json", "b.json"):
+        record.write(name, "theirs")
+    record.push()
+
+    def act():
+        until = time.monotonic() + 60
+        while one.read("b.json") != "theirs":
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        one.write("b.json", "ours")
+
+    while_getting(server, f"{record.run_id}/a.json", act)
+    one.bring()
+    assert (one.read("a.json"), one.read("b.json")) == ("theirs", "ours")
+    one.push()
+    assert json.loads(server.objects(bucket)[f"store/runs/{record.run_id}/b.json"]) == "ours"
 
 
 def test_a_run_is_there_once_all_of_it_is(machine, server, bucket):
