@@ -17,7 +17,7 @@ from orchestration.graph import Step
 from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackedRun, note
-from workflows.catalog import find_model, find_task
+from workflows.catalog import find_model, find_task, short_name
 from workflows.compare import materials_steps
 from workflows.config import MethodConfig
 from workflows.costs import Costs
@@ -43,12 +43,17 @@ _MOST_POINTS = 20  # of a configuration's curve in MLflow
 
 @dataclass(frozen=True)
 class Sweep:
-    """A search and the confirmation of its best."""
+    """A search and the confirmation of its best.
+
+    Attributes:
+        method: its name, where `config` may have the file of a user's own.
+    """
 
     config: SweepConfig
     space: Mapping[str, Domain]
     model: str
     task: str
+    method: str
     search: Step
     confirm: Step
 
@@ -70,7 +75,7 @@ class Sweep:
     def _result(self, found: Mapping[str, Any], candidate: Mapping[str, Any]) -> tuple[Result, Detail]:
         numbers = {**{part: candidate[part] for part in ("mean", "low", "high")}, "sd_seeds": candidate["sd"]}
         seeds = self._seeds
-        name = f"{self.config.method}: {candidate['name']}"
+        name = f"{self.method}: {candidate['name']}"
         result = Result(
             self.model,
             self.task,
@@ -118,7 +123,7 @@ class Sweep:
             params={
                 "model": self.model,
                 "task": self.task,
-                "method": self.config.method,
+                "method": self.method,
                 "algorithm": plan.algorithm,
                 "stopping": plan.stopping,
                 **{f"space/{name}": str(domain) for name, domain in self.space.items()},
@@ -155,7 +160,7 @@ class Sweep:
             series={"epoch_loss": _thinned(one["curve"])} if one["curve"] else {},
             tags={
                 "vocabsem.run_id": record.run_id,
-                "vocabsem.method": self.config.method,
+                "vocabsem.method": self.method,
                 "vocabsem.task": self.task,
                 "vocabsem.model": self.model,
                 "vocabsem.ended": one["ended"],
@@ -218,10 +223,10 @@ class Sweep:
         assert artifact is not None, "asked for once the sweep is done"
         confirmed, config = artifact.json(CONFIRMED), self.config
         winner = confirmed["candidates"][0]
-        shared = {"method": config.method, "layer": config.layer}
-        methods = [{**shared, "name": f"{config.method}-defaults", "settings": dict(config.settings)}]
+        shared, name = {"method": config.method, "layer": config.layer}, short_name(self.method)
+        methods = [{**shared, "name": f"{name}-defaults", "settings": dict(config.settings)}]
         if winner["name"] != "defaults":
-            methods.append({**shared, "name": f"{config.method}-best", "settings": winner["settings"]})
+            methods.append({**shared, "name": f"{name}-best", "settings": winner["settings"]})
         kept = {"store": config.store and str(config.store), "experiment": config.experiment}
         parts: dict[str, Any] = {
             "workflow": "compare",
@@ -255,7 +260,8 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, 
     shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
     search = sweep_step(config, method, space, materials, shared)
     _must_not_be_another(config.name, search, store)
-    return Sweep(config, space, model.name, task.config.name, search, confirm_step(config, method, search))
+    names = (model.name, task.config.name, method_named(config.method).name)
+    return Sweep(config, space, *names, search, confirm_step(config, method, search))
 
 
 def sweep_method(config: SweepConfig) -> MethodConfig:

@@ -153,6 +153,30 @@ def test_best_yaml_is_a_comparison_of_the_winner_and_the_defaults(done: Done) ->
     assert found.encoding.store_dtype == "float32"
 
 
+OWN = """
+from workflows.methods.knn import Knn
+
+class Near(Knn):
+    name = "near by"
+"""
+
+
+def test_a_users_own_method_is_called_by_its_name_and_its_best_can_be_compared(
+    made: Made, done: Done, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    swept = made(method=str(tmp_path / "mine.py"))
+    store = retold(done, candidates=[{**done.confirmed["candidates"][0], **BEST}])
+    assert [result.method for result, _ in swept.results(store, QUIET)] == ["near by: best 1"]
+    parent, (child, *_) = swept.tracked(
+        RunRecord("r1", tmp_path), store, swept.results(store, QUIET), "FINISHED", QUIET
+    )
+    assert (parent.params["method"], child.tags["vocabsem.method"]) == ("near by", "near by")
+    found = CompareConfig.model_validate(yaml.safe_load(swept.best_yaml(store)))
+    assert [method.label for method in found.methods] == ["near-by-defaults", "near-by-best"]
+    assert {method.method for method in found.methods} == {str(tmp_path / "mine.py")}
+
+
 def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_all(done: Done, tmp_path: Path) -> None:
     first, second = ({**record, "validation": score} for record, score in zip(done.records, (0.25, 0.75), strict=True))
     failed = {**first, "key": "none", "ended": "failed", "validation": None, "loss": None, "error": "not finite"}

@@ -72,15 +72,16 @@ def find_model(reference: str, base: Path) -> ModelEntry:
         return ModelEntry(read_yaml(path, ModelConfig), path.parent)
     if (base / reference).is_dir():
         folder = (base / reference).resolve()
-        return ModelEntry(ModelConfig(name=_path_name(folder.name), folder=str(folder)), base)
+        return ModelEntry(ModelConfig(name=short_name(folder.name), folder=str(folder)), base)
     hub, _, revision = reference.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):
-        return ModelEntry(ModelConfig(name=_path_name(hub.split("/")[1]), hub=hub, revision=revision or "main"), base)
+        return ModelEntry(ModelConfig(name=short_name(hub.split("/")[1]), hub=hub, revision=revision or "main"), base)
     raise ConfigError(
         f"unknown model {reference!r}; {nearest(reference, model_names())} Or name a folder, a model's .yaml file, "
         "or a Hugging Face id such as openai-community/gpt2."
     )
 
 
-def _path_name(text: str) -> str:
+def short_name(text: str) -> str:
+    """A text made a name that YAML files accept."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-") or "model"
