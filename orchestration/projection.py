@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestration import files
-from orchestration.errors import StoreError
+from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.runs import TOLD, RunRecord
 from orchestration.store import Artifact
 from orchestration.tracking import (
@@ -36,8 +37,21 @@ def write_projection(
     record.write(_WANTED, document)
 
 
-def fill(record: RunRecord, uri: str) -> str:
-    """Bring MLflow to what the record says, adding what is not there yet; the run's MLflow id.
+@dataclass(frozen=True)
+class Filled:
+    """What MLflow was told of a run.
+
+    Attributes:
+        run_id: the run's MLflow id.
+        without: names of its MLflow runs whose model was left out, since its files are gone.
+    """
+
+    run_id: str
+    without: tuple[str, ...]
+
+
+def fill(record: RunRecord, uri: str) -> Filled:
+    """Bring MLflow to what the record says, adding what is not there yet.
 
     Raises TrackingError where MLflow cannot be used, StoreError for a run that has nothing to track yet.
     """
@@ -49,16 +63,22 @@ def fill(record: RunRecord, uri: str) -> str:
     # of a server too, whose database has no lock here: two drivers would each find no run, and make it
     with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
         run_id = project(uri, wanted["experiment"], parent, children)
-    told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status}
+    pairs = zip([wanted["parent"], *wanted["children"]], [parent, *children], strict=True)
+    without = {
+        run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model
+    }
+    told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status, "without": without}
     record.write(TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
-    return run_id
+    return Filled(run_id, tuple(run.name for run in (parent, *children) if run.key in without))
 
 
 def is_filled(record: RunRecord, uri: str) -> bool:
-    """Whether this MLflow was told all that the record says."""
+    """Whether this MLflow was told all that the record says, as far as it is there."""
     told, database = record.read(TOLD), database_file(uri)
     if told is None or (database is not None and not database.is_file()):
         return False
+    if any(all(path.is_file() for path in _paths(gone, record)) for gone in told.get("without", {}).values()):
+        return False  # made anew since
     return all(told.get(name) == value for name, value in _place(record, uri).items())
 
 
@@ -122,10 +142,23 @@ def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
     }
     model = document.get("model")  # records of before have none
     if model is not None:
-        paths = {name: (record.folder / path).resolve() for name, path in model["files"].items()}
-        for path in paths.values() if record.mirror is not None else ():  # of an artifact, not here before it is read
-            Artifact(path.parent, record.mirror).path(path.name)
-        model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths})
+        paths = dict(zip(model["files"], _paths(model["files"], record), strict=True))
+        there = all(_is_there(path, record) for path in paths.values())
+        model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths}) if there else None
     named = tuple(record.folder / name for name in document["files"])
     data = tuple(TrackedData(**one) for one in document.get("data", ()))
     return TrackedRun(**{**document, "tables": tables, "files": named, "model": model, "data": data})
+
+
+def _paths(files: Mapping[str, str], record: RunRecord) -> list[Path]:
+    return [Path(os.path.normpath(record.folder / path)) for path in files.values()]
+
+
+def _is_there(path: Path, record: RunRecord) -> bool:
+    """Whether a model's file is there. One of an artifact in a bucket is not here before it is read: it is brought."""
+    try:
+        if record.mirror is not None and path.is_relative_to(record.mirror.root):  # a user's own method lies elsewhere
+            Artifact(path.parent, record.mirror).path(path.name)
+        return path.is_file()
+    except DamagedArtifact:
+        return False

@@ -177,7 +177,7 @@ def _track(session: Session, record: RunRecord, results: Results, status: Status
     write_projection(record, session.config.experiment, *tracked)
     if not is_filled(record, session.tracking_uri):
         try:
-            return fill(record, session.tracking_uri)
+            return fill(record, session.tracking_uri).run_id
         except TrackingError as error:
             say(
                 f"warning: {error}. The results are safe in {record}; when MLflow is back, fill it in with "

@@ -8,17 +8,25 @@ from typing import Literal
 
 from orchestration.lookup import find_run
 from orchestration.projection import fill, is_begun, is_filled, mlflow_run_id
-from orchestration.runs import runs
+from orchestration.runs import RunRecord, runs
 from orchestration.store import Store
+
+_GONE = "its files are gone; run the workflow again to make them anew"
+_SHOWN = 3  # names
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of a run: filled in, complete already, or without anything to track yet."""
+    """What became of a run: filled in, complete already, or without anything to track yet.
+
+    Attributes:
+        without: names of its MLflow runs whose model is left out, since its files are gone.
+    """
 
     run_id: str
     state: Literal["filled", "complete", "empty"]
     mlflow_run_id: str | None
+    without: tuple[str, ...] = ()
 
 
 def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
@@ -28,7 +36,7 @@ def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
     """
     if run is not None:
         record = find_run(run, store)
-        yield Synced(record.run_id, "filled", fill(record, uri))
+        yield _filled(record, uri)
         return
     for record in reversed(runs(store)):
         record.bring()
@@ -37,7 +45,12 @@ def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
         elif is_filled(record, uri):
             yield Synced(record.run_id, "complete", mlflow_run_id(record))
         else:
-            yield Synced(record.run_id, "filled", fill(record, uri))
+            yield _filled(record, uri)
+
+
+def _filled(record: RunRecord, uri: str) -> Synced:
+    filled = fill(record, uri)
+    return Synced(record.run_id, "filled", filled.run_id, filled.without)
 
 
 def synced_text(done: Sequence[Synced]) -> str:
@@ -50,6 +63,11 @@ def synced_text(done: Sequence[Synced]) -> str:
     lines = [
         f"run {entry.run_id}   {what[entry.state]}"
         + (f", MLflow run {entry.mlflow_run_id}" if entry.mlflow_run_id else "")
+        + (f", without the model of {_names(entry.without)}: {_GONE}" if entry.without else "")
         for entry in done
     ]
     return "\n".join([*lines, f"{sum(entry.state == 'filled' for entry in done)} of {len(done)} runs filled in"])
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_SHOWN], *([f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])])

@@ -1,6 +1,7 @@
 """Records of runs in a bucket: seen from every machine, gone on with from any, there once all of one is."""
 
 import json
+import shutil
 import time
 from collections import Counter
 
@@ -8,9 +9,11 @@ import pytest
 
 from orchestration.errors import StoreError
 from orchestration.lookup import find_run
+from orchestration.projection import Filled, fill, write_projection
 from orchestration.runs import open_run, runs
+from orchestration.tracking import TrackedModel, TrackedRun
 from tests.orchestration.steps import number
-from tests.orchestration.test_mirror import STEP, TARGET, run
+from tests.orchestration.test_mirror import STEP, TARGET, forget, run
 from tests.s3_server import refusal
 
 
@@ -89,6 +92,26 @@ def test_what_is_written_while_this_process_brings_the_rest_counts_as_changed_he
     assert (one.read("a.json"), one.read("b.json")) == ("theirs", "ours")
     one.push()
     assert json.loads(server.objects(bucket)[f"store/runs/{record.run_id}/b.json"]) == "ours"
+
+
+def test_models_are_brought_for_mlflow_unless_their_artifact_is_gone(machine, monkeypatch, tmp_path):
+    """A model may also have a file of the user's own, which is in no bucket."""
+    record, _ = run(machine("one"), TARGET)
+    own = tmp_path / "method.py"
+    own.touch()
+    files = {"fitted": record.mirror.root / TARGET.folder / "total.json", "method.py": own}
+    model = TrackedModel("json", (), {}, files, {})
+    write_projection(record, "mine", TrackedRun(record.run_id, "a", "FINISHED", model=model))
+    record.push()
+    monkeypatch.setattr("orchestration.projection.project", lambda *_: "m1")
+    shutil.rmtree(record.mirror.root / TARGET.folder)
+    forget()
+    assert fill(record, "http://127.0.0.1:1") == Filled("m1", ())
+    assert files["fitted"].is_file()
+    machine("two").mirror.remove(TARGET.folder)
+    shutil.rmtree(record.mirror.root / TARGET.folder)
+    forget()
+    assert fill(record, "http://127.0.0.1:1") == Filled("m1", ("a",))
 
 
 def test_a_run_is_there_once_all_of_it_is(machine, server, bucket):

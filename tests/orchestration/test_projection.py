@@ -1,12 +1,14 @@
 """What MLflow shall hold of a run is a file; MLflow is told once, and again where it is another or was lost."""
 
+import dataclasses
+
 import pytest
 
 from orchestration import projection
 from orchestration.errors import StoreError
 from orchestration.runs import open_run
 from orchestration.store import open_store
-from orchestration.tracking import TrackedRun, TrackingError
+from orchestration.tracking import TrackedModel, TrackedRun, TrackingError
 from tests.orchestration.steps import number
 
 HERE = "http://127.0.0.1:1"
@@ -34,9 +36,28 @@ def parent(record, status="FINISHED"):
 def test_mlflow_is_told_exactly_what_was_written(record, told):
     child = TrackedRun("c1", "fit c1", "FINISHED", metrics={"accuracy": 0.25})
     projection.write_projection(record, "mine", parent(record), (child,))
-    assert projection.fill(record, HERE) == "m1"
+    assert projection.fill(record, HERE) == projection.Filled("m1", ())
     assert told == [(HERE, "mine", parent(record), (child,))]
     assert list(told[0][2].tables["results.json"][0]) == ["score", "a"]  # the order of columns is shown
+
+
+def with_model(key, file):
+    return TrackedRun(key, f"fit {key}", "FINISHED", model=TrackedModel("loader", (), {}, {"fitted": file}, {}))
+
+
+def test_a_model_whose_files_are_gone_is_left_out_until_they_are_back(record, told, tmp_path):
+    kept, lost = with_model("c1", tmp_path / "kept"), with_model("c2", tmp_path / "lost")
+    for child in (kept, lost):
+        child.model.files["fitted"].touch()
+    projection.write_projection(record, "mine", parent(record), (kept, lost))
+    lost.model.files["fitted"].unlink()
+    assert projection.fill(record, HERE) == projection.Filled("m1", ("fit c2",))
+    assert told[0][3] == (kept, dataclasses.replace(lost, model=None))
+    assert projection.is_filled(record, HERE), "nothing that is there is lacking"
+    lost.model.files["fitted"].touch()
+    assert not projection.is_filled(record, HERE)
+    assert projection.fill(record, HERE) == projection.Filled("m2", ())
+    assert told[1][3] == (kept, lost)
 
 
 def test_it_counts_as_filled_only_for_the_same_mlflow_and_the_same_content(record, told):

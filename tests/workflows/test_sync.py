@@ -6,9 +6,9 @@ from orchestration import projection
 from orchestration.errors import StoreError
 from orchestration.runs import open_run
 from orchestration.store import open_store
-from orchestration.tracking import TrackedRun
+from orchestration.tracking import TrackedModel, TrackedRun, default_uri
 from tests.orchestration.steps import number
-from workflows.sync import sync, synced_text
+from workflows.sync import Synced, sync, synced_text
 
 URI = "http://127.0.0.1:1"
 
@@ -52,6 +52,30 @@ def test_a_named_run_is_filled_in_whatever_was_told_before(store, told):
         assert states(store, run=record.run_id[:6]) == {record.run_id: ("filled", f"m{number_of_calls}")}
     with pytest.raises(StoreError, match="no run 'ffff"):
         states(store, run="ffff" if not record.run_id.startswith("ffff") else "ffff0")
+
+
+def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tmp_path):
+    def fit(record, file):
+        file.write_bytes(b"fitted")
+        model = TrackedModel("json", (), {}, {"fitted": file}, {})
+        parent = TrackedRun(record.run_id, "a", "FINISHED")
+        child = TrackedRun(f"{record.run_id}:fit", "fit", "FINISHED", model=model)
+        projection.write_projection(record, "mine", parent, (child,))
+
+    files = {open_run(store, [number(value)], "workflow: a"): tmp_path / f"{value}.safetensors" for value in (1, 2)}
+    for record, file in files.items():
+        fit(record, file)
+    first, last = files
+    files[first].unlink()
+    done = list(sync(store, default_uri(tmp_path / "store"), None))
+    assert [(one.run_id, one.state, one.without) for one in done] == [
+        (first.run_id, "filled", ("fit",)),
+        (last.run_id, "filled", ()),
+    ]
+    told = f"MLflow run {done[0].mlflow_run_id}, without the model of fit: its files are gone; run the workflow again"
+    assert told in synced_text(done)
+    many = Synced("a", "filled", "m", tuple("abcde"))
+    assert "without the model of a, b, c, 2 more: " in synced_text([many])
 
 
 def test_the_text_says_what_was_done(store, told):
