@@ -13,6 +13,7 @@ from orchestration.facts import Facts
 from workflows.data import row_hash
 from workflows.errors import ConfigError
 from workflows.hub import hub_file
+from workflows.paths import located
 from workflows.pretrain_config import Corpus
 
 _SUFFIXES = (".txt", ".txt.gz")
@@ -24,13 +25,14 @@ def corpus_files(corpus: Corpus, base: Path) -> list[Path]:
     """The files of a corpus, in the order of their names. Raises ConfigError where a pattern matches none."""
     if corpus.hub is not None:
         return [_readable(hub_file(corpus.hub, corpus.revision, name)) for name in corpus.files]
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}  # file -> the first name that leads to it: what is linked is no text twice
     for pattern in corpus.files:
-        matches = [Path(name) for name in glob.glob(str(base / pattern), recursive=True)]
+        matches = sorted(located(base, name) for name in glob.glob(str(base / pattern), recursive=True))
         if not matches:
             raise ConfigError(f"corpus.files: no file matches {pattern!r} in {base}", ("corpus", "files"))
-        found.update(_readable(path.resolve()) for path in matches)
-    return sorted(found)
+        for path in matches:
+            found.setdefault(path.resolve(), _readable(path))
+    return sorted(found.values())
 
 
 def _readable(path: Path) -> Path:

@@ -16,6 +16,7 @@ from orchestration.facts import Facts
 from workflows.catalog import Task
 from workflows.errors import ConfigError, nearest
 from workflows.hub import hub_file
+from workflows.paths import located
 
 Split = Literal["train", "test"]
 _READERS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -42,7 +43,7 @@ def split_file(task: Task, split: Split) -> SplitFile:
             hub_file(source.hub, source.revision, getattr(source, split)), source.columns, source.label, source.values
         )
     else:
-        found = SplitFile((task.base / getattr(source, split)).resolve(), source.columns, source.label, source.values)
+        found = SplitFile(located(task.base, getattr(source, split)), source.columns, source.label, source.values)
     if not found.path.is_file():
         raise ConfigError(f"task {task.config.name!r}: no file {found.path} for its {split} rows")
     if found.path.suffix not in _READERS:

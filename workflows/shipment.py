@@ -24,6 +24,7 @@ from workflows.errors import ConfigError, in_field
 from workflows.methods import method_named
 from workflows.methods.own import is_own
 from workflows.models import model_files
+from workflows.paths import located
 from workflows.pretrain_config import PretrainConfig
 from workflows.requirements import PACKAGES
 from workflows.sweep_config import SweepConfig
@@ -75,7 +76,7 @@ def shipment(config: Config, file: Path, data_dir: Path | None, with_source: boo
 
     Raises ConfigError for a file that is not there, for more than a job can carry, and for what a job cannot do.
     """
-    file = file.resolve()
+    file = file.parent.resolve() / file.name
     _must_suit_a_job(config)
     named, local_data = _named_files(config, file.parent, data_dir)
     paths = sorted({file, *named})
@@ -108,7 +109,7 @@ def _named_files(config: Config, base: Path, data_dir: Path | None) -> tuple[lis
     for reference in _models(config):
         found += _model_folder_files(reference, base)
     for reference in _methods(config):
-        own = (base / reference).resolve() if is_own(reference) else None
+        own = located(base, reference) if is_own(reference) else None
         if not Path(reference).is_absolute():
             method_named(str(own or reference))  # its mistakes are told here, not a minute later on the cluster
             found += [own] if own else []
@@ -141,7 +142,7 @@ def _task_files(reference: str, base: Path, local_data: Path | None) -> list[Pat
     if Path(reference).is_absolute():
         return []
     task = find_task(reference, base, local_data)
-    files = [(base / reference).resolve()] if reference.endswith(_YAML) else []
+    files = [located(base, reference)] if reference.endswith(_YAML) else []
     splits: tuple[Split, ...] = ("train", "test")
     if task.local_data is not None:
         return files + [split_file(task, split).path for split in splits]
@@ -155,10 +156,10 @@ def _model_folder_files(reference: str, base: Path) -> list[Path]:
     if Path(reference).is_absolute() or reference in model_names():
         return []
     entry = find_model(reference, base)
-    files = [(base / reference).resolve()] if reference.endswith(_YAML) else []
+    files = [located(base, reference)] if reference.endswith(_YAML) else []
     if entry.config.hub is not None or (files and Path(str(entry.config.folder)).is_absolute()):
         return files
-    folder = (entry.base / str(entry.config.folder)).resolve()
+    folder = located(entry.base, str(entry.config.folder))
     if not folder.is_dir():
         raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
     return files + model_files(folder)

@@ -55,6 +55,15 @@ def test_patterns_name_files_once_and_in_order(tmp_path):
     assert [path.name for path in found] == ["a.txt", "b.txt"]
 
 
+def test_a_link_is_known_by_its_own_name_and_what_it_leads_to_is_read_once(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "abc123").write_text("one\n")
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / name).symlink_to("blobs/abc123")
+    assert corpus_files(Corpus(files=("b.txt",)), tmp_path) == [tmp_path / "b.txt"]
+    assert corpus_files(Corpus(files=("*.txt",)), tmp_path) == [tmp_path / "a.txt"]
+
+
 @pytest.mark.parametrize(("pattern", "told"), [("*.txt", "no file matches"), ("c.md", "cannot be read as text")])
 def test_files_that_are_not_there_or_not_text_are_told(tmp_path, pattern, told):
     (tmp_path / "c.md").write_text("x")

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration.facts import Facts
-from workflows.catalog import Task
+from tests.workflows.films import TASK
+from workflows.catalog import Task, find_task
 from workflows.config import TaskConfig
 from workflows.data import (
     SplitFile,
@@ -221,3 +222,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").touch()
     with pytest.raises(ConfigError, match=r"a\.tsv: cannot read '\.tsv' files; expected one of \.csv"):
         split_file(task(tmp_path, train="a.tsv", test="a.tsv"), "train")
+
+
+def test_a_link_is_read_as_what_its_name_says(tmp_path: Path) -> None:
+    """In the caches of Hugging Face every file, a task's YAML too, is a link to one that is named by its hash."""
+    folder, blobs = tmp_path / "snapshot", tmp_path / "blobs"
+    folder.mkdir()
+    blobs.mkdir()
+    for name in ("train", "test"):
+        write(blobs / f"{name}.csv", ROWS).rename(blobs / name)
+        (folder / f"{name}.csv").symlink_to(blobs / name)
+    (blobs / "task").write_text(json.dumps({**TASK, "source": {"train": "train.csv", "test": "test.csv"}}))
+    (folder / "task.yaml").symlink_to(blobs / "task")
+    found = split_file(find_task("task.yaml", folder, None), "train")
+    assert found.path == folder / "train.csv"
+    assert text_rows(found, ["text"]) == [{"text": row["text"]} for row in ROWS]

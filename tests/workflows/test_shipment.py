@@ -14,6 +14,13 @@ from workflows.shipment import shipment
 from workflows.yaml_file import read_workflow
 
 REFERENCE = REPOSITORY / "workflows" / "catalog" / "models" / "reference"
+OWN = (
+    "from workflows.methods.base import Method\n"
+    "class Mine(Method):\n"
+    "    name, needs = 'mine', frozenset()\n"
+    "    def fit(self, settings, materials, seed): return {}\n"
+    "    def predict(self, settings, fitted, states, materials): return states[:, :2]\n"
+)
 
 
 @pytest.fixture
@@ -77,18 +84,49 @@ def test_a_relative_data_folder_gives_the_tasks_that_are_named(folder, monkeypat
 
 
 def test_own_methods_and_small_models_go_along(folder):
-    (folder / "mine.py").write_text(
-        "from workflows.methods.base import Method\n"
-        "class Mine(Method):\n"
-        "    name, needs = 'mine', frozenset()\n"
-        "    def fit(self, settings, materials, seed): return {}\n"
-        "    def predict(self, settings, fitted, states, materials): return states[:, :2]\n"
-    )
+    (folder / "mine.py").write_text(OWN)
     shutil.copytree(REFERENCE, folder / "mymodel")
     found = carried(folder, {**WORKFLOW, "methods": ["affinity", "mine.py"], "models": ["mymodel"]})
     assert "inputs/mine.py" in found.inputs
     assert "inputs/mymodel/model.safetensors" in found.inputs
     assert "inputs/mymodel/README.md" not in found.inputs
+
+
+def test_what_links_lead_to_goes_along_under_their_names(folder, tmp_path_factory):
+    """Wherever they lead, and whatever it is called there: the job looks for the names that the files say."""
+    away = tmp_path_factory.mktemp("away")
+    (away / "method-7").write_text(OWN)
+    (folder / "train.jsonl").rename(away / "abc123")
+    (folder / "small.yaml").rename(away / "v3.yaml")
+    (folder / "test.jsonl").rename(folder / "rows.jsonl")
+    shutil.copytree(REFERENCE, away / "model-2026")
+    links = {
+        "train.jsonl": away / "abc123",
+        "small.yaml": away / "v3.yaml",
+        "test.jsonl": "rows.jsonl",
+        "mymodel": away / "model-2026",
+        "mine.py": away / "method-7",
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    found = carried(folder, {**WORKFLOW, "methods": ["affinity", "mine.py"], "models": ["mymodel"]})
+    names = {"w.yaml", "small.yaml", "train.jsonl", "test.jsonl", "mine.py", "mymodel/model.safetensors"}
+    assert {f"inputs/{name}" for name in names} <= set(found.inputs)
+    assert not [place for place in found.inputs if "rows" in place or "away" in place]
+    found.copy_to(folder / "job")
+    copied = folder / "job" / found.workflow
+    assert not any(path.is_symlink() for path in copied.parent.rglob("*"))
+    assert (copied.parent / "train.jsonl").read_bytes() == (away / "abc123").read_bytes()
+    assert shipment(read_workflow(copied, WORKFLOWS), copied, None, False).digest() == found.digest()
+
+
+def test_a_workflow_file_that_is_a_link_takes_what_lies_beside_it(folder, tmp_path):
+    (folder / "blobs").mkdir()
+    (folder / write(folder, "w.yaml", WORKFLOW)).rename(folder / "blobs" / "abc123")
+    file = folder / "w.yaml"
+    file.symlink_to("blobs/abc123")
+    found = shipment(read_workflow(file, WORKFLOWS), file, None, False)
+    assert (found.workflow, "inputs/train.jsonl" in found.inputs) == ("inputs/w.yaml", True)
 
 
 def test_a_large_model_is_refused_with_a_shared_folder_as_the_remedy(folder, monkeypatch):

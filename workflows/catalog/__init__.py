@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workflows.config import ModelConfig, TaskConfig
 from workflows.errors import ConfigError, nearest
+from workflows.paths import located
 from workflows.yaml_file import read_yaml
 
 _HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ def find_task(reference: str, base: Path, data_dir: Path | None) -> Task:
     there. Raises ConfigError for an unknown name.
     """
     if reference.endswith(_YAML):
-        path = (base / reference).resolve()
+        path = located(base, reference)
         return Task(read_yaml(path, TaskConfig), path.parent)
     if reference not in task_names():
         raise ConfigError(
@@ -65,13 +66,13 @@ def find_model(reference: str, base: Path) -> ModelEntry:
     Raises ConfigError where it is none of these.
     """
     if reference.endswith(_YAML):
-        path = (base / reference).resolve()
+        path = located(base, reference)
         return ModelEntry(read_yaml(path, ModelConfig), path.parent)
     if reference in model_names():
         path = _HERE / "models" / f"{reference}.yaml"
         return ModelEntry(read_yaml(path, ModelConfig), path.parent)
     if (base / reference).is_dir():
-        folder = (base / reference).resolve()
+        folder = located(base, reference)
         return ModelEntry(ModelConfig(name=short_name(folder.name), folder=str(folder)), base)
     hub, _, revision = reference.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):

@@ -20,6 +20,7 @@ from typing import TypeVar
 from workflows.config import CompareConfig
 from workflows.errors import ConfigError
 from workflows.methods.base import Method
+from workflows.paths import located
 from workflows.sweep_config import SweepConfig
 
 Config = TypeVar("Config")
@@ -43,7 +44,7 @@ def with_own_methods(config: Config, base: Path) -> Config:
 
 
 def _located(reference: str, base: Path) -> str:
-    return str((base / reference).resolve()) if is_own(reference) else reference
+    return str(located(base, reference)) if is_own(reference) else reference
 
 
 def own_method(path: str) -> Method:
@@ -53,7 +54,7 @@ def own_method(path: str) -> Method:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigError(f"method {path}: cannot be read ({error.strerror}); name a Python file") from error
-    return _loaded(str(file.resolve()), digest)
+    return _loaded(str(file.absolute()), digest)
 
 
 @lru_cache
