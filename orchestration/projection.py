@@ -97,10 +97,10 @@ def is_begun(record: RunRecord) -> bool:
     return (record.folder / _WANTED).is_file()
 
 
-def mlflow_run_id(record: RunRecord) -> str | None:
-    """The run's id in the MLflow that was told last."""
+def mlflow_run_id(record: RunRecord, uri: str | None = None) -> str | None:
+    """The run's id in an MLflow, None where another was told last; without `uri`, in the one that was."""
     told = record.read(TOLD)
-    return told["run_id"] if told else None
+    return told["run_id"] if told and (uri is None or told["uri"] == without_credentials(uri)) else None
 
 
 def _place(record: RunRecord, uri: str) -> dict[str, str]:

@@ -90,7 +90,7 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     record = open_run(session.store, session.job.targets, session.text)  # first: what it reaches is safe from gc now
     plan = session.plan()
     steps = _to_run(plan)
-    told = not steps or _track(session, record, [], "RUNNING", say) is not None
+    told = not steps or _track(session, record, [], "RUNNING", say)
     missing = [] if told else [_mlflow_is_missing(session)]
 
     with watching(plan, say) as watch:
@@ -116,9 +116,7 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     counts = _counts(outcomes)
     if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
         session.job.add_to_record(record, session.store, results, say)
-        tracked_as = _track(session, record, results, "FAILED" if failed else "FINISHED", say)
-    else:
-        tracked_as = mlflow_run_id(record)
+        _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     record.push()
     delivered = [] if failed else session.job.deliver(session.store, results)
     labels = {planned.step.key: planned.step.label for planned in plan}
@@ -128,7 +126,7 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
         [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
         results,
         _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
-        tracked_as,
+        mlflow_run_id(record, session.tracking_uri),
     )
 
 
@@ -171,16 +169,20 @@ def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
     return {"ran": states["ran"], "cached": states["cached"], "failed": states["failed"] + states["skipped"]}
 
 
-def _track(session: Session, record: RunRecord, results: Results, status: Status, say: Say) -> str | None:
-    """Write what MLflow shall hold, and tell it unless that was done; the MLflow id, None where it never succeeded."""
+def _track(session: Session, record: RunRecord, results: Results, status: Status, say: Say) -> bool:
+    """Write what MLflow shall hold, and tell it unless that was done. Whether MLflow holds it now.
+
+    At the beginning it is told in any case: of a run that was killed it knew, and may be gone since.
+    """
     tracked = session.job.tracked(record, session.store, results, status, say)
     write_projection(record, session.config.experiment, *tracked)
-    if not is_filled(record, session.tracking_uri):
+    if status == "RUNNING" or not is_filled(record, session.tracking_uri):
         try:
-            return fill(record, session.tracking_uri).run_id
+            fill(record, session.tracking_uri)
         except TrackingError as error:
             say(
                 f"warning: {error}. The results are safe in {record}; when MLflow is back, fill it in with "
                 "`vocabsem sync` (and the same --store and --mlflow)."
             )
-    return mlflow_run_id(record)
+            return False
+    return True

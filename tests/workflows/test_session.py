@@ -12,14 +12,15 @@ import pytest
 
 from orchestration import store as store_module
 from orchestration.graph import folder_of
-from orchestration.runs import runs
+from orchestration.runs import TOLD, runs
 from orchestration.store import Store, open_store
-from orchestration.tracking import TrackingError
+from orchestration.tracking import TrackingError, default_uri
 from tests import tiny
 from tests.workflows.films import films, write_films
 from tests.workflows.sweeps import QUIET
 from tests.workflows.test_costs import step
 from tests.workflows.test_results import entry
+from workflows.engines import open_engine
 from workflows.pretrain import Pretrain
 from workflows.progress import Say
 from workflows.results import read_stored
@@ -149,6 +150,36 @@ def test_one_flipped_bit_is_told_and_hides_no_result(again: Callable[..., Report
         (line,) = [line for line in said if line.startswith(told)]
         assert f"{damaged}: found checksum" in line
     assert (store.root / "runs" / report.run_id / "report.md").is_file()
+
+
+@pytest.mark.parametrize(("elsewhere", "shown"), [(True, None), (False, "m1")])
+def test_an_mlflow_that_is_away_counts_as_missing_and_gets_no_link_of_another(
+    again: Callable[..., Report], store: Store, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, shown: str | None
+) -> None:
+    lacking = []
+
+    def engine(execution: Any, store: Any, steps: Any, missing: list[str], *others: Any) -> Any:
+        lacking.append(len(missing))
+        return open_engine(execution, store, steps, missing, *others)
+
+    monkeypatch.setattr("workflows.session.open_engine", engine)
+    assert again().mlflow_run_id is None
+    (record,) = runs(store)
+    record.write(TOLD, {"uri": "http://elsewhere:5000" if elsewhere else default_uri(store.root), "run_id": "m1"})
+    for made in (store.root / "score").iterdir():
+        shutil.rmtree(made)
+    assert again().mlflow_run_id == shown
+    assert lacking == [1, 1]
+
+
+def test_an_mlflow_that_was_told_of_a_beginning_before_is_asked_again(
+    again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that was killed: its server may be gone since."""
+    monkeypatch.setattr("workflows.session.is_filled", lambda *_: True)
+    said: list[str] = []
+    again(say=said.append)
+    assert [line for line in said if "MLflow is away" in line]
 
 
 def test_a_pretrained_models_numbers_are_kept_text_by_text() -> None:
