@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,10 +21,11 @@ from tests.workflows.sweeps import (
     retold,
 )
 from vocabsem_core.errors import InputError
+from vocabsem_core.paired import lead
 from workflows.errors import ConfigError
 from workflows.methods import METHODS
 from workflows.steps.methods import materials_of
-from workflows.steps.sweep import CONFIRMED, fill_confirm
+from workflows.steps.sweep import CONFIRMED, fill_confirm, leads_of_the_first
 
 
 def test_the_best_are_confirmed_beside_the_defaults_with_seeds_of_their_own(done: Done) -> None:
@@ -74,6 +76,19 @@ def test_the_verdict_is_by_the_randomisation_test(done: Done, p: float, low: flo
     leads = {"defaults": {"mean": 0.1, "low": low, "high": 0.2, "p": p}}
     lines = done.sweep.notes(retold(done, candidates=[BEST, DEFAULT], leads=leads), True)
     assert lines[-1] == f"best 1 leads defaults by 0.100 ({low:.3f} to 0.200, p {p:.4f}): {verdict}"
+
+
+def test_the_lead_of_a_winner_is_tested_as_that_of_whichever_pair_it_might_have_been() -> None:
+    draw, labels = np.random.default_rng(0), np.ones(400, int)
+    right = {
+        f"best {place}": (draw.random(400) < share).astype(int) for place, share in ((1, 0.8), (2, 0.7), (3, 0.69))
+    }
+    found = leads_of_the_first(right, labels, 2, "accuracy")
+    pairs = [lead(right[a][None], right[b][None], labels, 2, "accuracy").p for a, b in combinations(right, 2)]
+    order = np.argsort(pairs)
+    expected = np.maximum.accumulate(np.array(pairs)[order] * (3, 2, 1)).clip(max=1)[np.argsort(order)]
+    assert [one["p"] for one in found.values()] == pytest.approx(expected[:2])
+    assert list(found) == ["best 2", "best 3"]
 
 
 def refits(done: Done, monkeypatch: pytest.MonkeyPatch, refuse: Callable[[Any, Any, int], bool]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes, replace_json
@@ -35,6 +36,7 @@ from workflows.trials import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from vocabsem_core.scoring import Metric
     from workflows.materials import Materials
 
 FOLDS = (1, 2, 3, 4)  # the fifths of the training rows that the search did not choose by
@@ -183,7 +185,7 @@ def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step
     return Step(
         name="confirm",
         label=f"confirm {config.name}",
-        version=2,
+        version=3,
         run="workflows.steps.sweep:fill_confirm",
         identity={
             **{name: sweep.identity[name] for name in kept if name in sweep.identity},
@@ -201,7 +203,6 @@ def fill_confirm(work: Work) -> None:
     """confirmed.json: scores of each candidate on rows the search did not choose by, best first; the winner's leads."""
     import numpy as np
 
-    from vocabsem_core.paired import lead
     from vocabsem_core.scoring import score
 
     identity, method = work.identity, method_of(work)
@@ -237,13 +238,29 @@ def fill_confirm(work: Work) -> None:
     if not candidates:
         raise ConfigError(f"{method.name}: none of the best could be fitted anew; the first: {failed[0]['error']}")
     candidates.sort(key=lambda candidate: -candidate["mean"])
-    winner = candidates[0]["name"]
-    leads = {
-        one["name"]: asdict(lead(predictions[winner][None], predictions[one["name"]][None], *pooled))
-        for one in candidates[1:]
-    }
+    leads = leads_of_the_first({one["name"]: predictions[one["name"]] for one in candidates}, *pooled)
     shown = {"metric": identity["metric"], "rows": len(pooled[0]), "failed": failed}
     work.out.write(CONFIRMED, json_bytes({**shown, "candidates": candidates, "leads": leads}))
+
+
+def leads_of_the_first(
+    predictions: Mapping[str, np.ndarray], labels: np.ndarray, n_classes: int, metric: Metric
+) -> dict[str, dict[str, float]]:
+    """The lead of the best, which comes first, over each of the others; `predictions` [n] of the same rows.
+
+    It is the best on these very rows, so p is Holm's over all pairs, whichever of them it might have been.
+    """
+    from vocabsem_core.holm import holm
+    from vocabsem_core.paired import lead
+
+    pairs = list(combinations(predictions, 2))
+    leads = [lead(predictions[one][None], predictions[other][None], labels, n_classes, metric) for one, other in pairs]
+    corrected = holm([found.p for found in leads])
+    return {
+        other: {**asdict(found), "p": p}
+        for (one, other), found, p in zip(pairs, leads, corrected, strict=True)
+        if one == pairs[0][0]
+    }
 
 
 def _refit(method: Method, materials: Materials, settings: Mapping[str, Any]) -> tuple[np.ndarray, int]:
