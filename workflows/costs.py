@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -77,9 +76,18 @@ class Ledger:
 
     def trials(self, fits: Mapping[int, Step]) -> int | None:
         """Settings that were tried out, counted in the record of the search; None where there was none."""
+        found = self._trials(fits)
+        return None if found is None else len(found)
+
+    def trial_rows(self, fits: Mapping[int, Step]) -> int | None:
+        """Rows that a trial was trained on; None where no search says so, for all were."""
+        return next((trial["rows"] for trial in self._trials(fits) or () if "rows" in trial), None)
+
+    def _trials(self, fits: Mapping[int, Step]) -> list[dict[str, Any]] | None:
+        """The record of the search."""
         search = next((step for step in in_order([next(iter(fits.values()))]) if step.name == "search"), None)
         artifact = self.store.find(search) if search is not None else None
-        return len(artifact.json("trials.json")["trials"]) if artifact is not None else None
+        return artifact.json("trials.json")["trials"] if artifact is not None else None
 
     def _costs(self, fit: Step) -> Costs:
         steps = list(in_order([fit]))
@@ -116,27 +124,6 @@ class Ledger:
 def _entry_of(artifact: Artifact) -> _Entry:
     files = artifact.manifest["files"]
     return artifact.json("provenance.json"), {name: entry["bytes"] for name, entry in files.items()}
-
-
-def budget_note(seeds: int, trials: int | None, budget: int | None, usual: tuple[int, int]) -> str:
-    """How a method's budget falls short of (seeds, trials) that the others have, or "" where it does not.
-
-    `trials` were made, `budget` were allowed; both are None where there is nothing to tune.
-    """
-    parts = [f"{seeds} seed{'s' if seeds > 1 else ''}"] if seeds < usual[0] else []
-    if budget is not None and budget < usual[1]:
-        parts.append("defaults" if not trials or trials < 2 else f"{trials} trials")
-    return ", ".join(parts)
-
-
-def usual_budget(seeds: Sequence[int], budgets: Sequence[int | None]) -> tuple[int, int]:
-    """Seeds and trials that most methods have, of equal counts the larger."""
-
-    def most(values: Sequence[int]) -> int:
-        counts = Counter(values)
-        return max(counts, key=lambda value: (counts[value], value), default=0)
-
-    return most(seeds), most([budget for budget in budgets if budget is not None])
 
 
 def _sum(*values: float | None) -> float | None:

@@ -80,6 +80,8 @@ class Detail:
         trials, budget: search trials made and allowed; None where there is nothing to tune.
         labels, confusion: class names; true class x predicted class, counts over all seeds.
         model_weights: of the language model.
+        trial_rows: rows that a trial was trained on; None: as many as the fit.
+        folds: fits that are averaged, each with other rows held out.
     """
 
     trained_weights: int
@@ -94,6 +96,8 @@ class Detail:
     labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     model_weights: int | None = None
+    trial_rows: int | None = None
+    folds: int = 1
 
 
 def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
@@ -124,6 +128,8 @@ def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
         list(cell.labels),
         record["confusion"],
         cell.model_weights,
+        ledger.trial_rows(cell.fits),
+        max(step.identity.get("folds", 1) for step in cell.fits.values()),
     )
     return result, detail
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from workflows.costs import budget_note, usual_budget
+from workflows.budgets import budget_note, usual_budget
 from workflows.results import Detail, Result, Versus, largest
 
 
@@ -13,7 +13,7 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
     """One block a model and task, and below them what the columns mean. Smaller training sizes are the report's."""
     size = largest(results)
     shown = [(result, detail) for result, detail in results if result.train_size == size]
-    usual = usual_budget([len(result.seeds) for result, _ in shown], [detail.budget for _, detail in shown])
+    usual = usual_budget(shown)
     whole = any(detail.costs.total is not None for _, detail in shown)
     costs = ("seconds", "cached") if whole else ("fit seconds",)
     head = ("method", "score", "95 % interval", "sd seeds", "weights", *costs)
@@ -38,7 +38,7 @@ def _row(result: Result, detail: Detail, usual: tuple[int, int], whole: bool) ->
     costs = (detail.costs.total, detail.costs.marginal) if whole else (detail.costs.fit,)
     notes = [
         *([verdict(detail.versus)] if detail.versus else []),
-        *([f"[{note}]"] if (note := budget_note(len(result.seeds), detail.trials, detail.budget, usual)) else []),
+        *([f"[{note}]"] if (note := budget_note(result, detail, usual)) else []),
         *(["[one class predicted throughout]"] if detail.constant_prediction else []),
     ]
     return (

@@ -97,14 +97,24 @@ class Texts:
             for role, cut in cuts.items()
         }
 
+    @property
+    def shortened(self) -> bool:
+        """Whether there are more training rows than `most`."""
+        return self.most is not None and len(self._split[2]) > self.most
+
     @cached_property
-    def _labelled(self) -> tuple[LabelledPrompts, LabelledPrompts]:
+    def _split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Class numbers and hashes of all rows; row numbers for training and for validation."""
         texts = self.inputs["train_texts"]
         labels, hashes = labels_of(texts, self.inputs["train_labels"]), read_column(texts, "row_hash")
         must_have_rows(labels, self.labels)
-        kept, held = split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
+        return labels, hashes, *split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
+
+    @cached_property
+    def _labelled(self) -> tuple[LabelledPrompts, LabelledPrompts]:
+        labels, hashes, kept, held = self._split
         classes = torch.from_numpy(labels.astype(np.int64))
-        if self.most is not None and len(kept) > self.most:
+        if self.shortened:
             kept = np.sort(kept[np.argsort(hashes[kept], kind="stable")[: self.most]])
         prompts = _read(self._tokenized["train_texts"])
         first, second = (torch.from_numpy(rows) for rows in (kept, held))

@@ -10,7 +10,7 @@ import pytest
 from orchestration.files import json_bytes
 from orchestration.graph import Step
 from orchestration.store import Store, open_store
-from workflows.costs import Costs, Ledger, budget_note, usual_budget
+from workflows.costs import Costs, Ledger
 
 
 def step(name: str, number: int = 0, **inputs: Step) -> Step:
@@ -86,24 +86,3 @@ def test_nothing_is_charged_for_what_a_method_does_not_read(store: Store) -> Non
     found = Ledger(store).costs({0: fit})
     assert (found.encode, found.basis, found.search, found.total) == (0.0, 0.0, 0.0, 7.0)
     assert Costs().total is None
-
-
-def test_the_usual_budget_is_that_of_most_methods() -> None:
-    assert usual_budget([3, 3, 1, 3], [8, None, 8, 0]) == (3, 8)
-    assert usual_budget([3, 1], [8, 4]) == (3, 8)
-    assert usual_budget([1], [None]) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ((3, 8, 8), ""),
-        ((3, 5, 8), ""),  # its whole space
-        ((3, None, None), ""),
-        ((1, None, 0), "1 seed, defaults"),
-        ((3, 1, 1), "defaults"),
-        ((2, 4, 4), "2 seeds, 4 trials"),
-    ],
-)
-def test_a_smaller_budget_is_said(given: tuple[int, int | None, int | None], expected: str) -> None:
-    assert budget_note(*given, (3, 8)) == expected

@@ -155,6 +155,16 @@ def test_trial_rows_are_those_of_smallest_hash(folder):
     assert len(few.stored_validation.labels) == len(texts.stored_validation.labels) == 8
     whole = [tuple(ids) for ids in texts.stored_train.states.ids]
     assert all(tuple(ids) in whole for ids in few.stored_train.states.ids)
+    assert few.shortened
+    assert not texts.shortened
+    assert not replace(texts, most=32).shortened
+
+
+def test_trials_on_few_rows_are_said(folder, monkeypatch):
+    monkeypatch.setattr("workflows.steps.finetune.TRIAL_ROWS", 5)
+    cells, _ = folder.run(LORA, search={"trials": 2})
+    _, detail = read_result(cells[0], Ledger(folder.store))
+    assert (detail.trials, detail.trial_rows) == (2, 5)
 
 
 def test_interrupted_it_goes_on_from_the_epoch_and_finished_seeds_are_not_trained_again(folder, monkeypatch):

@@ -14,7 +14,7 @@ import yaml
 from orchestration.graph import folder_of
 from orchestration.runs import RunRecord
 from orchestration.store import Store
-from workflows.costs import budget_note, usual_budget
+from workflows.budgets import budget_note, usual_budget
 from workflows.errors import ConfigError
 from workflows.results import Detail, Result, Versus, largest, read_stored
 
@@ -134,11 +134,11 @@ def read_contents(record: RunRecord, store: Store) -> Contents:
 
 
 def _blocks(shown: Sequence[Found]) -> list[Block]:
-    usual = usual_budget([len(result.seeds) for result, _ in shown], [detail.budget for _, detail in shown])
+    usual = usual_budget(shown)
     blocks = []
     for model in dict.fromkeys(result.model for result, _ in shown):
         mine = [found for found in shown if found[0].model == model]
-        notes = {r.method: budget_note(len(r.seeds), d.trials, d.budget, usual) for r, d in mine}
+        notes = {r.method: budget_note(r, d, usual) for r, d in mine}
         tasks, methods = (list(dict.fromkeys(getattr(r, part) for r, _ in mine)) for part in ("task", "method"))
         blocks.append(Block(model, tasks, methods, {(r.method, r.task): (r, d) for r, d in mine}, notes))
     return blocks

@@ -134,10 +134,11 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     texts = _texts_of(work, work.identity["seed"], "cuda" if setup["gpus"] else "cpu", work.identity["trial_rows"])
     _load(texts)
     method, records = method_named(work.identity["method"]), []
+    fewer = {"rows": len(texts.stored_train.labels)} if texts.shortened else {}
     for one in pack:
         with measured() as took:
             (record,) = try_pack(method, texts, [one], work.identity["metric"], watch)
-        records.append({**record, "seconds": took.pop("work_seconds"), "peaks": took})
+        records.append({**record, "seconds": took.pop("work_seconds"), "peaks": took, **fewer})
     return records
 
 
