@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestration.files import checksum
-from tests.card import CATALOG, NAMES, WITHIN, differences, read_card
+from tests.card import CATALOG, NAMES, ON_AVERAGE, WITHIN, differences, read_card
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -19,10 +19,13 @@ def test_a_bundled_card_holds_corpus_tokenizer_and_losses(name):
 
 def test_what_differs_is_told():
     told = read_card(CATALOG / "models" / "reference-1m")
-    near = replace(told, losses=[loss + 0.9 * WITHIN for loss in told.losses])
+    near = replace(told, losses=[told.losses[0] + 0.9 * WITHIN, *(loss + 0.8 * ON_AVERAGE for loss in told.losses[1:])])
     assert differences(told, told) == differences(told, near) == []
+    (average,) = differences(told, replace(told, losses=[loss + 1.1 * ON_AVERAGE for loss in told.losses]))
+    assert average.startswith("losses are 0.0055 from the card's on average")
     apart = replace(told, tokenizer="other", losses=[*told.losses[:7], told.losses[7] - 1.1 * WITHIN, float("nan")])
-    tokenizer, count, step, broken = differences(told, apart)
+    tokenizer, count, step, broken, average = differences(told, apart)
+    assert average.startswith("losses are nan from the card's")
     assert tokenizer == f"tokenizer.json is other; the card has {told.tokenizer}"
     assert count == "9 losses; the card has 100"
     assert step.startswith("step 7: loss 8.015; the card has 8.037")
