@@ -173,10 +173,13 @@ class Execution(Strict):
 
 
 class CompareExecution(Execution):
-    """Where the work runs. Nothing here changes a result, so nothing here is part of a key."""
+    """Where the work runs. Nothing here is part of a key: results agree within rounding."""
 
     trainers: int | None = Field(
-        None, ge=1, description="processes that share each batch of a final finetuning; none: one"
+        None,
+        ge=1,
+        description="processes that share each batch of a final finetuning; none: one. With dropout each draws masks "
+        "of its own, so another number is another draw",
     )
     cores_per_trainer: float | None = Field(
         None, ge=1, description="cores of each; none: a node's cores divided by their number"

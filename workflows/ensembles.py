@@ -48,8 +48,11 @@ def trained_in_folds(method: Method, fitted: dict[str, Tensor], folds: int) -> i
 
 
 def _of_fold(materials: Materials, fold: int) -> Materials:
-    """What a member sees, when it learns and when it predicts: a method without weights votes by its training rows."""
-    return replace(materials, fold=fold) if fold else materials
+    """What a member sees, when it learns and when it predicts: a method without weights votes by its training rows.
+
+    A method that is served sees nothing: it reads none.
+    """
+    return replace(materials, fold=fold) if fold and materials is not None else materials
 
 
 def _members(fitted: dict[str, Tensor], folds: int) -> list[dict[str, Tensor]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from orchestration import files
 from orchestration.errors import DamagedArtifact
 from orchestration.facts import Facts
 from orchestration.graph import Step
@@ -111,7 +110,7 @@ class Sweep:
             records, results = [], []
         if results and not (record.folder / "best.yaml").is_file():  # the last that is written
             plot_sweep(records, self.space, results[0][0].metric, record.folder)
-            files.replace_bytes(record.folder / "best.yaml", self.best_yaml(store).encode())
+            record.write_bytes("best.yaml", self.best_yaml(store).encode())
         best = best_first(records)
         ordered = [*best, *(one for one in records if one not in best)]  # those without a score last
         shown = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")

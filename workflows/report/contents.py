@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from orchestration.errors import DamagedArtifact
 from orchestration.graph import folder_of
 from orchestration.runs import RunRecord
 from orchestration.store import Store
@@ -93,6 +94,12 @@ class Contents:
     def size(self) -> int | str:
         return largest(self.results)
 
+    @property
+    def test_rows(self) -> str:
+        """How many each task has."""
+        rows = {result.task: result.n_test for result, _ in self.results}
+        return ", ".join(f"{task} {count:,}" for task, count in rows.items())
+
     def headline(self) -> list[str]:
         """A sentence a model, and one on all comparisons."""
         lines = [line for block in self.blocks if (line := _best(block))]
@@ -166,13 +173,16 @@ def _best(block: Block) -> str:
 
 
 def _versions(steps: Sequence[dict[str, Any]], store: Store) -> list[tuple[dict[str, str], int]]:
-    """The most frequent first. What is not in the store any more is passed over."""
+    """The most frequent first. What is not in the store any more, or damaged, is passed over."""
     counts: Counter[str] = Counter()
     places = [folder_of(step["step"], step["key"]) for step in steps]
     store = store.looking(places)
     for place in places:
         artifact = store.at(place)
         if artifact is not None and (artifact.folder / "provenance.json").is_file():
-            found = json.loads((artifact.folder / "provenance.json").read_text(encoding="utf-8"))
+            try:
+                found = artifact.json("provenance.json")
+            except DamagedArtifact:
+                continue
             counts[json.dumps({"python": found["python"], **found["packages"]}, sort_keys=True)] += 1
     return [(json.loads(text), count) for text, count in counts.most_common()]

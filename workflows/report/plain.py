@@ -77,7 +77,7 @@ def escaped(words: str) -> str:
 
 
 def _legend(contents: Contents) -> str:
-    told = "Means over seeds; in brackets 95 % bootstrap intervals over test rows."
+    told = f"Means over seeds; in brackets 95 % bootstrap intervals over test rows ({contents.test_rows})."
     if not contents.reference:
         return told
     return (
