@@ -144,12 +144,24 @@ class StepResources(Strict):
 
 Reserved = Annotated[
     dict[str, StepResources],
-    Field(description="kind of step (the first word of its name in `vocabsem plan`: encode, search, fit) -> see below"),
+    Field(
+        description="kind of step (the first word of its name in `vocabsem plan`: encode, search, fit, finetune) -> see below"
+    ),
 ]
 
 
-class Execution(Strict):
-    """Where the language model runs, in any workflow that reads its states."""
+StoreField = Annotated[
+    str | None,
+    Field(
+        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
+        "./.vocabsem/store"
+    ),
+]
+ExperimentField = Annotated[str, Field(description="MLflow experiment")]
+
+
+class AnyExecution(Strict):
+    """Where the work of any workflow runs."""
 
     executor: Literal["ray", "inline"] = Field(
         "ray", description="ray, or inline: everything in this process, for a debugger"
@@ -160,6 +172,12 @@ class Execution(Strict):
     stall_seconds: float = Field(
         600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
     )
+    resources: Reserved = Field(default_factory=dict)
+
+
+class Execution(AnyExecution):
+    """Where the language model runs, in any workflow that reads its states."""
+
     encoders: int | None = Field(
         None,
         ge=1,
@@ -169,7 +187,6 @@ class Execution(Strict):
         None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
     )
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
-    resources: Reserved = Field(default_factory=dict)
 
 
 class CompareExecution(Execution):
@@ -294,12 +311,8 @@ class CompareConfig(Strict):
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
     execution: CompareExecution = CompareExecution()
-    store: str | None = Field(
-        None,
-        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
-        "./.vocabsem/store",
-    )
-    experiment: str = Field("vocabsem", description="MLflow experiment")
+    store: StoreField = None
+    experiment: ExperimentField = "vocabsem"
 
     @field_validator("methods", mode="before")
     @classmethod

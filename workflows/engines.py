@@ -9,9 +9,8 @@ from orchestration.executor import Emit, Engine, InlineEngine
 from orchestration.graph import Step, in_order
 from orchestration.placement import GB
 from orchestration.store import Store
-from workflows.config import Execution
+from workflows.config import AnyExecution
 from workflows.errors import ConfigError, nearest
-from workflows.pretrain_config import TrainingExecution
 from workflows.progress import Say
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def open_engine(
-    execution: Execution | TrainingExecution,
+    execution: AnyExecution,
     store: Store,
     steps: Sequence[Step],
     missing: Sequence[str],
@@ -38,7 +37,7 @@ def open_engine(
 
 
 def checked_engine(
-    execution: Execution | TrainingExecution,
+    execution: AnyExecution,
     store: Store,
     steps: Sequence[Step],
     missing: Sequence[str],
@@ -59,13 +58,13 @@ def checked_engine(
     return engine
 
 
-def _ray_engine(execution: Execution | TrainingExecution, store: Store, emit: Emit) -> RayEngine:
+def _ray_engine(execution: AnyExecution, store: Store, emit: Emit) -> RayEngine:
     from orchestration.ray_engine import RayEngine  # imports Ray: only when there is work
 
     return RayEngine(store, emit, execution.address, execution.stall_seconds, reserves(execution))
 
 
-def reserves(execution: Execution | TrainingExecution) -> dict[str, dict[str, float]]:
+def reserves(execution: AnyExecution) -> dict[str, dict[str, float]]:
     """What is reserved for kinds of steps, in bytes and without what is left open."""
     found = {}
     for kind, asked in execution.resources.items():
@@ -74,7 +73,7 @@ def reserves(execution: Execution | TrainingExecution) -> dict[str, dict[str, fl
     return found
 
 
-def check_reserves(execution: Execution | TrainingExecution, targets: Sequence[Step]) -> None:
+def check_reserves(execution: AnyExecution, targets: Sequence[Step]) -> None:
     """Raises ConfigError for a kind of step that the workflow does not have."""
     kinds = sorted({step.name for step in in_order(targets)})
     for kind in execution.resources:

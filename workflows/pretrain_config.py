@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from workflows.config import Reserved, Strict
+from workflows.config import AnyExecution, ExperimentField, StoreField, Strict
 
 
 class Corpus(Strict):
@@ -65,20 +65,13 @@ class Evaluation(Strict):
     rows: int = Field(300, ge=1, description="texts of each, chosen by hash")
 
 
-class TrainingExecution(Strict):
+class TrainingExecution(AnyExecution):
     """Where the work runs. Nothing here is part of a key; results agree within rounding."""
 
-    executor: Literal["ray", "inline"] = Field(
-        "ray", description="ray, or inline: everything in this process, for a debugger"
-    )
-    address: str | None = Field(
-        None, description="host:port of a running Ray cluster; none: one of its own on this machine"
-    )
-    stall_seconds: float = Field(
-        600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
-    )
     workers: int = Field(1, ge=1, description="processes that share each batch")
-    cores: float | None = Field(None, gt=0, description="processor cores of each worker; none: all, divided by workers")
+    cores: float | None = Field(
+        None, gt=0, description="processor cores of each worker; none: a node's, shared out among them"
+    )
     gpus: float | None = Field(None, ge=0, description="GPUs of each worker; none: one where there are any")
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints: at most this much is lost")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -87,7 +80,6 @@ class TrainingExecution(Strict):
     compile: bool = Field(
         False, description="use torch.compile: a minute at the start; pays on a GPU, seldom on a processor"
     )
-    resources: Reserved = Field(default_factory=dict)
 
 
 class PretrainConfig(Strict):
@@ -108,12 +100,8 @@ class PretrainConfig(Strict):
     description: str = Field(
         "", description="what the model card shall say beside the recipe: sources, licences, limits"
     )
-    store: str | None = Field(
-        None,
-        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
-        "./.vocabsem/store",
-    )
-    experiment: str = Field("vocabsem", description="MLflow experiment")
+    store: StoreField = None
+    experiment: ExperimentField = "vocabsem"
 
     @model_validator(mode="after")
     def _batches_are_whole_rows(self) -> PretrainConfig:

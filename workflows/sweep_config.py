@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from workflows.config import READS, Encoding, Execution, Limit, Strict, checked_train_size
+from workflows.config import (
+    READS,
+    Encoding,
+    Execution,
+    ExperimentField,
+    Limit,
+    StoreField,
+    Strict,
+    checked_train_size,
+)
 from workflows.layers import must_be_stored
 from workflows.space import Domain
 
@@ -78,12 +87,8 @@ class SweepConfig(Strict):
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
     execution: SweepExecution = SweepExecution()
-    store: str | None = Field(
-        None,
-        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
-        "./.vocabsem/store",
-    )
-    experiment: str = Field("vocabsem", description="MLflow experiment")
+    store: StoreField = None
+    experiment: ExperimentField = "vocabsem"
 
     @model_validator(mode="after")
     def _the_layer_is_stored(self) -> SweepConfig:
