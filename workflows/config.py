@@ -145,7 +145,8 @@ class StepResources(Strict):
 Reserved = Annotated[
     dict[str, StepResources],
     Field(
-        description="kind of step (the first word of its name in `vocabsem plan`: encode, search, fit, finetune) -> see below"
+        description="kind of step (the first word of its name in `vocabsem plan`: encode, search, fit, finetune) -> "
+        "see below"
     ),
 ]
 
