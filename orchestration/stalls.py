@@ -58,7 +58,7 @@ class Watch:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._seen: dict[Hashable, tuple[bytes, float]] = {}
+        self._seen: dict[Hashable, tuple[bytes | None, float]] = {}
 
     def begin(self, file: Path) -> None:
         """Forget the signs of an earlier worker at the same work. One that waits for its place is not silent."""
@@ -69,7 +69,7 @@ class Watch:
             found = file.read_bytes()
         except OSError:  # has not begun, or cannot be seen now
             return False
-        seen, since = self._seen.get(worker, (b"", 0.0))
+        seen, since = self._seen.get(worker, (None, 0.0))  # a file is empty while it is written
         if found != seen:
             self._seen[worker] = (found, since := time.monotonic())
         return time.monotonic() - since > self.seconds

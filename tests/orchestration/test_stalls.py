@@ -46,6 +46,14 @@ def test_signs_of_an_earlier_worker_do_not_count_against_the_next(tmp_path):
     assert not silent_after(watch, tmp_path / "sign", 0.5)
 
 
+def test_a_sign_that_is_seen_while_it_is_written_is_a_sign(tmp_path):
+    """A file is empty for a moment between being made, or made new, and being written."""
+    (tmp_path / "sign").touch()
+    watch = Watch(0.2)
+    assert not watch.is_silent("worker", tmp_path / "sign")
+    assert silent_after(watch, tmp_path / "sign", 5)
+
+
 def test_signs_come_seldom_however_often_they_are_given(tmp_path, monkeypatch):
     monkeypatch.setattr(stalls, "_PAUSE_SECONDS", 60.0)
     give_sign(tmp_path / "sign")
