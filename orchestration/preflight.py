@@ -142,12 +142,12 @@ def code_digest(packages: Sequence[str]) -> str:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """What of the driver's versions another node does not have."""
+    """What of the driver's versions another node does not have. 2.13.0+cpu and 2.13.0+cu128 are one version."""
     return [
         f"{name} is {there.get(name, 'not installed')}, the driver's is {version}. Install the same on every node, "
         "from one image or one constraints.txt."
         for name, version in here.items()
-        if there.get(name) != version
+        if there.get(name, "").partition("+")[0] != version.partition("+")[0]
     ]
 
 

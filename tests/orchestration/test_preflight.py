@@ -148,6 +148,14 @@ def test_versions_that_differ_are_told_with_both():
     assert differences(here, here) == []
 
 
+def test_builds_of_one_version_for_cpu_and_gpu_do_not_differ():
+    """The compose file's GPU worker has another build of torch than the head."""
+    cpu, gpu, other = {"torch": "2.13.0+cpu"}, {"torch": "2.13.0"}, {"torch": "2.12.1+cu128"}
+    assert differences(cpu, gpu) == differences(gpu, cpu) == []
+    (told,) = differences(cpu, other)
+    assert told.startswith("torch is 2.12.1+cu128, the driver's is 2.13.0+cpu.")
+
+
 def test_the_codes_digest_changes_with_a_line(tmp_path, monkeypatch):
     (tmp_path / "somecode").mkdir()
     (tmp_path / "somecode" / "__init__.py").write_text("a = 1\n")
