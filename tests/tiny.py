@@ -26,6 +26,11 @@ _LLAMA_LIKE = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
+_GEMMA = {**_LLAMA_LIKE, "num_key_value_heads": 1, "head_dim": WIDTH // 2, "sliding_window": 64}
+_PICTURES = {
+    **{"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": DEPTH, "num_attention_heads": 2},
+    **{"image_size": 28, "patch_size": 14},
+}
 _CORPUS = [
     "review: a fine film, warm and funny from the first scene to the last\n sentiment: positive",
     "review: a dull film, cold and long, nothing in it works\n sentiment: negative",
@@ -127,6 +132,22 @@ def bart(**changes: Any) -> Any:
     }
     rest = {"vocab_size": VOCABULARY, "max_position_embeddings": 128, "decoder_start_token_id": 0, "pad_token_id": 0}
     return _build("Bart", {**widths, **depths, **rest, **changes}, "Seq2SeqLM")
+
+
+def mamba(**changes: Any) -> Any:
+    """A state where others have keys and values: nothing can be shared among prompts."""
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "state_size": 4, "vocab_size": VOCABULARY}
+    return _build("Mamba", {**sizes, **changes})
+
+
+def gemma3() -> Any:
+    """A language model beside one of pictures, which has as many blocks."""
+    return _build("Gemma3", {"text_config": _GEMMA, "vision_config": _PICTURES, "mm_tokens_per_image": 4})
+
+
+def t5gemma() -> Any:
+    """An encoder-decoder whose configuration holds one for each."""
+    return _build("T5Gemma", {"encoder": _GEMMA, "decoder": _GEMMA, "vocab_size": VOCABULARY}, "Seq2SeqLM")
 
 
 ALL: dict[str, Callable[..., Any]] = {

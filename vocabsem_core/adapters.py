@@ -48,7 +48,7 @@ def adapted(model: Any, how: Adaptation, seed: int) -> Iterator[dict[str, Parame
     are of no linear layer.
     """
     if how.kind == "full":
-        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        before = {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
         model.requires_grad_(True)
         try:
             yield dict(model.named_parameters())

@@ -22,14 +22,15 @@ def semantic_logits(
     """Similarity of each state to each basis row, divided by the temperature.
 
     `cosine` is the paper's (Algorithm 1); `euclidean` (negative distance) and `dot` (a whitened logit) are ours, as
-    is a temperature other than 1.0: the paper states none.
+    is a temperature other than 1.0: the paper states none. Distances are float64: what tells the rows apart is a small
+    part of |h|, which all distances have in common.
     """
     if similarity == "cosine":
         logits = functional.normalize(states, dim=-1) @ functional.normalize(basis, dim=-1).T
     elif similarity == "dot":
         logits = states @ basis.T
     else:
-        logits = -torch.cdist(states, basis)
+        logits = -torch.cdist(states.double(), basis.double())
     return logits / temperature
 
 

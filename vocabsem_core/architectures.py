@@ -46,6 +46,7 @@ def scale_and_softcap(config: Any) -> tuple[float, float | None]:
 
     A factor before the product (T5's) is in the states already.
     """
+    config = config.get_text_config(decoder=True)
     scale = getattr(config, "logit_scale", None)  # Cohere
     if scale is None:
         scale = 1.0 / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
@@ -57,12 +58,11 @@ def blocks(model: Any) -> torch.nn.ModuleList:
 
     Raises InputError where there is no list with a module for each block (ALBERT shares one among all).
     """
-    config = model.config
-    if kind_of(config) == "seq2seq":
-        root, depth = model.get_decoder(), getattr(config, "num_decoder_layers", None) or config.decoder_layers
-    else:
-        root, depth = model, config.num_hidden_layers
-    for module in root.modules():
+    text = model.config.get_text_config(decoder=True)
+    part_of_more = kind_of(model.config) == "seq2seq" or text is not model.config  # an encoder, or one of pictures
+    names = ("num_decoder_layers", "num_hidden_layers", "decoder_layers")
+    depth = next((found for name in names if (found := getattr(text, name, None))), None)
+    for module in (model.get_decoder() if part_of_more else model).modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
             return module
     raise InputError(f"{type(model).__name__}: found no list of {depth} blocks; use layers: [head]")

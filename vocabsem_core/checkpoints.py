@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -183,21 +184,23 @@ def head_place(folder: Path) -> HeadPlace:
     linear = model.get_output_embeddings()
     if linear is None:
         raise InputError(f"{folder / 'config.json'}: {type(model).__name__} has no output matrix over the vocabulary.")
-    tied = getattr(model.config, "tie_word_embeddings", False)
-    weights = [linear.weight] + ([model.get_input_embeddings().weight] if tied else [])
     stored = _stored_tensors(folder)
-    weight = _find(model, weights, stored)
+    weight = _find(model, linear, "weight", stored)
+    if weight is None and getattr(model.config, "tie_word_embeddings", False):
+        weight = _find(model, model.get_input_embeddings(), "weight", stored)
     if weight is None:
         raise InputError(f"{folder}: the output matrix of {type(model).__name__} is in none of its safetensors files.")
-    bias = getattr(linear, "bias", None)
-    return HeadPlace(weight, None if bias is None else _find(model, [bias], stored))
+    has_bias = getattr(linear, "bias", None) is not None
+    return HeadPlace(weight, _find(model, linear, "bias", stored) if has_bias else None)
 
 
 def embedding_rows(folder: Path, rows: list[int]) -> Float[Tensor, "rows d"]:
     """Rows of the input embedding, float32, without loading the model. Raises InputError where it is in no file."""
     _, model = model_without_memory(folder)
-    tied = [model.get_output_embeddings().weight] if getattr(model.config, "tie_word_embeddings", False) else []
-    place = _find(model, [model.get_input_embeddings().weight, *tied], _stored_tensors(folder))
+    stored = _stored_tensors(folder)
+    place = _find(model, model.get_input_embeddings(), "weight", stored)
+    if place is None and getattr(model.config, "tie_word_embeddings", False):
+        place = _find(model, model.get_output_embeddings(), "weight", stored)
     if place is None:
         raise InputError(
             f"{folder}: the input embedding of {type(model).__name__} is in none of its safetensors files."
@@ -219,23 +222,25 @@ def _stored_tensors(folder: Path) -> dict[str, Path]:
     return names
 
 
-def _find(model: Any, parameters: list[Any], stored: dict[str, Path]) -> TensorPlace | None:
-    """The stored tensor of one of the parameters. Raises InputError where its file is not there.
+def _find(model: Any, module: Any, name: str, stored: dict[str, Path]) -> TensorPlace | None:
+    """The stored tensor of a module's parameter. Raises InputError where its file is not there.
 
-    A file may leave out the base model's prefix, or use an older name that transformers changes on loading.
+    Its own name comes before those of modules that it is tied to: where both are stored and differ, transformers loads
+    both, whatever the configuration says. A file may leave out the base model's prefix, or use an older name that
+    transformers changes on loading.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     older = [rule.reverse_transform() for rule in get_model_conversion_mapping(model) or ()]
-    for wanted in parameters:
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            if parameter is wanted:
-                renamed = [rule.rename_source_key(name)[0] for rule in older]
-                for candidate in (name, name.removeprefix(f"{model.base_model_prefix}."), *renamed):
-                    if candidate in stored:
-                        if not stored[candidate].is_file():
-                            raise InputError(
-                                f"{stored[candidate]}: no such file, though the index names it; fetch it again"
-                            )
-                        return TensorPlace(stored[candidate], candidate)
+    wanted = getattr(module, name)
+    names = [f"{path}.{name}" for path, part in model.named_modules() if part is module]
+    names += [alias for alias, one in model.named_parameters(remove_duplicate=False) if one is wanted]
+    for own in dict.fromkeys(names):
+        renamed = [rule.rename_source_key(own)[0] for rule in older]
+        by_all = reduce(lambda key, rule: rule.rename_source_key(key)[0], older, own)
+        for candidate in (own, own.removeprefix(f"{model.base_model_prefix}."), *renamed, by_all):
+            if candidate in stored:
+                if not stored[candidate].is_file():
+                    raise InputError(f"{stored[candidate]}: no such file, though the index names it; fetch it again")
+                return TensorPlace(stored[candidate], candidate)
     return None

@@ -27,6 +27,7 @@ BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's 
 MEAN = ":mean"  # at the end of a layer's name
 _HELD_KEYS = 8  # times BATCH_TOKENS: keys and values held at once where a shared prefix stands before each prompt
 _CHECKED_PROMPTS = 2
+_REPEAT = "batch_repeat_interleave"  # what a layer's keys and values can do, and a recurrent state may not
 _TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 1e-3,
@@ -133,8 +134,10 @@ class Encoder:
         assert self._kind == "causal", "only a causal model's prefix does not depend on what follows"
         last, lengths = (torch.tensor([number], device=self._model.device) for number in (0, len(prefix)))
         with _captured(self._model, [layer for layer in self._layers if layer.endswith(MEAN)], last, lengths) as means:
-            past = self._model(**self._arguments([prefix]), use_cache=True).past_key_values
-        return _Prefix(len(prefix), past, means) if isinstance(past, DynamicCache) else None
+            past = getattr(self._model(**self._arguments([prefix]), use_cache=True), "past_key_values", None)
+        if not isinstance(past, DynamicCache) or not all(hasattr(one, _REPEAT) for one in past.layers):
+            return None
+        return _Prefix(len(prefix), past, means)
 
     def states(
         self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None = None
@@ -175,9 +178,12 @@ class Encoder:
         own, inside = [prompt[shared:] for prompt in prompts], [place - shared for place in places[: len(prompts)]]
         rebuilt = head_of(self._model).logits(self.states(own, inside, prefix)["head"]).double()
         self._layers = layers
-        plain = [self._model(**self._arguments([prompt])).logits[0] for prompt in prompts]
         at = [0 if self._kind == "seq2seq" else place for place in places]
-        expected = torch.stack([logits[place] for logits, place in zip(plain, at, strict=False)]).double()
+        plain = [  # of each prompt one position alone is kept
+            self._model(**self._arguments([prompt])).logits[0, place].clone()
+            for prompt, place in zip(prompts, at, strict=False)
+        ]
+        expected = torch.stack(plain).double()
         gap = float((rebuilt - expected).abs().max() / expected.abs().max())
         if not gap <= _TOLERANCE[self._model.dtype]:  # also catches NaN
             raise InputError(

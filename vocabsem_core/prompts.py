@@ -143,8 +143,8 @@ class Verbalizer:
 def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: LabelTokens = "auto") -> Verbalizer:
     """Label words to vocabulary rows: the tokens of prompt + " " + word beyond the prompt's own (our choice).
 
-    `auto` takes first tokens where all differ, else the mean over each word's tokens. Raises InputError for a word
-    without tokens and for labels whose tokens are the same.
+    `auto` takes first tokens where all differ and none is a mere space, else the mean over each word's tokens.
+    Raises InputError for a word without tokens and for labels whose tokens are the same.
     """
     before_mask = template.split(f"{{{MASK}}}")[0].rstrip()
     prompt, _ = render(before_mask, dict.fromkeys(template_fields(template), "text"))
@@ -156,7 +156,8 @@ def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: Lab
             )
     if rule == "auto":
         firsts = {tokens[0] for tokens in all_tokens.values()}
-        rule = "first" if len(firsts) == len(all_tokens) else "mean"
+        telling = len(firsts) == len(all_tokens) and all(tokenizer.decode([first]).strip() for first in firsts)
+        rule = "first" if telling else "mean"
     pick = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}[rule]
     chosen = {label: tokens[pick] for label, tokens in all_tokens.items()}
     seen: dict[frozenset[int], str] = {}

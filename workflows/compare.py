@@ -141,7 +141,8 @@ def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Tas
         steps[f"{split}_texts"] = texts
         steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
         steps[f"{split}_labels"] = labels_step(task, split, file, digests)
-    steps["content_free"] = encode_step(model, task, content_free_step(task), config.encoding, config.execution)
+    content_free = content_free_step(task, model.kind)
+    steps["content_free"] = encode_step(model, task, content_free, config.encoding, config.execution)
     return steps
 
 

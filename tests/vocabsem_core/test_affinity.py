@@ -29,6 +29,16 @@ def test_each_similarity_is_the_textbooks(similarity: Similarity, oracle: object
     np.testing.assert_allclose(semantic_logits(states, basis, similarity).numpy(), expected, atol=1e-5)
 
 
+def test_distances_tell_rows_apart_however_long_the_state() -> None:
+    states, basis = states_and_basis(n=200, k=6, d=64)
+    states, basis = 300 * states, 1e-3 * basis
+    expected = cdist(states.double().numpy(), basis.double().numpy()).argmin(axis=1)
+    np.testing.assert_array_equal(semantic_logits(states, basis, "euclidean").argmax(dim=1).numpy(), expected)
+    for part in (states[:20], states[20:]):  # torch takes another way for few rows
+        rows = semantic_logits(part, basis, "euclidean").argmax(dim=1)
+        np.testing.assert_array_equal(rows, expected[:20] if len(part) == 20 else expected[20:])
+
+
 def test_cosine_is_the_default() -> None:
     states, basis = states_and_basis()
     assert torch.equal(semantic_logits(states, basis), semantic_logits(states, basis, "cosine"))

@@ -48,6 +48,36 @@ def test_a_tied_head_is_the_stored_embedding(name: str, tmp_path: Path) -> None:
     assert "lm_head" not in place.weight.name
 
 
+@pytest.mark.parametrize("build", [tiny.gemma3, tiny.t5gemma, tiny.mamba])
+def test_the_head_of_a_part_of_more_is_found(build: Any, tmp_path: Path) -> None:
+    model = build()
+    place = head_place(tiny.save(tmp_path, model))
+    assert torch.equal(whole(place), model.get_output_embeddings().weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("gpt2", "lm_head.weight"),
+        ("qwen2", "lm_head.weight"),
+        ("opt", "lm_head.weight"),
+        ("t5", "lm_head.weight"),
+        ("bert", "cls.predictions.decoder.weight"),
+    ],
+)
+def test_a_head_that_was_trained_apart_is_found_whatever_the_configuration_says(
+    name: str, head: str, tmp_path: Path
+) -> None:
+    build = {**tiny.ALL, **tiny.MASKED, **tiny.SEQ2SEQ}[name]
+    model = build()
+    tiny.save(tmp_path, model)
+    own = torch.randn(model.get_output_embeddings().weight.shape, generator=torch.Generator().manual_seed(3))
+    rewrite(tmp_path, lambda tensors: {**tensors, head: own})
+    assert torch.equal(load_model(tmp_path, "float32", "cpu").get_output_embeddings().weight, own)
+    assert torch.equal(whole(head_place(tmp_path)), own)
+    assert torch.equal(embedding_rows(tmp_path, [3]), model.get_input_embeddings().weight[[3]])
+
+
 def test_a_file_without_the_base_models_prefix_is_understood(tmp_path: Path) -> None:
     model = tiny.gpt2()
     tiny.save(tmp_path, model)

@@ -103,6 +103,16 @@ def test_layer_names_count_the_blocks_of_every_architecture() -> None:
     assert {name: layer_names(build()) for name, build in tiny.ALL.items()} == dict.fromkeys(tiny.ALL, LAYERS)
 
 
+def test_layers_are_those_of_the_part_that_writes() -> None:
+    assert [layer_names(build()) for build in (tiny.gemma3, tiny.t5gemma, tiny.mamba)] == [LAYERS] * 3
+    model, prompts = tiny.gemma3(), tiny.prompts(4, 9)
+    found = Encoder(model, ["layer_00", "layer_01", "head"]).encode(prompts)
+    for row, prompt in enumerate(prompts):
+        hidden = model(input_ids=torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        for layer, expected in (("layer_00", hidden[0]), ("layer_01", hidden[1]), ("head", hidden[-1])):
+            torch.testing.assert_close(found[layer][row], expected[0, -1], rtol=1e-4, atol=1e-5)
+
+
 def test_an_unknown_layer_is_refused_with_the_layers_there_are() -> None:
     with pytest.raises(InputError, match=r"LlamaForCausalLM has no layer 'layer_03'; it has layer_00 to layer_02"):
         Encoder(tiny.llama(), ["head", "layer_03"])
@@ -217,6 +227,13 @@ def test_a_prefix_whose_cache_is_not_keys_and_values_is_run_with_each_prompt(mon
     monkeypatch.setattr("vocabsem_core.encoder.DynamicCache", type("Another", (), {}))
     states = Encoder(model).encode(prompts, shared=30)
     torch.testing.assert_close(states["head"], plain_forward(model, prompts)[0][-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_prefix_of_a_model_without_keys_and_values_is_run_with_each_prompt() -> None:
+    (prefix,) = tiny.prompts(30)
+    prompts = [prefix + prompt for prompt in tiny.prompts(*LENGTHS)]
+    found = Encoder(tiny.mamba()).encode(prompts, shared=30)["head"]
+    torch.testing.assert_close(found, Encoder(tiny.mamba()).encode(prompts)["head"])
 
 
 def test_a_wrong_prefix_state_is_found_on_the_first_prompts() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
@@ -117,6 +117,17 @@ def test_auto_takes_the_mean_where_two_first_tokens_are_the_same() -> None:
     assert tokens_of("fine")[0] == tokens_of("funny")[0]
     assert found.rule == "mean"
     assert found.tokens == [tokens_of("fine"), tokens_of("funny"), tokens_of("film")]
+
+
+def test_auto_takes_the_mean_where_a_first_token_is_a_mere_space() -> None:
+    pieces = Tokenizer(
+        models.Unigram([("▁", -2.0), ("▁film", -3.0), ("▁world", -3.0), ("zebra", -4.0), ("x", -9.0)], 4)
+    )
+    pieces.pre_tokenizer, pieces.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    spaced = PreTrainedTokenizerFast(tokenizer_object=pieces)
+    assert verbalize(spaced, "x {text}", {"a": "film", "b": "world"}).rule == "first"
+    found = verbalize(spaced, "x {text}", {"a": "film", "b": "world", "c": "zebra"})
+    assert (found.rule, found.tokens) == ("mean", [[1], [2], [0, 3]])
 
 
 @pytest.mark.parametrize("template", ["{text}", "a: {text}\n b {text} :", "\n{text}\n\n"])

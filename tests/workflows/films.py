@@ -12,6 +12,7 @@ TASK: dict[str, Any] = {
     "source": {"train": "train.jsonl", "test": "test.jsonl"},
     "template": "review: {text}\n sentiment:",
     "words": {"bad": "negative", "good": "positive"},
+    "label_tokens": "first",
 }
 Rows = Sequence[Mapping[str, str]]
 

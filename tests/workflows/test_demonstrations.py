@@ -24,7 +24,7 @@ from workflows.config import Encoding, Execution, MethodConfig
 from workflows.errors import ConfigError
 from workflows.materials import DEMONSTRATIONS, Materials, read_column, read_states
 from workflows.models import Model
-from workflows.steps.demonstrations import CONTENT_FREE
+from workflows.steps.demonstrations import CONTENT_FREE, content_free_step
 from workflows.steps.methods import demonstrations_of, depends_on_seed
 from workflows.steps.model import encode_step
 from workflows.sweep import checked_space
@@ -159,6 +159,12 @@ def test_contextual_calibration_divides_by_the_shares_of_prompts_that_say_nothin
     expected = [one / one.sum() for one in divided]
     np.testing.assert_allclose(softmax(read_column(fit, "scores"), axis=1), expected, rtol=1e-3)
     assert fit.json("fit.json") == {"settings": {"contextual": True}, "trained_weights": 0}
+
+
+def test_texts_that_say_nothing_to_a_masked_model_hold_no_mask() -> None:
+    task = find_task("starter-topics", Path(), None)
+    texts = {kind: content_free_step(task, kind).identity["texts"] for kind in ("causal", "masked", "seq2seq")}
+    assert texts == {"causal": list(CONTENT_FREE), "masked": ["N/A", ""], "seq2seq": list(CONTENT_FREE)}
 
 
 def test_icl_encodes_no_training_row_but_validation_rows_for_its_search(compare: Compared) -> None:

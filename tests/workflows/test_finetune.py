@@ -230,6 +230,22 @@ def test_bad_input_is_told(folder):
         checked_space(SweepConfig.model_validate(sweep))
 
 
+def test_all_weights_are_trained_in_float32_and_adapters_beside_what_the_model_has(tmp_path):
+    """In bfloat16 a small step of a weight is rounded away; peft's own weights are float32 in any case."""
+    folder = Folder(tmp_path, tiny.gpt2().bfloat16())
+    (tmp_path / "half.yaml").write_text(json.dumps({"name": "half", "folder": "model", "dtype": "bfloat16"}))
+    full = {"method": "full", "settings": {**QUICK, "learning_rate": 1e-5}}
+    cells, outcomes = folder.run(LORA, full, models=["half.yaml"])
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    kinds = [cell.fits[0].identity["reading"]["dtype"] for cell in cells]
+    assert kinds == ["bfloat16", "float32"]
+    trained = load(folder.store.find(cells[1].fits[0]).path("fitted.safetensors").read_bytes())
+    before = tiny.gpt2().bfloat16().float().state_dict()
+    name = "transformer.h.0.attn.c_attn.weight"
+    assert trained[name].dtype == torch.float32
+    assert (trained[name] != before[name]).float().mean() > 0.9
+
+
 def test_a_family_that_peft_does_not_know_is_told(tmp_path):
     folder = Folder(tmp_path, tiny.cohere())
     ((told, code),) = errors(folder.run(LORA)[1]).items()

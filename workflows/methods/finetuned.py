@@ -63,6 +63,7 @@ class Finetuned(Method):
     """
 
     needs: ClassVar = frozenset({"texts"})
+    whole: ClassVar = False  # whether the model's own weights are trained: in float32, for bfloat16 loses small steps
     seeded = True
     has_epochs = True
     sources = tuple(f"vocabsem_core.{name}" for name in ("adapters", "finetuning", "encoder", "heads"))
@@ -147,5 +148,6 @@ class FullFinetuning(Finetuned):
     """Every weight of the model, embeddings and output matrix included."""
 
     name = "full"
+    whole = True
     Settings = FullSettings
     space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-5, 1e-3))}

@@ -102,7 +102,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
     return Step(
         name="verbalizer",
         label=f"verbalizer {model.name} {task.config.name}",
-        version=1,
+        version=2,
         run="workflows.steps.data:fill_verbalizer",
         identity={
             "tokenizer": model.tokenizer,

@@ -22,7 +22,8 @@ from workflows.steps.data import fields_of
 if TYPE_CHECKING:
     from orchestration.store import Artifact
 
-CONTENT_FREE = ("N/A", "", "[MASK]")  # the texts of contextual calibration (Zhao et al. 2021)
+_MASK = "[MASK]"
+CONTENT_FREE = ("N/A", "", _MASK)  # the texts of contextual calibration (Zhao et al. 2021)
 _LIGHT = Resources(cpus=0)
 
 
@@ -289,14 +290,15 @@ def fill_chosen_texts(work: Work) -> None:
         work.out.write_shard(shard, kept.slice(start, size).combine_chunks())
 
 
-def content_free_step(task: Task) -> Step:
-    """Texts that say nothing, in every field."""
+def content_free_step(task: Task, kind: str) -> Step:
+    """Texts that say nothing, in every field. To a masked model a mask would say where to predict: it has none."""
+    texts = [text for text in CONTENT_FREE if kind != "masked" or text != _MASK]
     return Step(
         name="texts",
         label=f"texts {task.config.name} content-free",
         version=1,
         run="workflows.steps.demonstrations:fill_content_free",
-        identity={"fields": sorted(task.config.source.columns), "texts": list(CONTENT_FREE)},
+        identity={"fields": sorted(task.config.source.columns), "texts": texts},
         resources=_LIGHT,
         sources=("workflows.data",),
     )

@@ -289,7 +289,8 @@ def _read_done(path: Path) -> tuple[Any, dict[str, float], dict[str, Any], Any, 
 
 
 def _identity(method: Any, task: Mapping[str, Any], reading: Mapping[str, Any]) -> dict[str, Any]:
-    read = {"labels": task["labels"], "train_size": task["train_size"], "reading": dict(reading)}
+    own = {"dtype": "float32"} if method.whole else {}
+    read = {"labels": task["labels"], "train_size": task["train_size"], "reading": {**reading, **own}}
     return {"method": method.name, "method_version": method.version, **read}
 
 
