@@ -51,7 +51,9 @@ class TaskConfig(Strict):
     words: dict[str, str] = Field(min_length=2, description="label name -> word that stands for it, in class order")
     metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="the score that is compared")
     label_tokens: Literal["auto", "first", "last", "mean"] = Field(
-        "auto", description="which of a word's tokens stand for it; auto: first where all differ, else their mean"
+        "auto",
+        description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, else "
+        "their mean",
     )
 
     @model_validator(mode="after")
