@@ -52,8 +52,8 @@ class TaskConfig(Strict):
     metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="the score that is compared")
     label_tokens: Literal["auto", "first", "last", "mean"] = Field(
         "auto",
-        description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, else "
-        "their mean",
+        description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, "
+        "else their mean",
     )
 
     @model_validator(mode="after")
