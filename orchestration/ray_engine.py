@@ -66,7 +66,7 @@ class RayEngine:
         self._own = not ray.is_initialized()
         if self._own:
             _connect(address)
-        self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._cores = _cores()
         self._tasks: dict[ray.ObjectRef, tuple[Step, Work]] = {}
         self._watch = Watch(stall_seconds)
         self._stalls: Counter[Path] = Counter()
@@ -104,7 +104,8 @@ class RayEngine:
 
     def next(self, seconds: float | None) -> Finished | None:
         deadline = time.monotonic() + seconds if seconds is not None else math.inf
-        while not self._done and time.monotonic() < deadline:
+        cores = self._cores  # once they are more, there is room for another plain step
+        while not self._done and self._cores <= cores and time.monotonic() < deadline:
             refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in (*pool.busy, *pool.starting)]
             patience = max(0.0, min(_LISTEN_SECONDS, deadline - time.monotonic()))
             found, _ = ray.wait(refs, num_returns=1, timeout=patience)
@@ -130,6 +131,7 @@ class RayEngine:
 
     def _listen(self) -> None:
         """Pass on what running tasks say of their progress, where it is new; and use what room the cluster has now."""
+        self._cores = _cores()
         for pool in self._pools.values():
             pool.grow()
         for step, _ in self._tasks.values():
@@ -266,6 +268,11 @@ class RayEngine:
             except Exception as error:  # a full disk, say: of this step, and not of those beside it
                 sharded.error = error
         self._done.append(Finished(sharded.step, sharded.error, sharded.detail))
+
+
+def _cores() -> int:
+    """Of the cluster as it is now: an autoscaler adds and removes nodes."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _connect(address: str | None) -> None:

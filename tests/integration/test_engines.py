@@ -152,6 +152,24 @@ def test_steps_that_wait_for_others_hold_up_none_that_computes(tmp_path):
     assert most == 2
 
 
+def test_plain_steps_use_the_room_that_a_cluster_gains_while_they_run(tmp_path, monkeypatch):
+    """Two cores, then four. The steps end when four have begun, so the room is used before any ends."""
+    monkeypatch.setattr(ray_engine, "_LISTEN_SECONDS", 0.2)
+    store, log, begun = open_store(tmp_path / "store"), tmp_path / "log", []
+    log.touch()
+
+    def emit(kind, step, _):
+        begun.extend([step.label] if kind == "started" else [])
+        if len(begun) == 2:
+            monkeypatch.setattr(ray_engine.ray, "cluster_resources", lambda: {"CPU": 4.0})
+        if len(begun) == 4:
+            log.write_text("number\n")
+
+    plan = make_plan([waiting(name, log) for name in "abcd"], store)
+    outcomes = run_plan(plan, lambda: RayEngine(store, emit), emit)
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+
+
 def test_a_worker_that_dies_for_good_fails_its_own_step_alone(tmp_path):
     store = open_store(tmp_path / "store")
     deadly = squares(2, workers=1, kill_at={"shard": 1, "moment": "before", "once": str(tmp_path / "never" / "made")})
