@@ -70,7 +70,8 @@ class Pool:
     idle: list[Any] = field(default_factory=list)
     pending: deque[tuple[Sharded, int]] = field(default_factory=deque)
     busy: dict[ray.ObjectRef, tuple[Any, Sharded, int]] = field(default_factory=dict)
-    lost: int = 0  # actors that died before they were ready
+    lost: int = 0  # times in turn that actors died before any was ready
+    _beside: set[ray.ObjectRef] = field(default_factory=set)  # of `starting`, at the last time that was counted
 
     def grow(self) -> None:
         """Ask for an actor for each shard that waits, as far as the pool may grow."""
@@ -80,6 +81,23 @@ class Pool:
         for _ in range(min(self.size(), len(self.busy) + len(self.pending)) - there):
             actor = self.make()
             self.starting[actor.ready.remote()] = actor
+
+    def take(self, ready: ray.ObjectRef) -> None:
+        """An actor is there."""
+        self.idle.append(self.starting.pop(ready))
+        self.lost = 0
+
+    def lose(self, ready: ray.ObjectRef) -> bool:
+        """An actor died before it was ready; whether that was once too often.
+
+        Those that started beside it may go with it, as their node did, and are the same loss.
+        """
+        del self.starting[ready]
+        if ready in self._beside:
+            return False
+        self.lost += 1
+        self._beside = set(self.starting)
+        return self.lost > RETRIES
 
     def end_idle(self) -> None:
         """End the actors for whom no shard is left: they hold, or wait for, what others need."""

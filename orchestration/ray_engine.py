@@ -205,14 +205,11 @@ class RayEngine:
 
     def _actor_ready(self, name: str, ready: ray.ObjectRef, error: BaseException | None) -> None:
         pool = self._pools[name]
-        actor = pool.starting.pop(ready)
         if error is None:
-            pool.idle.append(actor)
-        elif pool.pending:  # its node died before it was there; another is asked for
-            pool.lost += 1
-            if pool.lost > RETRIES:
-                sharded, _ = pool.pending.popleft()
-                self._count(pool, sharded, error, str(error))
+            pool.take(ready)
+        elif pool.lose(ready) and pool.pending:  # else another is asked for, where there is work for it
+            sharded, _ = pool.pending.popleft()
+            self._count(pool, sharded, error, str(error))
         self._feed(name, pool)
 
     def _shard_done(self, ready: ray.ObjectRef, error: BaseException | None) -> None:

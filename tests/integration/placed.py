@@ -1,6 +1,7 @@
 """Steps that write down where they run and what they see of it."""
 
 import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
+from orchestration.pools import _ShardActor
 from orchestration.shards import table_of
 from orchestration.work import Work
 
@@ -67,3 +69,20 @@ def place() -> dict[str, Any]:
 
     context = ray.get_runtime_context()
     return {"node": context.get_node_id(), "process": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
+class LostAtFirst(_ShardActor):
+    """A pool's actor. The first four end together before they are ready, as with a node that hosts them all."""
+
+    def __init__(self, reference: str, setup: Mapping[str, Any], *given: Any) -> None:
+        super().__init__(reference, setup, *given)
+        self._log = Path(f"{setup['log']}.asked")
+
+    def ready(self) -> None:
+        with self._log.open("a") as file:
+            file.write("asked\n")
+            first = file.tell() <= 4 * len("asked\n")
+        while first and self._log.read_text().count("asked") < 4:
+            time.sleep(0.02)
+        if first:
+            os.kill(os.getpid(), signal.SIGKILL)

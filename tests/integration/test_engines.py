@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import ray_engine
+from orchestration import pools, ray_engine
 from orchestration.errors import ClusterError
 from orchestration.executor import InlineEngine, run_plan
 from orchestration.graph import Resources
@@ -14,6 +14,7 @@ from orchestration.pools import pool_size
 from orchestration.ray_engine import RayEngine
 from orchestration.shards import column_array, read_table
 from orchestration.store import open_store
+from tests.integration.placed import LostAtFirst
 from tests.orchestration.steps import broken, number, squares, total, waiting
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -178,6 +179,14 @@ def test_a_worker_that_dies_for_good_fails_its_own_step_alone(tmp_path):
     )
     assert outcomes[deadly.key].state == "failed"
     assert outcomes[squares(5).key].state == "ran"
+
+
+def test_four_workers_that_are_lost_at_once_while_they_start_fail_no_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "_ShardActor", LostAtFirst)
+    store, target = open_store(tmp_path / "store"), squares(8, tmp_path / "log", workers=4)
+    outcomes = run_plan(make_plan([target], store), lambda: RayEngine(store, lambda *_: None), lambda *_: None)
+    assert (outcomes[target.key].state, outcomes[target.key].error) == ("ran", "")
+    assert len(lines(tmp_path / "log.asked")) > 4
 
 
 @pytest.mark.parametrize(
