@@ -226,7 +226,7 @@ def _explaining(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise ClusterError(_about_the_token(address, str(error))) from error
+        raise ClusterError(about_the_token(address, str(error))) from error
     except (ConnectionError, requests.exceptions.RequestException, OSError) as error:
         raise ConnectionLost(
             f"no Ray job server answers at {address}. Start one with `ray start --head`; its dashboard's address is "
@@ -236,7 +236,8 @@ def _explaining(address: str) -> Iterator[None]:
         raise ClusterError(f"the Ray job server at {address} refuses: {str(error).splitlines()[0]}") from error
 
 
-def _about_the_token(address: str, found: str) -> str:
+def about_the_token(address: str, found: str) -> str:
+    """What is wrong with the token that Ray was given, by what Ray says of it, and what to do."""
     wrong = "403" in found or "nvalid" in found
     file = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
     given = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else file

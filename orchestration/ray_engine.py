@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestration.cluster import about_the_token
 from orchestration.errors import ClusterError, Stalled
 from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
@@ -289,7 +290,9 @@ def _connect(address: str | None) -> None:
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError(about_the_token(address, str(error))) from error
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, give its host:port, "
             "and set RAY_AUTH_MODE=token where it asks for a token; or leave the address out to run on this machine."

@@ -86,3 +86,24 @@ def test_a_cluster_that_does_not_answer_says_what_to_do(address, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith(f"2 no Ray cluster answers at '{address}'"), done.stderr
     assert "leave the address out to run on this machine" in done.stdout
+
+
+@pytest.mark.parametrize("written", [None, ""])
+def test_a_cluster_whose_token_cannot_be_read_says_where_to_get_it(written, tmp_path):
+    """In a process of its own, since Ray reads its settings once."""
+    program = (
+        "from orchestration import ray_engine; from orchestration.errors import ClusterError\n"
+        "ray_engine._knock = lambda address: None\n"
+        "try: ray_engine._connect('127.0.0.1:6379')\n"
+        "except ClusterError as error: print(error.exit_code, error)"
+    )
+    if written is not None:
+        (tmp_path / "token").write_text(written)
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"), "PYTHONPATH": str(REPOSITORY)}
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"} | settings
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.startswith(f"2 127.0.0.1:6379: the cluster asks for a token, and there is none in {tmp_path}")
+    assert "`ray get-auth-token` prints it" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestration.cluster import Cluster, Job, _about_the_token, _number
+from orchestration.cluster import Cluster, Job, _number, about_the_token
 from orchestration.errors import ClusterError
 
 
@@ -45,7 +45,7 @@ def test_what_is_wrong_with_a_token_is_told_apart(monkeypatch, mode, found, told
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
-    message = _about_the_token("http://head:8265", found)
+    message = about_the_token("http://head:8265", found)
     assert told in message
     assert "ray get-auth-token" in message
     assert "RAY_AUTH_TOKEN_PATH" in message
@@ -55,4 +55,4 @@ def test_a_token_itself_is_never_shown(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "s3cret")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     for found in ("401", "403 invalid"):
-        assert "s3cret" not in _about_the_token("http://head:8265", found)
+        assert "s3cret" not in about_the_token("http://head:8265", found)
