@@ -124,11 +124,10 @@ class Cluster:
         while True:
             before = shown
             try:
-                with _explaining(self.address):
-                    for part in self._parts(job_id, shown):
-                        show(part)
-                        shown += len(part)
-                    job = self.job(job_id)
+                for part in self._parts(job_id, shown):
+                    show(part)  # its own errors, of a reader that went away, say, are no lost connection
+                    shown += len(part)
+                job = self.job(job_id)
             except ConnectionLost as error:
                 lost = 0 if shown > before else lost + 1
                 if lost > _LOST:
@@ -155,7 +154,7 @@ class Cluster:
     def _parts(self, job_id: str, skipped: int) -> Iterator[str]:
         """What a job prints, as it prints it, without the first characters."""
         lines = self._client.tail_job_logs(job_id)
-        with asyncio.Runner() as runner:
+        with _explaining(self.address), asyncio.Runner() as runner:
             while (part := runner.run(_next(lines))) is not None:
                 new = part[skipped:]
                 skipped = max(0, skipped - len(part))
@@ -175,13 +174,20 @@ async def _next(lines: Any) -> str | None:
 
 
 def _checked(address: str) -> str:
-    place = urlsplit(address)
-    if place.scheme not in ("http", "https") or not place.hostname:
+    if not _is_web_address(address):
         raise ClusterError(
             f"address {address!r}: expected the cluster's dashboard, such as http://HOST:8265. (HOST:6379 is for "
             "`vocabsem run --address` on a node of the cluster.)"
         )
     return address.rstrip("/")
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        place = urlsplit(address)
+        return place.scheme in ("http", "https") and bool(place.hostname) and place.port != 0
+    except ValueError:  # brackets that do not close, a port that is no number
+        return False
 
 
 def _client(address: str) -> JobSubmissionClient:
@@ -227,11 +233,13 @@ def _explaining(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise ClusterError(about_the_token(address, str(error))) from error
-    except (ConnectionError, requests.exceptions.RequestException, OSError) as error:
+    except (ConnectionError, TimeoutError, requests.exceptions.RequestException) as error:
         raise ConnectionLost(
             f"no Ray job server answers at {address}. Start one with `ray start --head`; its dashboard's address is "
             "http://HOST:8265, and it needs the package ray[default]."
         ) from error
+    except OSError as error:  # a full disk, where a job's files are packed
+        raise ClusterError(f"this machine could not send a job to {address} ({error}). Mend that and repeat") from error
     except RuntimeError as error:
         raise ClusterError(f"the Ray job server at {address} refuses: {str(error).splitlines()[0]}") from error
 

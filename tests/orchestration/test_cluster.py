@@ -1,7 +1,10 @@
-"""Addresses, tokens and ends of jobs, as far as no cluster is needed."""
+"""Addresses, tokens, output and ends of jobs, as far as no cluster is needed."""
+
+from types import SimpleNamespace
 
 import pytest
 
+from orchestration import cluster
 from orchestration.cluster import Cluster, Job, _number, about_the_token
 from orchestration.errors import ClusterError
 
@@ -10,7 +13,9 @@ def job(status, exit_code=None):
     return Job("j", status, {}, 0, None, exit_code, "")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://head:10001", "head", "http://", "auto"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:6379", "ray://head:10001", "head", "http://", "auto", "http://[abc", "http://head:x"]
+)
 def test_an_address_that_is_no_dashboard_is_told_before_anything_is_tried(address):
     with pytest.raises(ClusterError, match="such as http://HOST:8265"):
         Cluster(address)
@@ -56,3 +61,60 @@ def test_a_token_itself_is_never_shown(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     for found in ("401", "403 invalid"):
         assert "s3cret" not in about_the_token("http://head:8265", found)
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """A cluster whose job has printed three lines; `breaks` end its connections, each after a line."""
+    breaks = []
+
+    async def tail_job_logs(_):
+        for number in range(3):
+            yield f"line {number}\n"
+            if breaks:
+                raise breaks.pop(0)
+
+    ended = SimpleNamespace(value="SUCCEEDED")
+    details = SimpleNamespace(
+        submission_id="j", status=ended, metadata={}, start_time=0, end_time=1, driver_exit_code=0, message=""
+    )
+    client = SimpleNamespace(
+        tail_job_logs=tail_job_logs,
+        get_job_info=lambda _: details,
+        get_job_logs=lambda _: "line 0\nline 1\nline 2\n",
+    )
+    monkeypatch.setattr(cluster, "_client", lambda _: client)
+    monkeypatch.setattr(cluster, "_AGAIN_SECONDS", 0.0)
+    found = Cluster("http://head:8265")
+    return SimpleNamespace(cluster=found, client=client, breaks=breaks)
+
+
+def test_output_goes_on_where_a_connection_broke(head):
+    head.breaks += [RuntimeError("the socket closed"), OSError("and again")]
+    shown = []
+    assert head.cluster.follow("j", shown.append).status == "SUCCEEDED"
+    assert "".join(shown) == "line 0\nline 1\nline 2\n"
+
+
+def test_a_reader_that_goes_away_is_not_a_lost_connection(head):
+    """As in `vocabsem submit --follow | head`."""
+    shown = []
+
+    def show(part):
+        shown.append(part)
+        raise BrokenPipeError("the pipe is closed")
+
+    with pytest.raises(BrokenPipeError):
+        head.cluster.follow("j", show)
+    assert shown == ["line 0\n"]
+
+
+def test_a_folder_that_cannot_be_packed_is_not_a_lost_connection(head, tmp_path):
+    def submit_job(**_):
+        raise OSError(28, "No space left on device")
+
+    head.client.list_jobs = list
+    head.client.submit_job = submit_job
+    with pytest.raises(ClusterError, match="No space left on device") as told:
+        head.cluster.submit("work", ["true"], tmp_path, {})
+    assert not isinstance(told.value, cluster.ConnectionLost)
