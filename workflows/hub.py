@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
     place: dict[str, Any] = {"repo_id": repository, "revision": revision, "allow_patterns": patterns}
     try:
         folder = Path(snapshot_download(**place, local_files_only=True))
-        if any(folder.glob(needed)):
+        if _is_whole(folder, needed):
             return folder
     except LocalEntryNotFoundError:
         pass
@@ -52,12 +53,22 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
         raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
     _say_no_retries()
     try:
-        folder = Path(snapshot_download(**place))
-        if not any(folder.glob(needed)) and constants.HF_HUB_OFFLINE:
-            raise LocalEntryNotFoundError(f"the local cache holds a part of the model without {needed}")
+        folder = Path(snapshot_download(**place))  # where the hub does not answer: what is in the cache
+        if not _is_whole(folder, needed) and (constants.HF_HUB_OFFLINE or any(folder.glob(needed))):
+            raise LocalEntryNotFoundError(f"the local cache holds a part of the model, not all of {needed}")
         return folder
     except (HfHubHTTPError, OSError) as error:
         raise ConfigError(_unreachable(f"model {repository}@{revision}", "name a local folder", error)) from error
+
+
+def _is_whole(folder: Path, needed: str) -> bool:
+    """Whether a snapshot has what is wanted, and of weights in several files all of them: a download may be cut off."""
+    index = folder / "model.safetensors.index.json"
+    if needed == _WEIGHTS and index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / name).is_file() for name in names)
+    found = [path.name for path in folder.glob(needed)]
+    return bool(found) and not any("-of-" in name for name in found)  # a part of several, and no index yet
 
 
 def _say_no_retries() -> None:

@@ -142,6 +142,24 @@ def test_a_cached_configuration_alone_is_no_cached_model(cache: Path) -> None:
     assert "same HF_HOME" in refusal("model")
 
 
+INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+PARTS = dict.fromkeys(INDEX["weight_map"].values(), "weights")
+
+
+def test_a_download_that_was_cut_off_is_gone_on_with(cache: Path, hub: Hub) -> None:
+    store(cache, "models--org--name", {"config.json": "{}", "model-00001-of-00002.safetensors": "weights"})
+    refusal("model")
+    assert hub.asked > 0
+
+
+def test_offline_a_part_of_the_weights_is_no_cached_model(cache: Path) -> None:
+    first = {"model-00001-of-00002.safetensors": "weights"}
+    store(cache, "models--org--name", {"model.safetensors.index.json": json.dumps(INDEX), **first})
+    store(cache, "models--org--whole", {"model.safetensors.index.json": json.dumps(INDEX), **PARTS})
+    assert "same HF_HOME" in refusal("model")
+    assert hub_model("org/whole", "main").name == COMMIT
+
+
 @pytest.mark.parametrize("kind", ["file", "model"])
 @pytest.mark.parametrize(("status", "code"), [(403, "GatedRepo"), (401, "GatedRepo"), (401, ""), (403, "")])
 def test_a_closed_repository_says_to_ask_for_access_and_log_in(hub: Hub, kind: str, status: int, code: str) -> None:
