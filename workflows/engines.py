@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from orchestration.executor import Emit, Engine, InlineEngine
-from orchestration.graph import Step, in_order
+from orchestration.graph import Step
 from orchestration.placement import GB
 from orchestration.store import Store
 from workflows.config import AnyExecution
@@ -73,12 +73,11 @@ def reserves(execution: AnyExecution) -> dict[str, dict[str, float]]:
     return found
 
 
-def check_reserves(execution: AnyExecution, targets: Sequence[Step]) -> None:
-    """Raises ConfigError for a kind of step that the workflow does not have."""
-    kinds = sorted({step.name for step in in_order(targets)})
+def check_reserves(execution: AnyExecution, kinds: Collection[str]) -> None:
+    """Raises ConfigError for a kind of step that is none of those a workflow has."""
     for kind in execution.resources:
         if kind not in kinds:
             raise ConfigError(
-                f"execution.resources: no step of kind {kind!r} in this workflow; {nearest(kind, kinds)}",
+                f"execution.resources: no step of kind {kind!r} in this workflow; {nearest(kind, sorted(kinds))}",
                 ("execution", "resources", kind),
             )

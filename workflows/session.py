@@ -13,7 +13,7 @@ from orchestration.disk import DiskRoom
 from orchestration.errors import StoreError
 from orchestration.executor import Outcome, run_plan
 from orchestration.facts import Facts
-from orchestration.graph import Step
+from orchestration.graph import Step, in_order
 from orchestration.plan import Planned, make_plan
 from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id, write_projection
 from orchestration.runs import RunRecord, open_run
@@ -73,7 +73,7 @@ def open_session(config: Config, path: Path, store: Store, data_dir: Path | None
     config = with_own_methods(config, base)
     with naming_lines(path):
         job = _job(config, base, data_dir, facts, store)
-        check_reserves(config.execution, job.targets)
+        check_reserves(config.execution, {step.name for step in in_order(job.targets)})
     return Session(config, path.read_text(encoding="utf-8"), store, job, tracking_uri or default_uri(store.root))
 
 

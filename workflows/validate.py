@@ -14,6 +14,7 @@ from workflows.compare import must_differ
 from workflows.config import CompareConfig, Demonstrations, Encoding, MethodConfig, prompt_template
 from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
+from workflows.engines import check_reserves
 from workflows.errors import ConfigError, Place, in_field
 from workflows.hub import hub_model
 from workflows.methods import method_named
@@ -22,6 +23,7 @@ from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
 from workflows.prompting import must_suit
 from workflows.session import WORKFLOWS
+from workflows.steps.kinds import STEPS
 from workflows.steps.methods import demonstrations_of, fixed_settings
 from workflows.sweep import checked_space, sweep_method
 from workflows.sweep_config import SweepConfig
@@ -86,6 +88,8 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     findings = Findings()
     with findings.collecting():
         config = with_own_methods(read_workflow(path, WORKFLOWS), path.parent.resolve())
+        with findings.collecting(), naming_lines(path):
+            check_reserves(config.execution, STEPS)  # of all workflows: which this one has, only its graph says
         if isinstance(config, PretrainConfig):
             _check_pretrain(path, config, data_dir, findings)
         else:

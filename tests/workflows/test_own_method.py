@@ -32,6 +32,11 @@ CONSTANT = f"""{HEAD}class Constant(Method):
 """
 
 
+def with_line(line: str) -> str:
+    """The constant method, whose class has one more line, which counts for more than those before it."""
+    return CONSTANT.replace("\n\n    def fit", f"\n    {line}\n\n    def fit")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose states are stored."""
@@ -98,6 +103,19 @@ MISTAKES = {
     "a syntax error": ("class Broken(:\n", "line 1: SyntaxError"),
     "no name": (CONSTANT.replace('    name = "constant"\n', ""), "class Constant does not say its 'name'"),
     "no predict": (CONSTANT[: CONSTANT.index("    def predict")], r"class Constant has no predict\(\)"),
+    "a misspelt need": (with_line('needs = {"trian"}'), "line 4: class Constant needs 'trian'; did you mean 'train'?"),
+    "the model as a need": (with_line('needs = {"texts"}'), "line 4: class Constant needs 'texts'; known: "),
+    "one need": (with_line('needs = "train"'), "line 4: class Constant has needs = 'train'; expected a set"),
+    "a name that is none": (with_line("name = 1"), "line 4: class Constant has name = 1; expected text"),
+    "plain settings": (with_line("Settings = dict"), "line 4: .* has Settings = .*; expected a class derived from"),
+    "plain space": (with_line('space = {"k": [1, 2]}'), r"line 4: .* has space\['k'\] = \[1, 2\]; expected a .*Domain"),
+    "a listed space": (with_line('space = ["k"]'), r"line 4: .* has space = \['k'\]; expected"),
+    "no such setting": (
+        "from workflows.space import Domain\n" + with_line('space = {"k": Domain(choice=(1, 2))}'),
+        r"line 5: .* has space\['k'\], which is none of its Settings",
+    ),
+    "arguments": (with_line("def __init__(self, k): ..."), r"line 4: Constant\(\): TypeError: .*'k'"),
+    "an error when made": (with_line("def __init__(self): 1 / 0"), r"line 7: Constant\(\): ZeroDivisionError"),
 }
 
 

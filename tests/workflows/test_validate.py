@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests import tiny
+from tests.workflows.test_own_method import CONSTANT
 from workflows.validate import findings_document, findings_text, validate
 
 ROWS = [{"text": f"a fine film, number {n}", "label": label} for n in range(4) for label in ("good", "bad")]
@@ -174,3 +175,15 @@ def test_what_finetuning_cannot_do_is_told_as_a_run_tells_it(folder):
     lora = {"method": "lora", "layer": "layer_01"}
     (told,) = check(folder, methods=["knn", lora], encoding={"layers": ["head", "layer_01"]}).problems
     assert "'lora' trains the model itself and reads no stored layer" in told
+
+
+def test_an_own_method_that_is_none_is_a_problem(folder):
+    (folder / "own.py").write_text(CONSTANT.replace('"train"', '"trian"'))
+    (told,) = check(folder, methods=["knn", "own.py"]).problems
+    assert "own.py, line 4: class Constant needs 'trian'; did you mean 'train'?" in told
+
+
+def test_what_is_reserved_for_a_kind_of_step_that_is_none_is_a_problem(folder):
+    assert check(folder, execution={"resources": {"fit": {"cpus": 1}}}).problems == []
+    (told,) = check(folder, execution={"resources": {"fitt": {"cpus": 1}}}).problems
+    assert "execution.resources: no step of kind 'fitt' in this workflow; did you mean 'fit'?" in told

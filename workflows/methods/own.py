@@ -10,22 +10,25 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from workflows.config import CompareConfig
-from workflows.errors import ConfigError
-from workflows.methods.base import Method
+from workflows.config import CompareConfig, Strict
+from workflows.errors import ConfigError, nearest
+from workflows.methods.base import Method, Need
+from workflows.methods.finetuned import Finetuned
 from workflows.paths import located
+from workflows.space import Domain
 from workflows.sweep_config import SweepConfig
 
 Config = TypeVar("Config")
 _SUFFIX = ".py"
 _ASKED = ("name", "needs")  # what a class must say of itself
+_MODEL = "texts"  # the language model itself: for methods that train it
 
 
 def is_own(reference: str) -> bool:
@@ -68,15 +71,48 @@ def _loaded(path: str, digest: str) -> Method:
     if len(classes) != 1:
         told = ", ".join(found.__name__ for found in classes) or "none"
         raise ConfigError(f"{path}: holds {len(classes)} methods ({told}); expected one class derived from Method")
-    if missing := [name for name in _ASKED if not hasattr(classes[0], name)]:
-        raise ConfigError(
-            f"{path}: class {classes[0].__name__} does not say its {missing[0]!r}; see docs/own-method.md"
-        )
-    if unwritten := sorted(classes[0].__abstractmethods__):
-        raise ConfigError(f"{path}: class {classes[0].__name__} has no {unwritten[0]}(); see docs/own-method.md")
-    method = classes[0]()
+    found = classes[0]
+    if wrong := _wrong(found):
+        raise ConfigError(f"{path}{_line_of(found)}: class {found.__name__} {wrong}; see docs/own-method.md")
+    try:
+        method = found()
+    except Exception as error:
+        line = _line_in(error, path) or _line_of(found)
+        raise ConfigError(f"{path}{line}: {found.__name__}(): {type(error).__name__}: {error}") from error
     method.source_file, method.source_digest = path, digest
     return method
+
+
+def _wrong(found: type[Method]) -> str | None:
+    """What a class says of itself that no method can, or does not say; None where all is well."""
+    if missing := [name for name in _ASKED if not hasattr(found, name)]:
+        return f"does not say its {missing[0]!r}"
+    if unwritten := sorted(found.__abstractmethods__):
+        return f"has no {unwritten[0]}()"
+    if not isinstance(found.name, str):
+        return f"has name = {found.name!r}; expected text"
+    if not isinstance(found.needs, set | frozenset):
+        return f"has needs = {found.needs!r}; expected a set of names, such as {{'train'}}"
+    known = [need for need in get_args(Need) if need != _MODEL or issubclass(found, Finetuned)]
+    if unknown := sorted(map(str, found.needs - set(known))):
+        return f"needs {unknown[0]!r}; {nearest(unknown[0], known)}"
+    if not (inspect.isclass(found.Settings) and issubclass(found.Settings, Strict)):
+        return f"has Settings = {found.Settings!r}; expected a class derived from workflows.config.Strict"
+    if not isinstance(found.space, Mapping):
+        return f"has space = {found.space!r}; expected setting -> workflows.space.Domain"
+    for name, domain in found.space.items():
+        if not isinstance(domain, Domain):
+            return f"has space[{name!r}] = {domain!r}; expected a workflows.space.Domain, such as Domain(choice=(1, 2))"
+        if name not in found.Settings.model_fields:
+            return f"has space[{name!r}], which is none of its Settings: {', '.join(found.Settings.model_fields)}"
+    return None
+
+
+def _line_of(found: type[Method]) -> str:
+    try:
+        return f", line {inspect.getsourcelines(found)[1]}"
+    except OSError:  # a class that no `class` statement made
+        return ""
 
 
 def _imported(path: str, name: str) -> ModuleType:
