@@ -314,7 +314,7 @@ def _must_be_free(host: str, port: int) -> None:
 def _folder(data_dir: Path | None) -> Path | None:
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {data_dir}: no such folder")
-    return data_dir
+    return data_dir.absolute() if data_dir is not None else None  # workers have folders of their own
 
 
 def _print(document: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

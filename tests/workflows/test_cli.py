@@ -1,0 +1,24 @@
+"""What the command line makes of its options, and what it says where a run failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestration.graph import in_order
+from workflows import cli
+
+
+def test_a_relative_data_dir_is_absolute_in_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers on other machines, or in another folder, read what steps name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for split in ("train", "test"):
+        lines = (json.dumps({"text": f"{split} {label} {n}", "label": label}) for n in range(4) for label in ("0", "1"))
+        (tmp_path / "data" / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    Path("w.yaml").write_text("workflow: compare\nmodels: [reference-1m]\ntasks: [sst2]\nmethods: [knn]\n")
+    session = cli._session(Path("w.yaml"), str(tmp_path / "store"), Path("data"), None)
+    paths = {step.local["path"] for step in in_order(session.job.targets) if "path" in step.local}
+    assert paths == {str(tmp_path / "data" / "sst2" / f"{split}.jsonl") for split in ("train", "test")}
