@@ -54,7 +54,7 @@ def latex(contents: Contents) -> str:
     parts = [f"% run {contents.run_id}, made by vocabsem report; needs \\usepackage{{booktabs,amssymb}}"]
     for block in contents.blocks:
         head, *rows = _scores(contents, block, _tex_cell, _tex_sign)
-        lines = [" & ".join(map(escaped, head)), *(" & ".join([escaped(row[0]), *row[1:]]) for row in rows)]
+        lines = [" & ".join(map(escaped, head)), *(_tex_row(*row) for row in rows)]
         parts += [
             r"\begin{table}",
             r"  \centering",
@@ -118,6 +118,12 @@ def _cell(mean: float, low: float, high: float, mark: str) -> str:
 
 def _tex_cell(mean: float, low: float, high: float, mark: str) -> str:
     return f"{mean:.3f} {{\\scriptsize ({low:.3f}--{high:.3f})}} {mark}".rstrip()
+
+
+def _tex_row(method: str, *cells: str) -> str:
+    """The scores between method and remarks are TeX already."""
+    *scores, told = cells
+    return " & ".join([escaped(method), *scores, escaped(told)])
 
 
 def _tex_sign(versus: Versus | None) -> str:

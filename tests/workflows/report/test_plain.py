@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,15 @@ def test_latex_is_escaped_and_every_row_has_as_many_columns(tmp_path: Path) -> N
     (columns,) = set(re.findall(r"\\begin\{tabular\}\{(\w+)\}", text))
     assert len(columns) == 5
     for line in text.splitlines()[1:]:  # the first is a comment
-        assert not re.search(r"(?<!\\)[#%]", line)
+        assert not re.search(r"(?<!\\)[#%_]", line)
+
+
+def test_latex_is_escaped_in_heads_and_remarks_too(tmp_path: Path) -> None:
+    result, detail = found(method="zero-shot")
+    text = latex(read_contents(*record_of(tmp_path, [(replace(result, task="my_task"), detail)])))
+    assert r"method & my\_task & remarks \\" in text
+    assert r"& one class predicted throughout: my\_task \\" in text
+    assert not re.search(r"(?<!\\)_", text.partition("\n")[2])
 
 
 @pytest.mark.parametrize(
