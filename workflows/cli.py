@@ -233,7 +233,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to bind to. The server has no login: keep it on localhost.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
 ) -> None:
     """Browse results in MLflow: starts its server on localhost and prints the address."""
     from orchestration.tracking import database_file, default_uri, server_command

@@ -42,6 +42,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
         raise YamlError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise YamlError(f"{path}: a folder; expected a YAML file") from None
+    except OSError as error:
+        raise YamlError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise YamlError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     try:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from orchestration.graph import in_order
 from workflows import cli
@@ -22,3 +23,13 @@ def test_a_relative_data_dir_is_absolute_in_every_step(tmp_path: Path, monkeypat
     session = cli._session(Path("w.yaml"), str(tmp_path / "store"), Path("data"), None)
     paths = {step.local["path"] for step in in_order(session.job.targets) if "path" in step.local}
     assert paths == {str(tmp_path / "data" / "sst2" / f"{split}.jsonl") for split in ("train", "test")}
+
+
+@pytest.mark.parametrize("port", ["0", "70000"])
+def test_a_port_that_is_none_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("a server is started"))
+    database = tmp_path / "mlflow.db"
+    database.touch()
+    done = CliRunner().invoke(cli.app, ["ui", "--mlflow", f"sqlite:///{database}", "--port", port])
+    assert done.exit_code == 2
+    assert "'--port'" in done.stderr

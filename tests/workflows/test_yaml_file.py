@@ -188,3 +188,16 @@ def test_a_template_that_names_no_field_is_told_with_its_own_line_and_nothing_el
         read_yaml(file, TaskConfig)
     told = "template 'Message {txt}' names the fields ['txt']; expected one or more of ['text'] in braces"
     assert str(caught.value) == f"{file}:4: {told}"
+
+
+def test_a_file_that_cannot_be_read_is_told_with_the_reason(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(COMPARE)
+    with pytest.raises(ConfigError, match=r"w\.yaml/x: cannot be read \(Not a directory\)"):
+        read_yaml(file / "x", CompareConfig)
+
+    def closed(*_: object, **__: object) -> str:  # by mode it would be open to root, who may run the tests
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(ConfigError, match=r"w\.yaml: cannot be read \(Permission denied\)"):
+        read_yaml(file, CompareConfig)
