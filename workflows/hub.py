@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,19 @@ _DESCRIPTION = ["*.json", "*.model", "vocab.*", "merges.txt"]  # configuration a
 def hub_file(repository: str, revision: str, file: str) -> Path:
     """One file of a data set. Raises ConfigError where it is neither cached nor to be had."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     place: dict[str, Any] = {"repo_id": repository, "filename": file, "repo_type": "dataset", "revision": revision}
-    try:
-        return Path(hf_hub_download(**place, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    except ValueError as error:
-        raise ConfigError(f"{file} of data set {repository!r}: not an id or file of the hub ({error})") from error
-    _say_no_retries()
-    try:
+    elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
+    with _telling(f"{file} of data set {repository}@{revision}", elsewhere):
+        try:
+            return Path(hf_hub_download(**place, local_files_only=True))
+        except LocalEntryNotFoundError:
+            pass
+        except ValueError as error:
+            raise ConfigError(f"{file} of data set {repository!r}: not an id or file of the hub ({error})") from error
+        _say_no_retries()
         return Path(hf_hub_download(**place))
-    except (HfHubHTTPError, OSError) as error:
-        elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
-        raise ConfigError(_unreachable(f"{file} of data set {repository}@{revision}", elsewhere, error)) from error
 
 
 def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
@@ -39,26 +39,24 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
     Raises ConfigError where it is neither cached nor to be had.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns, needed = ([_WEIGHTS, *_DESCRIPTION], _WEIGHTS) if weights else (_DESCRIPTION, "config.json")
     place: dict[str, Any] = {"repo_id": repository, "revision": revision, "allow_patterns": patterns}
-    try:
-        folder = Path(snapshot_download(**place, local_files_only=True))
-        if _is_whole(folder, needed):
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    except ValueError as error:
-        raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
-    _say_no_retries()
-    try:
+    with _telling(f"model {repository}@{revision}", "name a local folder"):
+        try:
+            folder = Path(snapshot_download(**place, local_files_only=True))
+            if _is_whole(folder, needed):
+                return folder
+        except LocalEntryNotFoundError:
+            pass
+        except ValueError as error:
+            raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
+        _say_no_retries()
         folder = Path(snapshot_download(**place))  # where the hub does not answer: what is in the cache
         if not _is_whole(folder, needed) and (constants.HF_HUB_OFFLINE or any(folder.glob(needed))):
             raise LocalEntryNotFoundError(f"the local cache holds a part of the model, not all of {needed}")
         return folder
-    except (HfHubHTTPError, OSError) as error:
-        raise ConfigError(_unreachable(f"model {repository}@{revision}", "name a local folder", error)) from error
 
 
 def _is_whole(folder: Path, needed: str) -> bool:
@@ -76,16 +74,46 @@ def _say_no_retries() -> None:
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
-def _unreachable(what: str, elsewhere: str, error: Exception) -> str:
-    causes = [cause for cause in (error, error.__cause__) if getattr(cause, "response", None) is not None]
-    status = causes[0].response.status_code if causes else None  # type: ignore[union-attr]
+@contextmanager
+def _telling(what: str, elsewhere: str) -> Iterator[None]:
+    """Whatever goes wrong with the hub, on the way to it or with its cache becomes a ConfigError."""
+    from huggingface_hub.errors import HTTPError  # of whichever HTTP client the library is built on
+
+    try:
+        yield
+    except (HTTPError, OSError) as error:
+        response = _response(error)
+        if response is None and isinstance(error, OSError) and error.errno is not None:
+            advice = _unusable(error)
+        else:
+            advice = _unreachable(elsewhere, error, response)
+        raise ConfigError(f"{what} is not in the local cache, and {advice}") from error
+
+
+def _response(error: BaseException) -> Any:
+    """What the hub answered, if it did."""
+    answers = (getattr(cause, "response", None) for cause in (error, error.__cause__))
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def _unusable(error: OSError) -> str:
+    from huggingface_hub import constants
+
+    file = f": {error.filename}" if error.filename else ""
+    return (
+        f"the cache cannot be used ({error.strerror}{file}); make room in {constants.HF_HUB_CACHE} or give the right "
+        "to read and write it, or set HF_HOME to another folder"
+    )
+
+
+def _unreachable(elsewhere: str, error: Exception, response: Any) -> str:
+    status = response.status_code if response is not None else None
     if status in (401, 403):
-        advice = (
+        return (
             "it is gated or private, or misspelt: check the spelling, ask for access on its page, then log in with "
             "`hf auth login` or set HF_TOKEN"
         )
-    elif status == 404:
-        advice = "the hub has no such repository, revision or file; check the spelling"
-    else:
-        advice = f"the hub cannot be reached; fetch it where it can be, with the same HF_HOME, or {elsewhere}"
-    return f"{what} is not in the local cache, and {advice}"
+    if status == 404:
+        return "the hub has no such repository, revision or file; check the spelling"
+    because = f" (status {status})" if status else "" if isinstance(error, OSError) else f" ({error})"
+    return f"the hub cannot be reached{because}; fetch it where it can be, with the same HF_HOME, or {elsewhere}"

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from workflows.errors import ConfigError
 from workflows.hub import hub_file, hub_model
@@ -194,3 +196,54 @@ def test_a_misspelt_repository_asked_for_without_a_token_says_to_check_the_spell
 @pytest.mark.parametrize("repository", ["a/b/c", "not an id", "org/.."])
 def test_an_id_that_cannot_be_one_is_a_config_error(kind: str, repository: str) -> None:
     assert repository in refusal(kind, repository)
+
+
+def fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fetched ends in this error; in the cache there is nothing."""
+
+    def fetch(*_: object, local_files_only: bool = False, **__: object) -> str:
+        raise LocalEntryNotFoundError("not there") if local_files_only else error
+
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, fetch)
+
+
+@pytest.mark.parametrize("kind", ["file", "model"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "(No space left on device)"),
+        (PermissionError(13, "Permission denied", "/hf/blobs"), "(Permission denied: /hf/blobs)"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_told_as_that(
+    cache: Path, kind: str, error: OSError, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(error, monkeypatch)
+    message = refusal(kind)
+    assert told in message
+    assert f"make room in {cache} or give the right to read and write it, or set HF_HOME" in message
+    assert "reached" not in message
+
+
+def test_a_cache_that_cannot_be_read_is_told_as_that(cache: Path) -> None:
+    """A folder where the cache has a file, as a stand-in for one that its owner alone may read."""
+    (cache / "models--org--name" / "refs" / "main").mkdir(parents=True)
+    assert f"(Is a directory: {cache}" in refusal("model")
+
+
+@pytest.mark.parametrize("kind", ["file", "model"])
+def test_an_error_of_the_http_client_says_that_the_hub_cannot_be_reached(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that wants a password, or an answer that never ends: no error of the hub's own and no OSError."""
+    fail_with(HfHubHTTPError.__bases__[0]("407 Proxy Authentication Required"), monkeypatch)
+    message = refusal(kind)
+    assert "the hub cannot be reached (407 Proxy Authentication Required); fetch it where it can be" in message
+    assert "same HF_HOME" in message
+
+
+@pytest.mark.parametrize("kind", ["file", "model"])
+def test_a_hub_that_is_out_of_order_is_told_with_its_answer(hub: Hub, kind: str) -> None:
+    hub.status, hub.error_code = 501, ""
+    assert "the hub cannot be reached (status 501)" in refusal(kind)
