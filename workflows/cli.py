@@ -38,6 +38,8 @@ from workflows.options import (
 )
 from workflows.report_command import report
 
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts a job's command, and there alone
+
 app = typer.Typer(
     help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is "
     "answered from the cache.",
@@ -327,7 +329,7 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
         return
     for label, outcome in failures:
         _say(f"{label} failed: {outcome.error}")
-    _say(f"What was finished is kept. After the cause is mended, go on with:  {_command()}")
+    _say(f"What was finished is kept. After the cause is mended, {_next()}")
     raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
 
 
@@ -352,10 +354,13 @@ def _show(done: Any, opened: Any, seconds: float) -> None:
         print(f"MLflow: {page_of(opened.tracking_uri, done.mlflow_run_id)}")
 
 
-def _command() -> str:
+def _next() -> str:
+    """How to go on; a job of a cluster runs on a copy that goes with it, so that its own command is of no use later."""
     import shlex
 
-    return shlex.join(["vocabsem", *sys.argv[1:]])
+    if _JOB in os.environ:
+        return "submit the file again."
+    return f"go on with:  {shlex.join(['vocabsem', *sys.argv[1:]])}"
 
 
 def _say(line: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from orchestration.executor import Outcome
 from orchestration.graph import in_order
 from workflows import cli
 
@@ -33,3 +36,21 @@ def test_a_port_that_is_none_is_bad_input(tmp_path: Path, monkeypatch: pytest.Mo
     done = CliRunner().invoke(cli.app, ["ui", "--mlflow", f"sqlite:///{database}", "--port", port])
     assert done.exit_code == 2
     assert "'--port'" in done.stderr
+
+
+@pytest.mark.parametrize("in_a_job", [False, True])
+def test_what_failed_is_gone_on_with_by_a_command_that_works(
+    in_a_job: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job's own command names files that go with the job."""
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+    monkeypatch.delenv(RAY_JOB_CONFIG_JSON_ENV_VAR, raising=False)
+    if in_a_job:
+        monkeypatch.setenv(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")
+    monkeypatch.setattr(sys, "argv", ["vocabsem", "run", "inputs/my file.yaml"])
+    with pytest.raises(typer.Exit):
+        cli._end_if([("fit", Outcome("failed", "no room", 1))])
+    told = capsys.readouterr().err.splitlines()[-1]
+    command = "go on with:  vocabsem run 'inputs/my file.yaml'"
+    assert told.endswith("mended, submit the file again." if in_a_job else f"mended, {command}")
