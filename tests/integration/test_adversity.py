@@ -43,7 +43,7 @@ def after_a_full_disk(tmp_path):
     """
     store = open_store(tmp_path / "store")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", FULL_DISK, str(store.root)]
+    command = [sys.executable, "-B", "-c", FULL_DISK, str(store.root)]  # -B: a module's bytecode would be cut as well
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return store, dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
