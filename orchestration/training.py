@@ -22,6 +22,7 @@ from orchestration.graph import Resources
 from orchestration.work import callable_of
 
 _FAILURES = 3  # workers that die before the step fails
+_LOOKS = "0.2"  # seconds between Ray Train's looks for a checkpoint: a worker waits for one at every `Seat.keep`
 _RUN, _ALONE, _MISTAKE = "training", "checkpoint", "mistake.json"  # in the scratch folder
 
 
@@ -100,6 +101,7 @@ def run_workers(
         from ray.train.v2.api.exceptions import WorkerGroupError
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOOKS)  # 2 s of its own, twice a small model's epoch
     each = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     trainer = TorchTrainer(
         _sit_down,
