@@ -29,7 +29,9 @@ from vocabsem_core.parallel import sum_over_processes
 from vocabsem_core.training_state import below, load_state, moments, save_state, use_moments
 
 _CLIP = 1.0  # largest norm of a step's gradient
-_PART_TOKENS = {"cpu": 4096, "cuda": 16384}  # of a forward pass in training: its activations are kept
+_PART_TOKENS = {"cpu": 4096, "cuda": 16384}  # of a forward pass in training, at most: its activations are kept
+_PART_BYTES = 8 << 30  # of activations: a model of 7 B weights comes to 1,900 tokens a pass
+_ACTIVATIONS = 34  # bytes a token and layer, times the width, in 16 bits (Korthikanti et al. 2022, section 4.1)
 _GROUP = 16  # batches whose prompts are sorted by length together, so that little is padding
 
 
@@ -95,6 +97,7 @@ class Classifier:
     def __init__(self, model: Any, tokens: Sequence[Sequence[int]], half: bool) -> None:
         self.model, self._tokens, self._half = model, [list(rows) for rows in tokens], half
         self._encoder = Encoder(model)
+        self.part_tokens = min(_PART_TOKENS[model.device.type], _PART_BYTES // _bytes_a_token(model.config))
 
     @property
     def numerics(self) -> dict[str, str]:
@@ -124,7 +127,7 @@ class Classifier:
         """Class logits of all prompts in their order, on the CPU; shared out among the processes."""
         self.model.eval()
         found = torch.zeros(len(prompts), len(self._tokens), device=self.model.device)
-        for part in prompts.parts(_PART_TOKENS[self.model.device.type])[team.rank :: team.world]:
+        for part in prompts.parts(self.part_tokens)[team.rank :: team.world]:
             rows = torch.tensor(part)
             found[rows.to(found.device)] = self.logits(prompts[rows])
         sum_over_processes([found], team.world)
@@ -200,7 +203,7 @@ class Finetuning:
         total = torch.zeros(1, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(hash((self._seed, step, self._team.rank)))  # of integers: the same in every process
-            for part in mine.parts(_PART_TOKENS[device.type]) if len(own) else ():
+            for part in mine.parts(self._classifier.part_tokens) if len(own) else ():
                 places = torch.tensor(part)
                 logits = self._classifier.logits(mine[places])
                 wanted = labels[own][places].to(device)
@@ -258,6 +261,13 @@ class Finetuning:
 
     def _described(self) -> str:
         return json.dumps({**asdict(self._schedule), "seed": self._seed, "rows": len(self._train[0])}, sort_keys=True)
+
+
+def _bytes_a_token(config: Any) -> int:
+    """About how many bytes of activations training keeps for each token; the same on every machine, for it decides
+    which prompts are one pass, and with that the masks of dropout."""
+    text = config.get_text_config(decoder=True)
+    return _ACTIVATIONS * text.hidden_size * text.num_hidden_layers
 
 
 def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[Int[Tensor, " batch"]]:

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vocabsem_core.retrieval import nearest
-
 
 def squared_scale(train: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """The median squared distance of training states from their mean, doubled: that of two of them, about (ours).
@@ -18,18 +16,12 @@ def squared_scale(train: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
 
 
 def neighbour_shares(
-    queries: Float[Tensor, "n d"],
-    train: Float[Tensor, "m d"],
-    labels: Int[Tensor, " m"],
-    n_classes: int,
-    k: int,
-    temperature: float,
+    gaps: Float[Tensor, "n k"], votes: Int[Tensor, "n k"], n_classes: int, divisor: Float[Tensor, ""]
 ) -> Float[Tensor, "n c"]:
-    """p(y) ∝ Σ exp(-|q - k_i|² / (temperature s)) over the k nearest with label y, s being `squared_scale`."""
-    gaps, rows = nearest(queries, train, k, "euclidean")
-    weights = torch.softmax(-gaps.square() / (temperature * squared_scale(train)), dim=1)
-    shares = torch.zeros(len(queries), n_classes, dtype=weights.dtype)
-    return shares.scatter_add(1, labels[rows], weights)
+    """p(y) ∝ Σ exp(-gap² / divisor) over the neighbours that vote for y; the divisor is a temperature of their gaps."""
+    weights = torch.softmax(-gaps.square() / divisor, dim=1)
+    shares = torch.zeros(len(gaps), n_classes, dtype=weights.dtype)
+    return shares.scatter_add(1, votes, weights)
 
 
 def mixed(model: Float[Tensor, "n c"], neighbours: Float[Tensor, "n c"], interpolation: float) -> Float[Tensor, "n c"]:

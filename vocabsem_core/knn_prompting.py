@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from vocabsem_core.heads import OutputHead
 from vocabsem_core.products import fast_float32
-from vocabsem_core.retrieval import shares
 
 _CHUNK = 256  # states whose distributions are formed at once: memory is that many times the vocabulary
 
@@ -39,9 +38,3 @@ def _expected(queries: Tensor, probabilities: Float[Tensor, "m v"], head: Output
     if head.bias is not None:
         expected = expected + probabilities @ head.bias.to(probabilities.dtype)
     return expected * head.scale
-
-
-def votes(gaps: Float[Tensor, "n m"], labels: Int[Tensor, " m"], n_classes: int, k: int) -> Float[Tensor, "n c"]:
-    """The share of the k nearest anchors in each class; by argmax a tie goes to the lower class, as in the original."""
-    rows = gaps.topk(min(k, gaps.shape[1]), dim=1, largest=False).indices
-    return shares(labels[rows], n_classes)

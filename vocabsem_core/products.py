@@ -38,16 +38,22 @@ def fast_float32() -> Iterator[None]:
     gain by it (AMX), and otherwise float32 all the same. Only then is it used here: the answer is as exact as before.
     Inductor must not compile within: it refuses a precision that was set for one library alone.
     """
-    matmul = _settings()
-    if matmul is None or not _onednn_is_better(matmul):
+    if float32_library() == "default":
         yield
         return
+    matmul = _settings()
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
         matmul.fp32_precision = before
+
+
+def float32_library() -> str:
+    """Whose products those within `fast_float32` are on this processor: "oneDNN", or "default", torch's usual ones."""
+    matmul = _settings()
+    return "oneDNN" if matmul is not None and _onednn_is_better(matmul) else "default"
 
 
 def _settings() -> Any:

@@ -21,6 +21,9 @@ from workflows.methods.base import Fitted, Method, must_be_scores
 from workflows.space import Settings, Space, grid_settings, random_settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from workflows.materials import Materials
 
 Configuration = dict[str, Any]
@@ -131,20 +134,20 @@ def _try_at_once(
         return ended
 
     jobs = [(settings_of(method, one), one["seed"]) for one in pack]
+    fits = list(method.fit_many(jobs, materials, listen))
+    whole = {place: fit for place, fit in enumerate(fits) if isinstance(fit, Fitted)}
+    asked = [(jobs[place][0], fit.tensors) for place, fit in whole.items()]
+    scores = dict(zip(whole, _validation_scores(method, asked, materials, metric), strict=True))
     records = []
-    for place, fitted in enumerate(method.fit_many(jobs, materials, listen)):
-        one, curve = pack[place], curves[place]
-        try:
-            if isinstance(fitted, InputError):
-                raise fitted
-            score = validation_score(method, jobs[place][0], fitted, materials, metric)
-        except InputError as error:
+    for place, (one, fit) in enumerate(zip(pack, fits, strict=True)):
+        curve, score = curves[place], fit if isinstance(fit, InputError) else scores[place]
+        if isinstance(fit, InputError) or isinstance(score, InputError):
             finite = [loss for loss in curve if loss - loss == 0]
-            records.append(_record(one, "failed", curve=finite, error=str(error)))
+            records.append(_record(one, "failed", curve=finite, error=str(score)))
             continue
-        cut = place in stopped and fitted.epochs != getattr(jobs[place][0], "epochs", None)
+        cut = place in stopped and fit.epochs != getattr(jobs[place][0], "epochs", None)
         ended = "stopped" if cut else "finished"  # what is stopped after its last epoch is whole
-        records.append(_record(one, ended, validation=score, loss=fitted.validation_loss, curve=curve))
+        records.append(_record(one, ended, validation=score, loss=fit.validation_loss, curve=curve))
     return records
 
 
@@ -159,28 +162,52 @@ def _record(
     return {**one, "ended": ended, "validation": validation, "loss": loss, "curve": list(curve), "error": error}
 
 
-def validation_score(method: Method, settings: Any, fitted: Fitted, materials: Materials, metric: Any) -> float:
-    """The metric of one fit on the validation rows."""
+def _validation_scores(
+    method: Method, jobs: Sequence[tuple[Any, dict[str, Tensor]]], materials: Materials, metric: Any
+) -> list[float | InputError]:
+    """The metric of each (settings, fitted) on the validation rows; an InputError where it cannot predict."""
     import numpy as np
 
     from vocabsem_core.scoring import metric_of
 
     labels = materials.stored_validation.labels.numpy()
-    predicted = validation_predictions(method, settings, fitted, materials)
-    return float(metric_of(predicted[None], labels, len(materials.labels), metric, np.ones((1, len(labels))))[0, 0])
+    once = np.ones((1, len(labels)))
+    return [
+        found
+        if isinstance(found, InputError)
+        else float(metric_of(found[None], labels, len(materials.labels), metric, once)[0, 0])
+        for found in validation_predictions(method, jobs, materials)
+    ]
 
 
-def validation_predictions(method: Method, settings: Any, fitted: Fitted, materials: Materials) -> Any:
-    """The predicted class of each validation row, [n]; some rows at a time, so that memory does not grow with them."""
+def validation_predictions(
+    method: Method, jobs: Sequence[tuple[Any, dict[str, Tensor]]], materials: Materials
+) -> list[np.ndarray | InputError]:
+    """By each (settings, fitted) the predicted class of each validation row, [n]; an InputError where it has none.
+
+    Some rows at a time, so that memory does not grow with them.
+    """
     import torch
 
     rows = materials.stored_validation
-    found = []
+    found: list[list[Any] | InputError] = [[] for _ in jobs]
     for part in torch.arange(len(rows.labels)).split(_ROWS):
-        scores = method.predict(settings, fitted.tensors, rows.states[part], materials)
-        must_be_scores(method, scores, len(part), len(materials.labels))
-        found.append(scores.argmax(dim=1))
-    return torch.cat(found).numpy()
+        going = [place for place, parts in enumerate(found) if isinstance(parts, list)]
+        outcomes = method.predict_many([jobs[place] for place in going], rows.states[part], materials)
+        for place, scores in zip(going, outcomes, strict=True):
+            found[place] = _with_predicted(found[place], method, scores, len(part), len(materials.labels))
+    return [parts if isinstance(parts, InputError) else torch.cat(parts).numpy() for parts in found]
+
+
+def _with_predicted(parts: Any, method: Method, scores: Tensor | InputError, rows: int, classes: int) -> Any:
+    """The predicted classes of one part of the rows more, or the InputError that ends them."""
+    if isinstance(scores, InputError):
+        return scores
+    try:
+        must_be_scores(method, scores, rows, classes)
+    except InputError as error:
+        return error
+    return [*parts, scores.argmax(dim=1)]
 
 
 def best_first(records: Iterable[Record]) -> list[Record]:

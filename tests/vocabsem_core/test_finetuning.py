@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 from torch.nn import functional
+from transformers import LlamaConfig
 
 from tests import tiny
+from vocabsem_core import finetuning
 from vocabsem_core.adapters import Adaptation, adapted
 from vocabsem_core.errors import InputError
 from vocabsem_core.finetuning import ALONE, Classifier, Finetuning, Prompts, Schedule, Team, epoch_batches
@@ -78,6 +80,24 @@ def test_a_step_is_adamw_on_the_mean_loss_of_its_batch():
     torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1).step()
     for name, value in theirs.named_parameters():
         torch.testing.assert_close(found[name], value.detach(), atol=2e-3, rtol=1e-3)
+
+
+def test_a_large_model_reads_fewer_prompts_a_pass_and_learns_the_same(monkeypatch):
+    losses = []
+    for tokens in (4096, 13):
+        monkeypatch.setattr(finetuning, "_PART_BYTES", tokens * finetuning._bytes_a_token(tiny.llama().config))
+        model = tiny.llama()
+        with adapted(model, Adaptation("lora"), 0) as weights:
+            fit = begin(model, weights)
+            assert fit._classifier.part_tokens == tokens
+            while not fit.over:
+                fit.epoch()
+        losses.append(fit.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_prompts_of_a_pass_follow_from_the_models_size():
+    assert 1500 < finetuning._PART_BYTES // finetuning._bytes_a_token(LlamaConfig()) < 2500  # 7 B weights
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3", "full"])

@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from vocabsem_core.knn_lm import mixed, neighbour_shares, squared_scale
+from vocabsem_core.retrieval import nearest
 
 TRAIN = torch.randn(60, 7, generator=torch.Generator().manual_seed(0)).double() * 5 + 3
 QUERIES = torch.randn(9, 7, generator=torch.Generator().manual_seed(1)).double() * 5 + 3
 LABELS = torch.arange(60) % 4
+
+
+def shares_of(queries: torch.Tensor, train: torch.Tensor, k: int, temperature: float) -> torch.Tensor:
+    gaps, rows = nearest(queries, train, k, "euclidean")
+    return neighbour_shares(gaps, LABELS[rows], 4, temperature * squared_scale(train))
 
 
 def plain(k: int, temperature: float) -> list[list[float]]:
@@ -27,13 +33,13 @@ def plain(k: int, temperature: float) -> list[list[float]]:
 @pytest.mark.parametrize("k", [1, 5, 60, 1000])
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_shares_are_those_of_a_plain_loop(k, temperature):
-    found = neighbour_shares(QUERIES, TRAIN, LABELS, 4, k, temperature)
+    found = shares_of(QUERIES, TRAIN, k, temperature)
     torch.testing.assert_close(found, torch.tensor(plain(min(k, 60), temperature), dtype=torch.float64))
 
 
 def test_the_scale_makes_shares_the_same_for_states_of_any_size():
-    small = neighbour_shares(QUERIES, TRAIN, LABELS, 4, 10, 0.3)
-    torch.testing.assert_close(small, neighbour_shares(QUERIES * 100, TRAIN * 100, LABELS, 4, 10, 0.3))
+    small = shares_of(QUERIES, TRAIN, 10, 0.3)
+    torch.testing.assert_close(small, shares_of(QUERIES * 100, TRAIN * 100, 10, 0.3))
     torch.testing.assert_close(squared_scale(TRAIN * 10), 100 * squared_scale(TRAIN))
 
 

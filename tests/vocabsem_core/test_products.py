@@ -81,6 +81,7 @@ def test_the_other_library_must_be_as_exact_and_clearly_faster(monkeypatch, erro
     before = MATMUL.fp32_precision
     with fast_float32():
         assert (MATMUL.fp32_precision == "bf16") is better
+    assert products.float32_library() == ("oneDNN" if better else "default")
     assert MATMUL.fp32_precision == before
     assert errors == []
 
@@ -107,3 +108,4 @@ def test_an_older_torch_is_left_alone(monkeypatch):
     monkeypatch.setattr(torch.backends, "mkldnn", object())
     with fast_float32():
         pass
+    assert products.float32_library() == "default"

@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor
 
-from vocabsem_core.retrieval import Distance, knn_votes, nearest
+from vocabsem_core.retrieval import Distance, nearest, shares, smallest
 
 DISTANCES: list[Distance] = ["cosine", "euclidean"]
 
@@ -24,7 +24,7 @@ def test_votes_choose_scikit_learns_class_ties_included(distance: Distance, k: i
     labels = torch.arange(90) % 4
     oracle = KNeighborsClassifier(k, weights="uniform", algorithm="brute", metric=distance)
     oracle.fit(train.double().numpy(), labels.numpy())
-    votes = knn_votes(queries, train, labels, 4, k, distance)
+    votes = shares(labels[nearest(queries, train, k, distance)[1]], 4)
     assert votes.argmax(dim=1).tolist() == oracle.predict(queries.double().numpy()).tolist()
     np.testing.assert_allclose(votes.numpy(), oracle.predict_proba(queries.double().numpy()), atol=1e-6)
 
@@ -50,6 +50,13 @@ def test_neighbours_are_exact_where_one_dimension_is_massive() -> None:
     np.testing.assert_array_equal(rows.numpy(), expected)
 
 
+def test_of_equal_states_the_first_is_the_nearest_and_no_way_off() -> None:
+    train = (random_states(40, d=300) + 100).repeat(3, 1)
+    gaps, rows = nearest(train, train, 3, "euclidean")
+    assert torch.equal(gaps, torch.zeros(120, 3))
+    assert rows.tolist() == [[row % 40, row % 40 + 40, row % 40 + 80] for row in range(120)]
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_a_training_state_is_its_own_nearest_neighbour(distance: Distance) -> None:
     train = random_states(40)
@@ -61,7 +68,7 @@ def test_a_training_state_is_its_own_nearest_neighbour(distance: Distance) -> No
 def test_k_is_at_most_the_number_of_training_states() -> None:
     train = random_states(3)
     assert nearest(random_states(2, seed=1), train, 10, "cosine")[1].shape == (2, 3)
-    votes = knn_votes(random_states(2, seed=1), train, torch.tensor([0, 2, 2]), 3, 10, "cosine")
+    votes = shares(torch.tensor([0, 2, 2])[nearest(random_states(2, seed=1), train, 10, "cosine")[1]], 3)
     torch.testing.assert_close(votes, torch.tensor([[1 / 3, 0, 2 / 3]] * 2))
 
 
@@ -72,5 +79,15 @@ def test_cosine_neighbours_do_not_change_with_length() -> None:
 
 
 def test_a_class_that_no_neighbour_has_gets_no_vote() -> None:
-    votes = knn_votes(random_states(5), random_states(6, seed=1), torch.zeros(6, dtype=torch.long), 3, 2, "euclidean")
-    assert torch.equal(votes, torch.tensor([[1.0, 0.0, 0.0]] * 5))
+    assert torch.equal(shares(torch.zeros(5, 2, dtype=torch.long), 3), torch.tensor([[1.0, 0.0, 0.0]] * 5))
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 300, 999, 1000, 2000])
+def test_the_smallest_are_the_beginning_of_a_stable_sort(k: int) -> None:
+    """Many equal ones, some below zero by rounding, in more rows than a chunk has."""
+    gaps = torch.randint(-1, 40, (1100, 1000), generator=torch.Generator().manual_seed(0)) / 8
+    gaps = gaps.where(gaps >= 0, -1e-9)
+    values, columns = smallest(gaps, k)
+    expected = np.argsort(gaps.clamp_min(0).numpy(), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(columns.numpy(), expected)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(gaps.numpy(), expected, 1))

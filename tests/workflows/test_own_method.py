@@ -16,6 +16,7 @@ from workflows.errors import ConfigError
 from workflows.materials import read_column, read_states
 from workflows.methods import method_named
 from workflows.methods.own import with_own_methods
+from workflows.steps.methods import needs_of
 
 PAGE = (REPOSITORY / "docs" / "own-method.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -132,6 +133,22 @@ def test_a_file_that_holds_no_method_is_told(mistake: str, tmp_path: Path):
 def test_a_missing_file_is_told(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"mine\.py: cannot be read \(No such file or directory\)"):
         method_named(str(tmp_path / "mine.py"))
+
+
+READS = {
+    "raises": ("return settings['k']", r"constant', .*mine\.py, line 7: KeyError: 'k'"),
+    "is no set": ("return 3", r"constant'.*: TypeError"),
+    "is misspelt": ("return {'trian'}", r"method 'constant': reads\(\) names 'trian'; did you mean 'train'\?"),
+}
+
+
+@pytest.mark.parametrize("mistake", READS)
+def test_a_method_that_cannot_say_what_it_reads_is_told(mistake: str, tmp_path: Path):
+    body, told = READS[mistake]
+    file = tmp_path / "mine.py"
+    file.write_text(with_line(f"def reads(self, settings, searched): {body}"))
+    with pytest.raises(ConfigError, match=told):
+        needs_of(method_named(str(file)), {}, ())
 
 
 RUNTIME = {

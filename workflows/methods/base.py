@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -72,6 +72,19 @@ class Method(ABC):
     @abstractmethod
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
         """Class scores [n, classes] of states [n, d], the largest being the prediction."""
+
+    def predict_many(
+        self, jobs: Sequence[tuple[Any, dict[str, Tensor]]], states: Tensor, materials: Materials
+    ) -> Iterator[Tensor | InputError]:
+        """Class scores of the same states by each of several (settings, fitted), as `predict` alone would give them.
+
+        An InputError where one cannot predict; the others go on. The default is one after another.
+        """
+        for settings, fitted in jobs:
+            try:
+                yield self.predict(settings, fitted, states, materials)
+            except InputError as error:
+                yield error
 
     def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
         """What it needs with these settings of the user's, where a search may set those named in `searched`."""

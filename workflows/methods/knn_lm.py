@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from workflows.config import Strict
-from workflows.methods.base import Method
+from workflows.methods.neighbours import Neighbours
 from workflows.space import Domain
 
 if TYPE_CHECKING:
@@ -28,30 +28,34 @@ class KnnLmSettings(Strict):
     )
 
 
-class KnnLm(Method):
+class KnnLm(Neighbours):
     """Training states are the keys, their labels the values; the model's part is the softmax of its label logits."""
 
     name = "knn-lm"
+    version = 2  # 2: of equally near rows the first
     needs: ClassVar = frozenset({"train", "head"})
-    several_layers = False  # states are compared with the head\'s space
+    several_layers = False  # states are compared with the head's space
     Settings = KnnLmSettings
     space: ClassVar = {
         "k": Domain(choice=(4, 16, 64, 256, 1024)),
         "interpolation": Domain(uniform=(0.0, 1.0)),
         "temperature": Domain(log_uniform=(0.01, 10.0)),
     }
-    sources = ("vocabsem_core.knn_lm", "vocabsem_core.retrieval", "vocabsem_core.heads")
+    sources = ("vocabsem_core.knn_lm", "vocabsem_core.retrieval", "workflows.methods.neighbours", "vocabsem_core.heads")
 
-    def fit(self, settings: KnnLmSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
-        """Nothing is trained and nothing copied: the training states are in the store already."""
-        return {}
+    def near(self, settings: KnnLmSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
+        """By the distance between states."""
+        from vocabsem_core.retrieval import nearest
 
-    def predict(
-        self, settings: KnnLmSettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
+        return nearest(states, materials.train.states, k, "euclidean")
+
+    def weigh(
+        self, settings: KnnLmSettings, gaps: Tensor, votes: Tensor, states: Tensor, materials: Materials
     ) -> Tensor:
-        from vocabsem_core.knn_lm import mixed, neighbour_shares
+        """The nearer, the more; mixed with the model's own probabilities."""
+        from vocabsem_core.knn_lm import mixed, neighbour_shares, squared_scale
 
-        train, classes = materials.train, len(materials.labels)
-        near = neighbour_shares(states, train.states, train.labels, classes, settings.k, settings.temperature)
+        divisor = settings.temperature * squared_scale(materials.train.states)
+        shares = neighbour_shares(gaps, votes, len(materials.labels), divisor)
         model = materials.class_mean(materials.label_head.logits(states), dim=1).softmax(dim=1)
-        return mixed(model, near, settings.interpolation).clamp_min(_SMALLEST).log()
+        return mixed(model, shares, settings.interpolation).clamp_min(_SMALLEST).log()

@@ -39,8 +39,8 @@ def is_own(reference: str) -> bool:
 def with_own_methods(config: Config, base: Path) -> Config:
     """A workflow file's content with the files of own methods, which are relative to `base`, as absolute paths."""
     if isinstance(config, CompareConfig):
-        located = tuple(m.model_copy(update={"method": _located(m.method, base)}) for m in config.methods)
-        return config.model_copy(update={"methods": located})
+        methods = tuple(m.model_copy(update={"method": _located(m.method, base)}) for m in config.methods)
+        return config.model_copy(update={"methods": methods})
     if isinstance(config, SweepConfig):
         return config.model_copy(update={"method": _located(config.method, base)})
     return config

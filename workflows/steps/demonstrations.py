@@ -133,13 +133,18 @@ def retrieved_step(
     return Step(
         name="demonstrations",
         label=f"demonstrations {model.name} {task.config.name} {split} {told}",
-        version=1,
+        version=2,  # 2: of equally near states the first
         run="workflows.steps.demonstrations:fill_retrieved",
         identity={"kind": kind, "split": split, **_prompts(model, task, encoding), **draw},
         inputs={role: inputs[role] for role in sorted(roles | states)},
         local={"folder": str(model.folder), "task": task.config.name, "told": told},
         resources=Resources(cpus=1),
-        sources=("vocabsem_core.demonstrations", "vocabsem_core.bm25", "vocabsem_core.prompts"),
+        sources=(
+            "vocabsem_core.demonstrations",
+            "vocabsem_core.bm25",
+            "vocabsem_core.retrieval",
+            "vocabsem_core.prompts",
+        ),
     )
 
 

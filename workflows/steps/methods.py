@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 from orchestration.files import json_bytes
 from orchestration.graph import Step
@@ -80,7 +80,7 @@ def search_step(
             "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
             "metric": task["metric"],
         },
-        inputs=inputs_of(method.reads(fixed, space) | {"train"}, materials, with_test=False),
+        inputs=inputs_of(needs_of(method, fixed, space) | {"train"}, materials, with_test=False),
         local=method_local(method),
         sources=(*_SOURCES, type(method).__module__, *method.sources),
     )
@@ -116,7 +116,7 @@ def fit_step(
 ) -> Step:
     """One fit with the searched or given settings, and its predictions on the test states (not their labels)."""
     method, fixed = method_named(config.method), fixed_settings(config)
-    needs = method.reads(fixed, method.space if search else ())
+    needs = needs_of(method, fixed, method.space if search else ())
     return Step(
         name="fit",
         label=f"fit {where} seed {seed}",
@@ -271,6 +271,21 @@ def demonstrations_of(config: MethodConfig) -> Demonstrations:
             ("settings",),
         )
     return found
+
+
+def needs_of(method: Method, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
+    """What a method reads with these settings.
+
+    Raises ConfigError where a user's own method fails to say it, or names what there is not.
+    """
+    from workflows.errors import nearest
+
+    with naming_the_file(method):
+        needs = frozenset(method.reads(settings, searched))
+    if unknown := sorted(map(str, needs - set(get_args(Need)))):
+        told = nearest(unknown[0], list(get_args(Need)))
+        raise ConfigError(f"method {method.name!r}: reads() names {unknown[0]!r}; {told}")
+    return needs
 
 
 def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> dict[str, Step]:

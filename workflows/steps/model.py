@@ -209,6 +209,7 @@ class EncodeWorker:
 
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
         from vocabsem_core.encoder import common_prefix
+        from vocabsem_core.products import float32_library
 
         texts, before = read_table(work.inputs["texts"].shard(shard)), None
         if "demonstrations" in work.inputs:
@@ -226,7 +227,8 @@ class EncodeWorker:
             "cut": np.array([prompt.cut for prompt in prompts], dtype=np.int32),
             **{layer: stored_states(layer, found, work.identity["store_dtype"]) for layer, found in states.items()},
         }
-        made = {**numerics(self._device), "batch_tokens": work.local["batch_tokens"]}
+        own = {"float32_products": float32_library()} if self._device == "cpu" else {}
+        made = {**numerics(self._device), **own, "batch_tokens": work.local["batch_tokens"]}
         work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), made, took)
 
 

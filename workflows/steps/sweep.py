@@ -18,10 +18,18 @@ from vocabsem_core.errors import InputError
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import method_named
-from workflows.methods.base import Fitted, Method
+from workflows.methods.base import Method
 from workflows.proposals import Listed, Suggested
 from workflows.space import Domain
-from workflows.steps.methods import Inputs, inputs_of, materials_of, method_identity, method_local, method_of
+from workflows.steps.methods import (
+    Inputs,
+    inputs_of,
+    materials_of,
+    method_identity,
+    method_local,
+    method_of,
+    needs_of,
+)
 from workflows.sweep_config import SweepConfig
 from workflows.trials import (
     Configuration,
@@ -81,7 +89,7 @@ def sweep_step(
             "time_limit": plan.time_limit,
             "metric": task["metric"],
         },
-        inputs=inputs_of(found.reads(fixed, space), materials, with_test=False),
+        inputs=inputs_of(needs_of(found, fixed, space), materials, with_test=False),
         local={
             **method_local(found),
             "name": config.name,
@@ -267,4 +275,7 @@ def _refit(method: Method, materials: Materials, settings: Mapping[str, Any]) ->
     """Predictions on the rows held out, [n], and trained weights."""
     typed = method.Settings.model_validate(settings)
     fitted = method.fit(typed, materials, materials.seed + materials.fold)  # a seed that the search did not use
-    return validation_predictions(method, typed, Fitted(fitted), materials), method.trained_weights(fitted)
+    (found,) = validation_predictions(method, [(typed, fitted)], materials)
+    if isinstance(found, InputError):
+        raise found
+    return found, method.trained_weights(fitted)
