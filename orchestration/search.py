@@ -29,7 +29,7 @@ from orchestration.work import callable_of
 Pack = list[dict[str, Any]]
 Record = dict[str, Any]
 Watch = Callable[[int, Mapping[str, float]], Collection[str]]
-_PACKS, _TUNE, _MISTAKE = "packs", "tune", "mistake.json"  # in the scratch folder
+_PACKS, _TUNE, _MISTAKE, _SPENT = "packs", "tune", "mistake.json", "spent.json"  # in the scratch folder
 _DEATHS = 2  # of a worker with one and the same single configuration, before that is given up
 
 
@@ -88,7 +88,7 @@ def search(
     """
     (scratch / _PACKS).mkdir(parents=True, exist_ok=True)
     (scratch / _MISTAKE).unlink(missing_ok=True)
-    known = _records(scratch)
+    known = finished(scratch)
     proposals.tell(known)
     board = Board(proposals, scratch, known, time.time() + seconds if seconds is not None else None)
     job = {"function": function, "setup": dict(setup), "scratch": str(scratch), "deadline": board.deadline}
@@ -117,10 +117,16 @@ def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Plac
     return Places(workers, options["num_cpus"], each)
 
 
-def _records(scratch: Path) -> list[Record]:
+def finished(scratch: Path) -> list[Record]:
     """All that was ever finished; what was lost for want of memory, say, may do better this time."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((scratch / _PACKS).glob("[!.]*.json"))]
     return [record for records in found for record in records if record["ended"] != "lost"]
+
+
+def seconds_spent(scratch: Path) -> float:
+    """What the attempts so far took, each until its last result."""
+    path = scratch / _SPENT
+    return float(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0.0
 
 
 class Board:
@@ -129,7 +135,7 @@ class Board:
     def __init__(self, proposals: Proposals, scratch: Path, known: Sequence[Record], deadline: float | None) -> None:
         self._proposals, self._scratch, self.deadline = proposals, scratch, deadline
         self.records = {record["key"]: record for record in known}
-        self._before, self._started = len(known), time.monotonic()
+        self._before, self._started, self._spent = len(known), time.monotonic(), seconds_spent(scratch)
         self._again: list[Pack] = []
         self._deaths: Counter[str] = Counter()
 
@@ -152,6 +158,7 @@ class Board:
         """Hear what became of a pack."""
         self.records |= {record["key"]: record for record in records}
         self._proposals.tell(records)
+        files.replace_json(self._scratch / _SPENT, round(self._spent + time.monotonic() - self._started, 3))
         tell(self._scratch, len(self.records), self._proposals.total, self._note())
 
     def died(self, pack: Pack) -> None:

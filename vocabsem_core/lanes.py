@@ -66,6 +66,8 @@ class Batch:
         decays = self._column([lane.settings.weight_decay for lane in lanes])
         self._optimizer = AdamW(self.flat[:, : self._count], rates, decays)
         self._dropout = self._column([lane.settings.dropout for lane in lanes])
+        shares = [lane.settings.input_dropout for lane in lanes]
+        self._unread, self._read = self._column(shares), self._column([1 - share for share in shares])
         self._share_memory()
 
     def _column(self, values: list[float]) -> Tensor:
@@ -100,6 +102,7 @@ class Batch:
         self.numbers = [self.numbers[place] for place in places]
         self._seeds = [self._seeds[place] for place in places]
         self.flat, self._dropout = self.flat[places], self._dropout[places]
+        self._unread, self._read = self._unread[places], self._read[places]
         self._optimizer.keep(places, self.flat[:, : self._count])
         self._share_memory()
 
@@ -126,12 +129,13 @@ class Batch:
         return (self._drawn(self._dropouts, (self._settings.rank, rows)) >= share) / (1 - share)
 
     def _read_factors(self, rows: int, width: int) -> Tensor | None:
-        """The same for each number that is read; lanes of one seed share them, as they share the rows."""
-        share = self._settings.input_dropout
-        if self._settings.module == "paper" or not share:
+        """The same for each number that is read; lanes of one seed and one share have them in common, as the rows."""
+        if self._settings.module == "paper" or not self._unread.any():
             return None
-        found = (self._drawn(self._input_dropouts, (rows, width)) >= share) / (1 - share)
-        return found[0] if len(found) == 1 else found
+        drawn = self._drawn(self._input_dropouts, (rows, width))
+        if len(drawn) == 1 and (self._unread == self._unread[0]).all():
+            return (drawn[0] >= self._unread[0]) / self._read[0]
+        return (drawn >= self._unread.unsqueeze(-1)) / self._read.unsqueeze(-1)
 
     def _drawn(self, streams: Mapping[int, torch.Generator], shape: tuple[int, int]) -> Tensor:
         """Numbers for each lane; for all lanes at once where they have one seed."""

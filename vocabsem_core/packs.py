@@ -29,7 +29,7 @@ def structure(settings: CalibrationSettings) -> tuple[Any, ...]:
     """What lanes of a pack must have in common."""
     s = settings
     rank = s.rank if s.module == "residual" else 0
-    return (s.module, rank, s.input_dropout, s.loss, s.similarity, s.learn_temperature, s.learn_targets, s.batch_size)
+    return (s.module, rank, s.loss, s.similarity, s.learn_temperature, s.learn_targets, s.batch_size)
 
 
 def lane_bytes(settings: CalibrationSettings, width: int, targets: int, read: int | None = None) -> int:

@@ -225,7 +225,9 @@ def _once_each(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_once_each)]
+LARGEST_SEED = 2**31 - 1  # what every library takes, with room for the seeds that are made of one
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seeds = Annotated[tuple[Seed, ...], AfterValidator(_once_each)]
 
 
 class MethodConfig(Strict):

@@ -91,6 +91,11 @@ class Materials:
 
     def load(self) -> Tensor:
         """The test states, [n, d], float32; loads what else the method reads, so that its time is its own."""
+        self.load_training()
+        return self._states("test")
+
+    def load_training(self) -> None:
+        """Load what the method learns from."""
         read = {
             "train": ("train", "validation"),
             "head": ("label_head",),
@@ -100,7 +105,6 @@ class Materials:
         }
         for name in (name for role, names in read.items() if role in self.inputs for name in names):
             getattr(self, name)
-        return self._states("test")
 
     def _states(self, role: str) -> Tensor:
         return torch.cat([read_states(self.inputs[role], name) for name in self.layers], dim=1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflows.methods.base import Method
 from workflows.space import Domain, Settings, Space
-from workflows.trials import Configuration, Record, configuration, packs_of
+from workflows.trials import Configuration, Record, configuration, packs_of, refusal
 
 if TYPE_CHECKING:
     import optuna
@@ -102,10 +102,15 @@ class Suggested:
             self._wave.append((found[0]["key"], None))
         closed, repeats = set(self._proposed), 0
         self._proposed |= {one["key"] for one in found}
-        width = min(max(1, self.total // _WAVES), self.total - len(closed))
+        width = min(-(-self.total // _WAVES), self.total - len(closed))
         while len(found) < width and repeats < _REPEATS:
             trial = self._study.ask(self._distributions)
-            one = configuration(self._method, {**self._fixed, **trial.params}, self._seed)
+            drawn = {name: drawn_value(self._space[name], found) for name, found in trial.params.items()}
+            if refusal(self._method, {**self._fixed, **drawn}):
+                repeats += 1
+                self._study.tell(trial, state=_failed())
+                continue
+            one = configuration(self._method, {**self._fixed, **drawn}, self._seed)
             if one["key"] in self._proposed:
                 repeats += 1
                 told = _outcome(self._known[one["key"]]) if one["key"] in closed else {"state": _failed()}
@@ -147,11 +152,21 @@ def distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
     from optuna import distributions
 
     if domain.kind == "choice":
-        return distributions.CategoricalDistribution(domain.values)
+        return distributions.CategoricalDistribution([_plain(value) for value in domain.values])
     low, high = domain.values
     if domain.kind == "integer":
         return distributions.IntDistribution(low, high)
     return distributions.FloatDistribution(low, high, log=domain.kind == "log_uniform")
+
+
+def _plain(value: Any) -> Any:
+    """A choice as Optuna takes it: what is no number and no text becomes one."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def drawn_value(domain: Domain, found: Any) -> Any:
+    """The value of a domain that Optuna drew."""
+    return next(value for value in domain.values if _plain(value) == found) if domain.kind == "choice" else found
 
 
 def finished_trial(record: Mapping[str, Any], space: Space) -> optuna.trial.FrozenTrial:
@@ -159,7 +174,7 @@ def finished_trial(record: Mapping[str, Any], space: Space) -> optuna.trial.Froz
     from optuna.trial import create_trial
 
     return create_trial(
-        params={name: record["settings"][name] for name in space},
+        params={name: _plain(record["settings"][name]) for name in space},
         distributions={name: distribution(domain) for name, domain in space.items()},
         value=record["validation"],
     )

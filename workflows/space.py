@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -70,8 +70,9 @@ class Domain(Strict):
         """Whether it may be drawn."""
         if self.kind == "choice":
             return value in self.values
-        kinds = int if self.kind == "integer" else int | float
-        return isinstance(value, kinds) and self.values[0] <= value <= self.values[1]
+        if not isinstance(value, int | float) or not self.values[0] <= value <= self.values[1]:
+            return False
+        return self.kind != "integer" or value == int(value)  # 2.0 where the setting is no whole number
 
     def __str__(self) -> str:
         if self.kind == "choice":
@@ -80,14 +81,23 @@ class Domain(Strict):
 
 
 Space = Mapping[str, Domain]
+Refusal = Callable[[Settings], str | None]  # why settings cannot be had together
 
 
-def check_space(method: str, settings: type[Strict], space: Space, fixed: Settings) -> None:
-    """Raises ConfigError where a search of this space makes no sense; its place is the setting's name."""
+def _none(_: Settings) -> None:
+    """Settings that can all be had together."""
+
+
+def check_space(method: str, settings: type[Strict], space: Space, fixed: Settings) -> Space:
+    """The space with its choices as the settings have them: 0.001, where YAML reads 1e-3 as text.
+
+    Raises ConfigError where a search of this space makes no sense; its place is the setting's name.
+    """
     if not space:
         fields = ", ".join(settings.model_fields)
         told = f"name some of {fields} under `space`" if fields else "it has no settings"
         raise ConfigError(f"method {method!r}: an empty space, nothing to search; {told}")
+    found = {}
     for name, domain in space.items():
         if name not in settings.model_fields:
             known = list(settings.model_fields)
@@ -97,39 +107,72 @@ def check_space(method: str, settings: type[Strict], space: Space, fixed: Settin
             raise ConfigError(f"setting {name!r} is searched and fixed at {fixed[name]!r}; keep one of them", (name,))
         if settings.model_fields[name].annotation is int and domain.kind in ("uniform", "log_uniform"):
             raise ConfigError(f"setting {name!r} is a whole number: use integer or choice, not {domain.kind}", (name,))
+        read = []
         for value in domain.values:
             try:
-                settings.model_validate({**fixed, name: value})
+                read.append(settings.model_validate({**fixed, name: value}).model_dump(mode="json")[name])
             except ValidationError as error:
                 told = error.errors()[0]["msg"]
                 raise ConfigError(f"setting {name!r}: {domain.kind} holds {value!r}; {told}", (name,)) from error
+        try:
+            found[name] = Domain(choice=tuple(read)) if domain.kind == "choice" else domain
+        except ValidationError as error:
+            raise ConfigError(f"setting {name!r}: {error.errors()[0]['ctx']['error']}", (name,)) from error
+    return found
 
 
-def random_settings(space: Space, fixed: Settings, trials: int, seed: int) -> list[Settings]:
-    """The defaults first, then random draws, none twice: fewer than `trials` where the space has no more."""
-    generator, found, repeated = random.Random(seed), {canonical(fixed): dict(fixed)}, 0
+def random_settings(space: Space, fixed: Settings, trials: int, seed: int, refused: Refusal = _none) -> list[Settings]:
+    """The defaults first, then random draws, none twice: fewer than `trials` where the space has no more.
+
+    Raises ConfigError where no combination that was drawn can be had.
+    """
+    generator, found, repeated, why = random.Random(seed), {canonical(fixed): dict(fixed)}, 0, None
     while len(found) < trials and repeated < _DRAWS:
         drawn = {**fixed, **{name: space[name].sample(generator) for name in sorted(space)}}
-        repeated = repeated + 1 if canonical(drawn) in found else 0
-        found.setdefault(canonical(drawn), drawn)
+        why = refused(drawn) or why
+        new = canonical(drawn) not in found and not refused(drawn)
+        repeated = 0 if new else repeated + 1
+        if new:
+            found[canonical(drawn)] = drawn
     if repeated and not any(domain.kind in ("uniform", "log_uniform") for domain in space.values()):
-        left = {canonical(settings): settings for settings in grid_settings(space, fixed)}
+        left = {canonical(settings): settings for settings in grid_settings(space, fixed, refused)}
         found |= {name: settings for name, settings in left.items() if name not in found}
+    if why and len(found) == 1:
+        raise ConfigError(_told_refused(why))
     return list(found.values())[:trials]
 
 
-def grid_settings(space: Space, fixed: Settings) -> list[Settings]:
-    """Every combination. Raises ConfigError for a number without steps, or more combinations than are sensible."""
+def grid_settings(space: Space, fixed: Settings, refused: Refusal = _none) -> list[Settings]:
+    """Every combination that can be had.
+
+    Raises ConfigError for a number without steps, for more combinations than are sensible, and where none can be had.
+    """
     for name, domain in space.items():
         if domain.kind in ("uniform", "log_uniform"):
             raise ConfigError(
                 f"setting {name!r}: a grid needs values, not {domain.kind}; write them as choice", (name,)
             )
+    if (count := combinations(space)) > _MOST_COMBINATIONS:
+        raise ConfigError(f"{count:,} combinations; a grid may have {_MOST_COMBINATIONS:,}. Use algorithm: random")
     names = sorted(space)
     values: Sequence[Sequence[Any]] = [
         range(domain.values[0], domain.values[1] + 1) if domain.kind == "integer" else domain.values
         for domain in map(space.__getitem__, names)
     ]
-    if (count := math.prod(map(len, values))) > _MOST_COMBINATIONS:
-        raise ConfigError(f"{count:,} combinations; a grid may have {_MOST_COMBINATIONS:,}. Use algorithm: random")
-    return [{**fixed, **dict(zip(names, drawn, strict=True))} for drawn in itertools.product(*values)]
+    every = [{**fixed, **dict(zip(names, drawn, strict=True))} for drawn in itertools.product(*values)]
+    found = [settings for settings in every if not refused(settings)]
+    if not found:
+        raise ConfigError(_told_refused(str(refused(every[0]))))
+    return found
+
+
+def combinations(space: Space) -> int:
+    """How many combinations a space of choices and whole numbers has."""
+    return math.prod(
+        domain.values[1] - domain.values[0] + 1 if domain.kind == "integer" else len(domain.values)
+        for domain in space.values()
+    )
+
+
+def _told_refused(why: str) -> str:
+    return f"no combination of the space can be had: {why}"

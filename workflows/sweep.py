@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,17 @@ from orchestration.store import Store
 from orchestration.tracking import Status, TrackedRun, note
 from workflows.catalog import find_model, find_task, short_name
 from workflows.compare import materials_steps
-from workflows.config import MethodConfig
 from workflows.costs import Costs
-from workflows.errors import ConfigError, in_field
+from workflows.errors import in_field
 from workflows.jobs import Results
-from workflows.methods import METHODS, method_named
+from workflows.methods import method_named
+from workflows.methods.own import is_own
 from workflows.models import check_encoding, describe
 from workflows.progress import Say
 from workflows.results import Detail, Result
-from workflows.space import Domain, check_space, grid_settings
-from workflows.steps.methods import fixed_settings
-from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, SWEEP, TRIALS, confirm_step, sweep_step
+from workflows.space import Domain, combinations
+from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, TRIALS, confirm_step, sweep_step
+from workflows.sweep_checks import checked_space, must_not_be_another, sweep_method
 from workflows.sweep_config import SweepConfig
 from workflows.sweep_plots import plot_sweep
 from workflows.table import table
@@ -45,10 +45,12 @@ class Sweep:
     """A search and the confirmation of its best.
 
     Attributes:
+        base: the folder that paths in the sweep's file are relative to.
         method: its name, where `config` may have the file of a user's own.
     """
 
     config: SweepConfig
+    base: Path
     space: Mapping[str, Domain]
     model: str
     task: str
@@ -198,7 +200,9 @@ class Sweep:
             *[f"  not confirmed: {one['name']}: {one['error']}" for one in confirmed["failed"]],
         ]
         if len(records) < (asked := self._asked):
-            lines[0] += f"; {asked} were asked for, the space or the time limit gave no more"
+            lines[0] += (
+                f"; {asked} were asked for, the space (without what the method refuses) or the time limit gave no more"
+            )
         winner = confirmed["candidates"][0]["name"]
         for name, lead in confirmed["leads"].items():
             verdict = "more than noise" if lead["p"] < _LEVEL else "within noise"
@@ -210,19 +214,23 @@ class Sweep:
     def _asked(self) -> int:
         """How many configurations were asked for."""
         if self.config.search.algorithm == "grid":
-            return len(self.search.identity["listed"])
+            return combinations(self.space)
         return self.config.search.trials or TRIALS
 
     def deliver(self, store: Store, results: Results) -> list[str]:
         return []
 
     def best_yaml(self, store: Store) -> str:
-        """A compare workflow of the winner and the defaults on the test rows, for a file beside the sweep's own."""
+        """A compare workflow of the winner and the defaults on the test rows, for a file beside the sweep's own.
+
+        Paths in it are relative to that folder, as they are in the sweep's file.
+        """
         artifact = store.find(self.confirm)
         assert artifact is not None, "asked for once the sweep is done"
         confirmed, config = artifact.json(CONFIRMED), self.config
         winner = confirmed["candidates"][0]
-        shared, name = {"method": config.method, "layer": config.layer}, short_name(self.method)
+        method = os.path.relpath(config.method, self.base) if is_own(config.method) else config.method
+        shared, name = {"method": method, "layer": config.layer}, short_name(self.method)
         methods = [{**shared, "name": f"{name}-defaults", "settings": dict(config.settings)}]
         if winner["name"] != "defaults":
             methods.append({**shared, "name": f"{name}-best", "settings": winner["settings"]})
@@ -241,7 +249,9 @@ class Sweep:
         }
         if config.execution.address is not None:
             parts["execution"] = {"address": config.execution.address}
-        head = f"# The best of sweep {config.name} ({winner['name']} in its confirmation), and the defaults\n"
+        head = f"# The best of sweep {config.name} ({winner['name']} in its confirmation), and the defaults.\n"
+        if method != config.method or any(Path(self.base / name).exists() for name in (config.model, config.task)):
+            head += "# Its paths are relative to the folder of the sweep's file.\n"
         return head + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
 
 
@@ -258,84 +268,9 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, 
         materials = materials_steps(config, model, task, facts)
     shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
     search = sweep_step(config, method, space, materials, shared)
-    _must_not_be_another(config.name, search, store)
+    must_not_be_another(config.name, search, store)
     names = (model.name, task.config.name, method_named(config.method).name)
-    return Sweep(config, space, *names, search, confirm_step(config, method, search))
-
-
-def sweep_method(config: SweepConfig) -> MethodConfig:
-    """The method with its fixed settings, checked. Raises ConfigError."""
-    with in_field("method"):
-        method_named(config.method)
-    method = MethodConfig(method=config.method, layer=config.layer, settings=config.settings)
-    with in_field("settings"):
-        return method.model_copy(update={"settings": fixed_settings(method)})
-
-
-def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
-    """What is searched. Raises ConfigError for a space that makes no sense, or stopping where nothing tells epochs."""
-    method, fixed = method_named(config.method), dict(config.settings)
-    own = {name: domain for name, domain in method.space.items() if name not in fixed}
-    space = own if config.space is None else config.space
-    if method.demonstrations != "none":
-        raise ConfigError(
-            f"method {method.name!r} has demonstrations before its prompts, which a sweep has not; "
-            "compare it: `workflow: compare` searches its settings too",
-            ("method",),
-        )
-    if "texts" in method.needs:
-        told = "trains the language model itself, and a sweep is over stored states; `vocabsem run` searches it"
-        raise ConfigError(f"method {method.name!r} {told}", ("method",))
-    if "train" not in method.needs:
-        raise ConfigError(f"method {method.name!r} reads no training rows, so there are none to choose by", ("method",))
-    try:
-        check_space(method.name, method.Settings, space, fixed)
-        if config.search.algorithm == "grid":
-            grid_settings(space, fixed)
-    except ConfigError as error:
-        raise ConfigError(str(error), ("space", *error.place)) from error
-    if config.search.stopping != "none" and not method.has_epochs:
-        able = ", ".join(sorted(name for name, known in METHODS.items() if known.has_epochs))
-        told = f"method {method.name!r} never reports a loss while it is fitted; use `none`, or one of {able}"
-        raise ConfigError(f"stopping {config.search.stopping!r}: {told}", ("search", "stopping"))
-    return space
-
-
-def _must_not_be_another(name: str, search: Step, store: Store) -> None:
-    """Raises ConfigError where an unfinished sweep has this name and searches something else."""
-    if store.find(search) is not None:
-        return
-    for path in sorted((store.root / "scratch" / search.name).glob(f"*/{SWEEP}")):
-        if path.parent.name == Path(search.folder).name:
-            continue
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # it has just ended
-            continue
-        if found["name"] != name:
-            continue
-        told = (
-            "; ".join(_differences(found.get("asked", {}), search.local["asked"]))
-            or "its rows or its model are others now"
-        )
-        raise ConfigError(
-            f"sweep {name!r} was begun with other contents and is not finished: {told}. Change it back to go on with "
-            f"it, give this one another `name`, or remove {path.parent} to begin anew.",
-            ("name",),
-        )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for field in sorted(old.keys() | new.keys()):
-        before, after = old.get(field), new.get(field)
-        if before == after:
-            continue
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += [f"{field}.{line}" for line in _differences(before, after)]
-        else:
-            lines.append(f"{field} was {before}, is {after}")
-    return lines
+    return Sweep(config, base, space, *names, search, confirm_step(config, method, search))
 
 
 def _found_seconds(store: Store, step: Step) -> float:

@@ -12,6 +12,7 @@ from workflows.config import (
     Execution,
     ExperimentField,
     Limit,
+    Seed,
     StoreField,
     Strict,
     checked_train_size,
@@ -29,7 +30,7 @@ class SweepSearch(Strict):
     trials: int | None = Field(
         None, ge=2, description="configurations, the defaults being the first; none: 64; a grid has its own number"
     )
-    seed: int = Field(0, ge=0, description="of the draws and of every fit")
+    seed: Seed = Field(0, description="of the draws and of every fit")
     stopping: Literal["none", "asha", "median"] = Field(
         "none", description="end poor configurations early, by validation loss; which ones depends on the timing"
     )

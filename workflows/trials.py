@@ -13,7 +13,10 @@ which adds
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
 
 from orchestration.graph import KEY_CHARACTERS, key_of
 from vocabsem_core.errors import InputError
@@ -42,9 +45,25 @@ def configuration(method: Method, given: Mapping[str, Any], seed: int) -> Config
     return {"key": key_of({"settings": settings, "seed": seed})[:KEY_CHARACTERS], "settings": settings, "seed": seed}
 
 
+def refusal(method: Method, given: Mapping[str, Any]) -> str | None:
+    """Why the method cannot have these settings together; None where it can."""
+    try:
+        method.Settings.model_validate(given)
+    except ValidationError as error:
+        return str(error.errors()[0]["msg"])
+    return None
+
+
 def listed(method: Method, space: Space, fixed: Settings, trials: int | None, seed: int) -> list[Configuration]:
-    """The defaults and random draws, `trials` in all where the space has so many; with None, every combination."""
-    drawn = grid_settings(space, fixed) if trials is None else random_settings(space, fixed, trials + 1, seed)
+    """The defaults and random draws, `trials` in all where the space has so many; with None, every combination.
+
+    Settings that the method refuses together are left out.
+    """
+    refused = partial(refusal, method)
+    if trials is None:
+        drawn = grid_settings(space, fixed, refused)
+    else:
+        drawn = random_settings(space, fixed, trials + 1, seed, refused)
     unique = {one["key"]: one for given in drawn if (one := configuration(method, given, seed))}
     return list(unique.values())[:trials]  # one may be the defaults written out
 
@@ -65,7 +84,12 @@ def packs_of(
 
 
 def pack_size(method: Method, materials: Materials, concurrent: int, one: Configuration) -> int:
-    """How many configurations like this one are fitted side by side on each of `concurrent` workers."""
+    """How many configurations like this one are fitted side by side on each of `concurrent` workers.
+
+    One where nothing is gained: what a pack comes to is known, and kept, at its end alone.
+    """
+    if not method.batched:
+        return 1
     return side_by_side(method.fit_bytes(settings_of(method, one), materials), materials.device, concurrent)
 
 

@@ -25,7 +25,7 @@ from workflows.prompting import must_suit
 from workflows.session import WORKFLOWS
 from workflows.steps.kinds import STEPS
 from workflows.steps.methods import demonstrations_of, fixed_settings
-from workflows.sweep import checked_space, sweep_method
+from workflows.sweep_checks import checked_space, sweep_method
 from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines, read_workflow
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from orchestration import search as module
+from orchestration.files import replace_json
 from orchestration.scratch import told
-from orchestration.search import Board, Pack, Places, Record, SearchMistake, Watch, search
+from orchestration.search import Board, Pack, Places, Record, SearchMistake, Watch, search, seconds_spent
 from orchestration.searcher import PackSearcher
 from orchestration.stopping import Stopping
 from tests.orchestration.steps import UsersMistake
@@ -130,6 +131,14 @@ def test_an_attempt_that_broke_off_is_gone_on_with_and_repeats_nothing(tmp_path:
     assert tried(tmp_path) == [1, 2, 3, 4, 5, 4, 5, 6]
     assert sorted(one["number"] for one in found) == [1, 2, 3, 4, 5, 6]
     assert sorted(proposals.told) == [f"k{number}" for number in (1, 2, 3, 4, 5, 6)]
+
+
+def test_the_seconds_of_all_attempts_add_up(tmp_path: Path) -> None:
+    assert seconds_spent(tmp_path) == 0
+    replace_json(tmp_path / "spent.json", 1000.0)
+    board = Board(Packs(numbers(1)), tmp_path, [], None)
+    board.tell([record(one) for one in numbers(1)])
+    assert 1000 <= seconds_spent(tmp_path) < 1100
 
 
 def test_an_earlier_attempts_packs_may_have_been_of_other_sizes(tmp_path: Path) -> None:

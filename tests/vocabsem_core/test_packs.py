@@ -164,10 +164,13 @@ def test_several_layers_side_by_side_and_learned_targets_are_a_plain_loops(learn
 def test_dropout_of_what_is_read_does_not_depend_on_neighbours() -> None:
     """Not on one of the same seed, with which the factors are shared, nor on how many there are."""
     one = Lane(replace(RESIDUAL, input_dropout=0.5, dropout=0.0), 1)
-    beside_it = [Lane(replace(one.settings, dropout=0.4), 1), Lane(replace(one.settings, epochs=2), 2)]
-    alone, together = fit([one]), fit([one, *beside_it])
-    assert_equal_weights(together[0].weights, alone[0].weights)
-    assert_equal_weights(fit([one, beside_it[0]])[0].weights, alone[0].weights)
+    same_seed, other_seed = Lane(replace(one.settings, dropout=0.4), 1), Lane(replace(one.settings, epochs=2), 2)
+    shares = [Lane(replace(one.settings, input_dropout=share, epochs=3), 1) for share in (0.0, 0.8)]
+    (alone,) = fit([one])
+    for beside_it in ([same_seed, other_seed], [same_seed], shares, [*shares, other_seed]):
+        assert_equal_weights(fit([one, *beside_it])[0].weights, alone.weights)
+    for share, found in zip(shares, fit([one, *shares])[1:], strict=True):
+        assert_equal_weights(found.weights, fit([share])[0].weights)
 
 
 numbers = st.builds(

@@ -40,8 +40,10 @@ Made = Callable[..., Sweep]
 
 
 def begun(found: Sweep, store: Store) -> Path:
-    """Leave what an unfinished search leaves; its scratch folder."""
+    """Leave what an unfinished search leaves, with a configuration that is done; its scratch folder."""
     folder = scratch_folder(store.root, found.search.folder)
+    record = {"key": "one", "ended": "finished", "validation": 0.5, "loss": None, "curve": []}
+    replace_json(folder / "packs" / "one.json", [record])
     replace_json(folder / SWEEP, {"name": found.config.name, "asked": found.search.local["asked"]})
     return folder
 

@@ -27,7 +27,7 @@ from workflows.models import Model
 from workflows.steps.demonstrations import CONTENT_FREE, content_free_step
 from workflows.steps.methods import demonstrations_of, depends_on_seed
 from workflows.steps.model import encode_step
-from workflows.sweep import checked_space
+from workflows.sweep_checks import checked_space
 from workflows.sweep_config import SweepConfig
 
 compare = test_steps.compare  # the fixture

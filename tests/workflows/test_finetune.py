@@ -22,7 +22,7 @@ from workflows.errors import ConfigError
 from workflows.materials import read_column
 from workflows.methods import METHODS
 from workflows.results import read_result, truncations
-from workflows.sweep import checked_space
+from workflows.sweep_checks import checked_space
 from workflows.sweep_config import SweepConfig
 from workflows.texts import Texts
 

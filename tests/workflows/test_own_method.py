@@ -177,6 +177,47 @@ def test_a_method_that_goes_wrong_is_told_without_a_traceback(mistake: str, fold
     assert "linear-probe" in done.stdout  # the others are there
 
 
+SWEEP = {
+    "workflow": "sweep",
+    "name": "mine",
+    "model": "reference-1m",
+    "task": "small.yaml",
+    "method": "mine.py",
+    "space": {"k": {"choice": [1, 2]}},
+    "execution": {"executor": "inline"},
+}
+SETTINGS = """from workflows.config import Strict
+from workflows.methods.base import Method
+
+
+class Settings(Strict):
+    k: int = 1
+
+
+class Constant(Method):
+    name = "constant"
+    needs = {"train"}
+    Settings = Settings
+    has_epochs = True
+
+    def fit(self, settings, materials, seed):
+        return {}
+
+    def predict(self, settings, fitted, states, materials):
+        return states[:, :2] * 0
+"""
+
+
+@pytest.mark.parametrize("place", ["materials.fold >= 0", "materials.fold > 0"], ids=["search", "confirmation"])
+def test_an_exception_within_a_sweep_is_told_with_file_and_line(place: str, folder: Path):
+    (folder / "mine.py").write_text(SETTINGS.replace("return {}", f"return {{}} if not {place} else 1 / 0"))
+    write(folder, "sweep.yaml", {**SWEEP, "name": f"fails-{len(place)}"})
+    done = cli(folder, "sweep", "sweep.yaml", check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"constant', .*mine\.py, line 16: ZeroDivisionError", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
 def store_of(folder: Path) -> Path:
     return folder / ".vocabsem" / "store"
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution
 
 from workflows.methods import METHODS
-from workflows.proposals import Listed, Suggested, distribution, finished_trial
+from workflows.proposals import Listed, Suggested, distribution, drawn_value, finished_trial
 from workflows.space import Domain, Space
 from workflows.trials import Configuration, configuration
 
@@ -168,7 +169,36 @@ def test_optuna_never_proposes_a_known_key_and_no_more_than_the_total(
     assert len(taken) == trials or not endless
 
 
-@pytest.mark.parametrize(("trials", "width"), [(32, 4), (20, 2), (7, 1)])
+@pytest.mark.parametrize("trials", [2, 8, 9, 12, 15, 23, 71])
+def test_optuna_proposes_in_eight_waves_at_most(trials: int) -> None:
+    waves, proposals = 0, suggested({"dropout": Domain(uniform=(0.0, 0.9))}, trials, most=64, method=CALIBRATION)
+    while (pack := proposals.take()) is not None:
+        waves += 1
+        proposals.tell([record(one) for one in pack])
+    assert waves <= 8
+
+
+def test_optuna_proposes_nothing_that_the_method_refuses() -> None:
+    space = {"loss": Domain(choice=("labels", "sm-gt")), "training": Domain(choice=("sm", "mm"))}
+    found = [one["settings"] for one in drive(suggested(space, 12, method=METHODS["calibration-paper"]))]
+    assert sorted((one["loss"], one["training"]) for one in found) == [
+        ("labels", "mm"),
+        ("labels", "sm"),
+        ("sm-gt", "sm"),
+        ("vocabulary", "sm"),  # the defaults
+    ]
+
+
+def test_choices_that_are_neither_number_nor_text_are_drawn_as_they_are() -> None:
+    domain = Domain(choice=([4], [8, 4], None, 2))
+    found = distribution(domain)
+    assert isinstance(found, CategoricalDistribution)
+    assert [drawn_value(domain, one) for one in found.choices] == [[4], [8, 4], None, 2]
+    trial = finished_trial({"settings": {"hidden": [8, 4]}, "validation": 0.5}, {"hidden": domain})
+    assert drawn_value(domain, trial.params["hidden"]) == [8, 4]
+
+
+@pytest.mark.parametrize(("trials", "width"), [(32, 4), (16, 2), (7, 1)])
 def test_a_wave_is_proposed_once_all_of_the_last_has_results(trials: int, width: int) -> None:
     proposals = suggested(ENDLESS, trials, most=1, method=PROBE)
     taken: list[Configuration] = []

@@ -174,7 +174,10 @@ def test_a_users_own_method_is_called_by_its_name_and_its_best_can_be_compared(
     assert (parent.params["method"], child.tags["vocabsem.method"]) == ("near by", "near by")
     found = CompareConfig.model_validate(yaml.safe_load(swept.best_yaml(store)))
     assert [method.label for method in found.methods] == ["near-by-defaults", "near-by-best"]
-    assert {method.method for method in found.methods} == {str(tmp_path / "mine.py")}
+    (reference,) = {method.method for method in found.methods}
+    assert not Path(reference).is_absolute()
+    assert (swept.base / reference).resolve() == tmp_path / "mine.py"
+    assert "# Its paths are relative to the folder of the sweep's file.\n" in swept.best_yaml(store)
 
 
 def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_all(done: Done, tmp_path: Path) -> None:

@@ -22,8 +22,10 @@ from tests.workflows.sweeps import (
 )
 from vocabsem_core.errors import InputError
 from vocabsem_core.paired import lead
+from vocabsem_core.retrieval import nearest
 from workflows.errors import ConfigError
 from workflows.methods import METHODS
+from workflows.methods.knn import Knn
 from workflows.steps.methods import materials_of
 from workflows.steps.sweep import CONFIRMED, fill_confirm, leads_of_the_first
 
@@ -117,6 +119,16 @@ def test_a_candidate_that_cannot_be_fitted_anew_is_named_and_the_others_are_conf
     assert found["failed"] == [{"name": name, "settings": settings, "error": "no euclidean"}]
     assert [one["name"] for one in found["candidates"]] == ["defaults"]
     assert found["leads"] == {}
+
+
+def test_of_equal_candidates_the_defaults_win(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    def near(self: Any, settings: Any, states: Any, k: int, rows: Any) -> Any:
+        return nearest(states, rows.train.states, k, "cosine")  # whatever is asked for
+
+    monkeypatch.setattr(Knn, "near", near)
+    found = refits(done, monkeypatch, lambda *_: False)
+    assert [one["name"] for one in found["candidates"]] == ["defaults", "best 1"]
+    assert found["candidates"][0]["mean"] == found["candidates"][1]["mean"]
 
 
 def test_where_none_can_be_fitted_anew_the_first_says_why(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:

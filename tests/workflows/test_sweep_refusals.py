@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ from pydantic import ValidationError
 from tests.workflows.sweeps import Made, config
 from workflows.errors import ConfigError
 from workflows.methods import METHODS
-from workflows.sweep import checked_space
+from workflows.sweep_checks import checked_space
+from workflows.trials import listed
+
+EPOCHS = """
+from workflows.methods.knn import Knn
+
+class Tells(Knn):
+    name = "tells"
+    has_epochs = True
+"""
 
 
 def refusal(**changes: Any) -> ConfigError:
@@ -47,11 +57,44 @@ def test_a_grid_of_too_many_is_refused_at_its_space() -> None:
     assert error.place == ("space",)
 
 
+@pytest.mark.parametrize("algorithm", ["grid", "random", "optuna"])
+def test_combinations_that_the_method_refuses_are_left_out_and_none_left_is_told(algorithm: str) -> None:
+    paper: dict[str, Any] = {"method": "calibration-paper", "search": {"algorithm": algorithm}}
+    space = {"loss": {"choice": ["labels", "sm-gt"]}, "training": {"choice": ["sm", "mm"]}}
+    assert checked_space(config(**paper, space=space)).keys() == space.keys()
+    method = METHODS["calibration-paper"]
+    domains = checked_space(config(**paper, space=space))
+    assert len(listed(method, domains, {}, None, 0)) == 3
+    assert len(listed(method, domains, {}, 9, 0)) == 4  # the defaults are none of them
+    error = refusal(**paper, space={"loss": {"choice": ["sm-gt"]}, "training": {"choice": ["mm"]}})
+    assert "no combination of the space can be had: Value error, training mm: loss sm-gt is a similarity" in str(error)
+    assert error.place == ("space",)
+
+
+def test_choices_are_read_as_the_settings_read_them() -> None:
+    space = checked_space(config(method="calibration", space={"learning_rate": {"choice": ["1e-4", 0.001]}}))
+    assert space["learning_rate"].values == (1e-4, 1e-3)
+    error = refusal(method="calibration", space={"learning_rate": {"choice": ["1e-3", 0.001]}})
+    assert "a value stands twice" in str(error)
+    assert error.place == ("space", "learning_rate")
+
+
+def test_a_whole_number_that_is_too_large_for_a_grid_is_refused() -> None:
+    assert "combinations; a grid may have" in str(refusal(space={"k": {"integer": [1, 10**20]}}))
+
+
+@pytest.mark.parametrize("rule", ["asha", "median"])
+def test_stopping_is_refused_where_epochs_have_no_end(rule: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(EPOCHS)
+    error = refusal(method=str(tmp_path / "mine.py"), space={"k": {"choice": [1, 2]}}, search={"stopping": rule})
+    assert "method 'tells' has no setting `epochs`; use `none`, or one of calibration, calibration-paper" in str(error)
+
+
 @pytest.mark.parametrize("rule", ["asha", "median"])
 def test_stopping_is_refused_where_nothing_tells_epochs(rule: str) -> None:
     error = refusal(search={"stopping": rule})
-    told = f"stopping '{rule}': method 'knn' never reports a loss while it is fitted; use `none`, or one of calibration"
-    assert str(error).startswith(told)
+    told = f"stopping '{rule}': method 'knn' never reports a loss while it is fitted; use `none`, or one of "
+    assert str(error) == f"{told}calibration, calibration-paper"
     assert error.place == ("search", "stopping")
     rate = {"learning_rate": {"log_uniform": [1e-4, 1e-2]}}
     assert checked_space(config(method="calibration", search={"stopping": rule}, space=rate))
@@ -63,6 +106,7 @@ def test_stopping_is_refused_where_nothing_tells_epochs(rule: str) -> None:
         ({"layer": "layer_01"}, r"layer 'layer_01' is not stored; add it to encoding.layers \['head'\]"),
         ({"search": {"algorithm": "grid", "trials": 4}}, "a grid has as many as its space; take `trials` out"),
         ({"search": {"trials": 1}}, "search.trials"),
+        ({"search": {"seed": 2**33}}, "search.seed"),
         ({"search": {"stopping": "hyperband"}}, "search.stopping"),
         ({"confirm": {"seeds": 1}}, "confirm.seeds"),
         ({"confirm": {"best": 0}}, "confirm.best"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestration.facts import Facts
+from orchestration.files import replace_json
 from orchestration.store import Store
 from tests.workflows.films import write_films
 from tests.workflows.sweeps import ROWS, Done, Made, begun, config
@@ -70,6 +71,25 @@ def test_the_same_sweep_another_name_and_a_removed_folder_are_allowed(made: Made
         made(**changed)
     shutil.rmtree(folder)
     assert made(**changed).config.name == "mine"
+
+
+@pytest.mark.parametrize("records", [None, [{"key": "one", "ended": "failed", "validation": None, "curve": []}]])
+def test_where_nothing_could_be_trained_there_is_nothing_to_go_on_with(made: Made, store: Store, records: Any) -> None:
+    """A time limit that was too short, a learning rate at which all diverge: what is told to be changed may be."""
+    pack = begun(made(), store) / "packs" / "one.json"
+    pack.unlink()
+    if records is not None:
+        replace_json(pack, records)
+    assert made(search={"algorithm": "grid", "time_limit": 60}).config.search.time_limit == 60
+
+
+def test_an_edited_method_is_named_as_what_differs(made: Made, store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from workflows.methods.knn import Knn\n\n\nclass Near(Knn):\n    name = 'near'\n")
+    begun(made(method=str(file)), store)
+    file.write_text(file.read_text() + "    # mended\n")
+    with pytest.raises(ConfigError, match=r"is not finished: method file was \w{16}, is \w{16}\."):
+        made(method=str(file))
 
 
 def test_a_finished_sweep_is_no_obstacle_to_another_of_its_name(done: Done, base: Path) -> None:

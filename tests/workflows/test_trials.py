@@ -374,3 +374,10 @@ def test_without_losses_the_earlier_of_equals_comes_first() -> None:
 
 def test_of_nothing_trained_nothing_is_best() -> None:
     assert best_first([record("a", None, None, "failed"), record("b", None, None, "lost")]) == []
+
+
+def test_what_shares_no_work_is_tried_alone_so_that_each_is_kept_and_may_be_the_last() -> None:
+    one = configuration(METHODS["linear-probe"], {}, 0)
+    here: Any = SimpleNamespace(device="cpu")
+    assert pack_size(METHODS["linear-probe"], here, 1, one) == 1
+    assert pack_size(METHODS["knn"], here, 1, configuration(METHODS["knn"], {}, 0)) > 1

@@ -94,6 +94,11 @@ class Method(ABC):
         """How many numbers were trained. The default counts what `fit` returned."""
         return sum(tensor.numel() for tensor in fitted.values())
 
+    @property
+    def batched(self) -> bool:
+        """Whether several settings share work, in learning or in predicting, so that they are better tried as one."""
+        return type(self).fit_many is not Method.fit_many or type(self).predict_many is not Method.predict_many
+
     def structure(self, settings: Any) -> Hashable:
         """What settings must have in common to be given to `fit_many` together. The default: nothing."""
         return ()

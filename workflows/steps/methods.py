@@ -90,7 +90,7 @@ def fill_search(work: Work) -> dict[str, float]:
     """trials.json: each configuration's record, and the best settings. Returns what the work took."""
     method, materials = method_of(work), materials_of(work)
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
-    _import_sources(method)
+    import_sources(method)
     packs = packs_of(method, tried, partial(pack_size, method, materials, os.cpu_count() or 1))
     with naming_the_file(method), measured() as took:
         tries = [record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])]
@@ -148,7 +148,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
     folds, states = work.identity.get("folds", 1), materials.load()
-    _import_sources(method)
+    import_sources(method)
     with naming_the_file(method), measured() as took:
         fitted = fit_folds(method, settings, materials, work.identity["seed"], folds)
         scores = predict_folds(method, settings, fitted, states, materials, folds)
@@ -164,7 +164,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     return took
 
 
-def _import_sources(method: Method) -> None:
+def import_sources(method: Method) -> None:
     """So that imports are no part of what is measured."""
     for module in method.sources:
         import_module(module)

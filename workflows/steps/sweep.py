@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes, replace_json
 from orchestration.graph import Resources, Step
-from orchestration.search import Places, Proposals, room, search
+from orchestration.search import Places, Proposals, room, search, seconds_spent
 from orchestration.stopping import Stopping
 from orchestration.work import Work
 from vocabsem_core.errors import InputError
@@ -19,10 +19,12 @@ from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import method_named
 from workflows.methods.base import Method
+from workflows.methods.own import naming_the_file
 from workflows.proposals import Listed, Suggested
 from workflows.space import Domain
 from workflows.steps.methods import (
     Inputs,
+    import_sources,
     inputs_of,
     materials_of,
     method_identity,
@@ -79,7 +81,7 @@ def sweep_step(
     return Step(
         name="sweep",
         label=f"sweep {config.name}",
-        version=1,
+        version=2,  # 2: Optuna proposes in eight waves, whatever the number of trials
         run="workflows.steps.sweep:fill_sweep",
         identity={
             **method_identity(found, method, materials, task, plan.seed),
@@ -93,9 +95,12 @@ def sweep_step(
         local={
             **method_local(found),
             "name": config.name,
-            "asked": config.model_dump(
-                mode="json", exclude_none=True, exclude={"execution", "confirm", "store", "experiment"}
-            ),
+            "asked": {
+                **config.model_dump(
+                    mode="json", exclude_none=True, exclude={"execution", "confirm", "store", "experiment"}
+                ),
+                **({"method file": found.source_digest[:16]} if found.source_digest else {}),
+            },
             **config.execution.model_dump(mode="json", exclude={"address", "resources"}),
         },
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
@@ -105,12 +110,11 @@ def sweep_step(
 
 def fill_sweep(work: Work) -> dict[str, float]:
     """configurations.json: a record for each configuration, in the order of the list or, with Optuna, of their keys."""
-    started = time.perf_counter()
     identity, method = work.identity, method_of(work)
     replace_json(work.scratch / SWEEP, {"name": work.local["name"], "asked": work.local["asked"]})
     places = _places(work.local)
-    rule = identity["stopping"] or {"rule": "none", "grace": 1}
-    stopping = Stopping(rule["rule"], rule["grace"], _most_epochs(method, identity))
+    rule = identity["stopping"]
+    stopping = Stopping(**rule, epochs=_most_epochs(method, identity)) if rule else Stopping("none", 1, 1)
     device = "cuda" if places.gpus else "cpu"
     setup = {"work": work, "threads": max(1, int(places.cpus)) if places.concurrent else None, "device": device}
     records = search(
@@ -133,7 +137,7 @@ def fill_sweep(work: Work) -> dict[str, float]:
     rank = {key: place for place, key in enumerate(order)}
     records.sort(key=lambda record: (rank.get(record["key"], len(rank)), record["key"]))
     work.out.write(RECORDS, json_bytes(records))
-    return {"search_seconds": round(time.perf_counter() - started, 3)}
+    return {"search_seconds": seconds_spent(work.scratch)}
 
 
 def _proposals(work: Work, method: Method, places: Places, device: str) -> Proposals:
@@ -153,9 +157,7 @@ def _proposals(work: Work, method: Method, places: Places, device: str) -> Propo
 
 
 def _most_epochs(method: Method, identity: Mapping[str, Any]) -> int:
-    """Of any configuration; 1 where the method has no epochs, for then nothing is stopped."""
-    if not method.has_epochs:
-        return 1
+    """Of any configuration."""
     if identity["listed"] is not None:
         return max(settings["epochs"] for settings in identity["listed"])
     domain, fixed = identity["optuna"]["space"].get("epochs"), identity["optuna"]["fixed"]
@@ -184,7 +186,9 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     if name not in _loaded:
         _loaded.clear()
         _loaded[name] = materials_of(work, device=setup["device"])
-    return try_pack(method_of(work), _loaded[name], pack, work.identity["metric"], watch)
+    method = method_of(work)
+    with naming_the_file(method):
+        return try_pack(method, _loaded[name], pack, work.identity["metric"], watch)
 
 
 def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step:
@@ -214,40 +218,46 @@ def fill_confirm(work: Work) -> None:
     from vocabsem_core.scoring import score
 
     identity, method = work.identity, method_of(work)
-    materials = [materials_of(work, fold=fold) for fold in identity["folds"]]
     found = best_first(work.inputs["sweep"].json(RECORDS))[: identity["best"]]
     defaults = configuration(method, identity["fixed"], identity["seed"])["settings"]
     tried = {f"best {place}": record["settings"] for place, record in enumerate(found, start=1)}
     names = {name: settings for name, settings in tried.items() if settings != defaults} | {"defaults": defaults}
-    labels = [one.stored_validation.labels.numpy() for one in materials]
+    labels, failed = [], {}
+    fits: dict[str, list[_Refit]] = {name: [] for name in names}
+    import_sources(method)
+    for fold in identity["folds"]:  # the outer loop, so that the states of one fold at a time are in memory
+        materials = materials_of(work, fold=fold)
+        materials.load_training()  # no part of the first candidate's seconds
+        labels.append(materials.stored_validation.labels.numpy())
+        for name in [name for name in names if name not in failed]:
+            try:
+                with naming_the_file(method):
+                    fits[name].append(_refit(method, materials, names[name]))
+            except InputError as error:
+                failed[name] = {"name": name, "settings": names[name], "error": str(error)}
     pooled = (np.concatenate(labels), len(identity["labels"]), identity["metric"])
-    candidates, predictions, failed = [], {}, []
-    for name, settings in names.items():
-        started = time.perf_counter()
-        try:
-            fits = [_refit(method, one, settings) for one in materials]
-        except InputError as error:
-            failed.append({"name": name, "settings": settings, "error": str(error)})
-            continue
-        seconds = (time.perf_counter() - started) / len(fits)
-        predictions[name] = np.concatenate([predicted for predicted, _ in fits])
+    candidates, predictions = [], {}
+    for name in [name for name in names if name not in failed]:
+        predicted = [fit.predicted for fit in fits[name]]
+        predictions[name] = np.concatenate(predicted)
         whole = score(predictions[name][None], *pooled)
-        folds = [score(p[None], own, *pooled[1:]).mean for (p, _), own in zip(fits, labels, strict=True)]
+        folds = [score(one[None], own, *pooled[1:]).mean for one, own in zip(predicted, labels, strict=True)]
         candidates.append(
             {
                 "name": name,
-                "settings": settings,
+                "settings": names[name],
                 **{part: getattr(whole, part) for part in ("mean", "low", "high")},
                 "sd": float(np.std(folds, ddof=1)),
-                "trained_weights": fits[0][1],
-                "fit_seconds": seconds,
+                "trained_weights": fits[name][0].weights,
+                "fit_seconds": sum(fit.seconds for fit in fits[name]) / len(folds),
             }
         )
     if not candidates:
-        raise ConfigError(f"{method.name}: none of the best could be fitted anew; the first: {failed[0]['error']}")
-    candidates.sort(key=lambda candidate: -candidate["mean"])
+        first = next(iter(failed.values()))["error"]
+        raise ConfigError(f"{method.name}: none of the best could be fitted anew; the first: {first}")
+    candidates.sort(key=lambda candidate: (-candidate["mean"], candidate["name"] != "defaults"))
     leads = leads_of_the_first({one["name"]: predictions[one["name"]] for one in candidates}, *pooled)
-    shown = {"metric": identity["metric"], "rows": len(pooled[0]), "failed": failed}
+    shown = {"metric": identity["metric"], "rows": len(pooled[0]), "failed": list(failed.values())}
     work.out.write(CONFIRMED, json_bytes({**shown, "candidates": candidates, "leads": leads}))
 
 
@@ -271,11 +281,19 @@ def leads_of_the_first(
     }
 
 
-def _refit(method: Method, materials: Materials, settings: Mapping[str, Any]) -> tuple[np.ndarray, int]:
-    """Predictions on the rows held out, [n], and trained weights."""
-    typed = method.Settings.model_validate(settings)
+@dataclass(frozen=True)
+class _Refit:
+    """Predictions on the rows held out, [n], trained weights, and what both took."""
+
+    predicted: np.ndarray
+    weights: int
+    seconds: float
+
+
+def _refit(method: Method, materials: Materials, settings: Mapping[str, Any]) -> _Refit:
+    started, typed = time.perf_counter(), method.Settings.model_validate(settings)
     fitted = method.fit(typed, materials, materials.seed + materials.fold)  # a seed that the search did not use
     (found,) = validation_predictions(method, [(typed, fitted)], materials)
     if isinstance(found, InputError):
         raise found
-    return found, method.trained_weights(fitted)
+    return _Refit(found, method.trained_weights(fitted), time.perf_counter() - started)
