@@ -1,35 +1,42 @@
 """Data-parallel training on Ray Train: workers that share one process group, and go on from the last checkpoint.
 
-A run's folder lies in its step's scratch folder, which is named by the step's key: Ray Train resumes whatever it finds
-under a name, and here that is always the same work.
+Checkpoints are folders of ours in the step's scratch folder, which is named by the step's key: what lies there is
+always of the same work. Ray Train's own would be copied, and known only once its controller had looked; a disk that ran
+full meanwhile could leave its list of them cut, and nothing to go on from.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestration import files
+from orchestration.files import TEMPORARY
 from orchestration.graph import Resources
 from orchestration.work import callable_of
 
-_FAILURES = 3  # workers that die before the step fails
-_LOOKS = "0.2"  # seconds between Ray Train's looks for a checkpoint: a worker waits for one at every `Seat.keep`
-_RUN, _ALONE, _MISTAKE = "training", "checkpoint", "mistake.json"  # in the scratch folder
+_FAILURES = 3  # times that workers may die before the step fails
+_LOOKS = "0.2"  # seconds between Ray Train's looks at its workers: the end of a short fit is seen at once
+_RUN, _CHECKPOINT = "training", "checkpoint-"  # in the scratch folder
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class TrainingMistake(Exception):
-    """What a worker raised on purpose, in its own words."""
+    """What a worker raised on purpose, in its own words; or a disk that a training cannot write to."""
 
-    exit_code = 2
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message, exit_code)  # both: it travels between processes
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,9 @@ class Seat:
 
     Attributes:
         rank, world: its number, of how many.
-        checkpoint: folder of the last checkpoint that was kept, or None at the start.
+        checkpoint: folder of the last checkpoint that was kept, or None at the start; the same for all.
         device: the one Ray Train gave it, "cuda:0", say; None where it runs alone and may choose.
         scratch: the step's scratch folder.
-        alone: whether it runs in the caller's process, without Ray.
     """
 
     rank: int
@@ -49,22 +55,48 @@ class Seat:
     checkpoint: Path | None
     device: str | None
     scratch: Path
-    alone: bool
 
-    def keep(self, fill: Callable[[Path], None], metrics: Mapping[str, float]) -> None:
-        """Keep a checkpoint of a step that all workers have reached: rank 0 fills a folder with it, all others wait."""
-        with TemporaryDirectory(dir=self.scratch) as place:
-            folder = Path(place) / _ALONE
-            folder.mkdir()
-            if self.rank == 0:
-                fill(folder)
-            if self.alone:
-                shutil.rmtree(self.scratch / _ALONE, ignore_errors=True)
-                os.replace(folder, self.scratch / _ALONE)
-                return
-            from ray import train
+    def keep(self, fill: Callable[[Path], None]) -> None:
+        """Keep a checkpoint of a step that all workers have reached: rank 0 fills a folder with it.
 
-            train.report(dict(metrics), checkpoint=train.Checkpoint.from_directory(folder) if self.rank == 0 else None)
+        It gets its name when it is whole, and those before it go then: at every moment one can be gone on from.
+        """
+        if self.rank:
+            return
+        earlier = _checkpoints(self.scratch)
+        number = int(earlier[-1].name.removeprefix(_CHECKPOINT)) + 1 if earlier else 1
+        begun = self.scratch / f"{TEMPORARY}{_CHECKPOINT}"
+        shutil.rmtree(begun, ignore_errors=True)  # of a worker that was killed
+        try:
+            begun.mkdir()
+            fill(begun)
+            os.replace(begun, self.scratch / f"{_CHECKPOINT}{number:06d}")
+        finally:
+            shutil.rmtree(begun, ignore_errors=True)
+        for folder in earlier:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checkpoints(scratch: Path) -> list[Path]:
+    """Whole ones, the last one last; of one before it a part may be gone."""
+    return sorted(scratch.glob(f"{_CHECKPOINT}*"))
+
+
+def _last_checkpoint(scratch: Path) -> Path | None:
+    return next(reversed(_checkpoints(scratch)), None)
+
+
+@contextmanager
+def _telling_of_a_full_disk(scratch: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TrainingMistake(
+            f"{error.filename or scratch}: cannot be written ({error.strerror}). The last checkpoint is kept: make "
+            "room, then run again."
+        ) from error
 
 
 def seats(workers: int, cpus: float | None, gpus: float | None) -> tuple[int, float, float]:
@@ -85,56 +117,63 @@ def run_workers(
     """Run "module:function" with (seat, config) on every worker; the folder of the last checkpoint.
 
     A worker that dies is started again, with all others, from the last checkpoint; so is a training whose driver died
-    when it is begun again. With no `workers` it runs in this process, without Ray. Raises TrainingMistake for what a
-    worker raised on purpose.
+    when it is begun again. With no `workers` it runs in this process, without Ray. Raises TrainingMistake for a disk
+    that cannot be written to, and for what a worker of Ray's raised on purpose, which ends all of them at once.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / _MISTAKE).unlink(missing_ok=True)
-    if not workers:
-        known = scratch / _ALONE
-        callable_of(function)(Seat(0, 1, known if known.is_dir() else None, None, scratch, True), config)
-        return known
+    with _telling_of_a_full_disk(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+        if workers:
+            _run_on_ray({"function": function, "config": dict(config), "scratch": str(scratch)}, workers, cpus, gpus)
+        else:
+            callable_of(function)(Seat(0, 1, _last_checkpoint(scratch), None, scratch), config)
+    last = _last_checkpoint(scratch)
+    assert last is not None, "a training that ends well has kept its last step"
+    return last
+
+
+def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own deprecations at import
-        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import WorkerGroupError
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOOKS)  # 2 s of its own, twice a small model's epoch
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOOKS)
     each = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    trainer = TorchTrainer(
-        _sit_down,
-        train_loop_config={"function": function, "config": dict(config), "scratch": str(scratch)},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
-        run_config=RunConfig(
-            name=_RUN,
-            storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
-    try:
-        last = trainer.fit().checkpoint
-        assert last is not None, "a training that ends well has kept its last step"
-        return Path(last.path)
-    except WorkerGroupError as error:
-        if (scratch / _MISTAKE).is_file():
-            raise TrainingMistake(json.loads((scratch / _MISTAKE).read_text(encoding="utf-8"))) from error
-        raise
+    for failures_left in reversed(range(_FAILURES + 1)):  # Ray Train's own count would repeat mistakes as well
+        trainer = TorchTrainer(
+            _sit_down,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
+            run_config=RunConfig(name=_RUN, storage_path=job["scratch"]),
+        )
+        try:
+            trainer.fit()
+            return
+        except WorkerGroupError as error:
+            for failure in error.worker_failures.values():
+                if isinstance(failure, TrainingMistake):
+                    raise failure from error
+            if not failures_left:
+                raise
 
 
-def _sit_down(loop: dict[str, Any]) -> None:
-    """What every worker of Ray Train runs."""
+def _sit_down(job: dict[str, Any]) -> None:
+    """What every worker of Ray Train runs. A mistake travels to the driver by Ray: the disk may be what is full."""
     from ray import train
+    from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
-    context, last, scratch = train.get_context(), train.get_checkpoint(), Path(loop["scratch"])
-    checkpoint = Path(last.path) if last is not None else None
-    seat = Seat(context.get_world_rank(), context.get_world_size(), checkpoint, str(get_device()), scratch, False)
+    context, scratch = train.get_context(), Path(job["scratch"])
+    last = _last_checkpoint(scratch)
+    known = broadcast_from_rank_zero(str(last) if last is not None else None)  # nodes may see a folder at other times
+    checkpoint = Path(known) if known is not None else None
+    seat = Seat(context.get_world_rank(), context.get_world_size(), checkpoint, str(get_device()), scratch)
     try:
-        callable_of(loop["function"])(seat, loop["config"])
+        with _telling_of_a_full_disk(scratch):
+            callable_of(job["function"])(seat, job["config"])
     except Exception as error:
         if hasattr(error, "exit_code"):  # its own words, which Ray would bury in a traceback
-            files.replace_json(scratch / _MISTAKE, str(error))
+            raise TrainingMistake(str(error), error.exit_code) from error
         raise

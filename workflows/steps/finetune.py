@@ -231,7 +231,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
             if seat.rank == 0:
                 note = f"epoch {len(fit.losses)} of at most {settings.epochs}, validation loss {loss:.3f}"
                 tell(seat.scratch, len(fit.losses), settings.epochs, note)
-            seat.keep(partial(_save, fit, seconds, peaks), {"loss": loss})
+            seat.keep(partial(_save, fit, seconds, peaks))
         started = time.perf_counter()
         fit.use_best()
         scores = texts.classifier.scores(texts.test, team)
@@ -272,11 +272,11 @@ def _save(fit: Finetuning, seconds: float, peaks: Mapping[str, float], folder: P
 
 
 def _write_done(path: Path, record: Any, took: Any, made: Any, scores: Any, weights: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from vocabsem_core.training_state import save_state
 
     tensors = {"scores": scores, **{f"weights/{name}": value for name, value in weights.items()}}
     metadata = {"record": json.dumps(record), "took": json.dumps(took), "made": json.dumps(made)}
-    os.replace(stage(path.parent, path.name, lambda place: save_file(tensors, place, metadata)), path)
+    os.replace(stage(path.parent, path.name, lambda place: save_state(place, tensors, metadata)), path)
 
 
 def _read_done(path: Path) -> tuple[Any, dict[str, float], dict[str, Any], Any, dict[str, Any]]:

@@ -132,7 +132,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
             tell(seat.scratch, training.step, last, _note(curve, last, recipe.batch_rows * recipe.context))
             said = time.monotonic()
         if training.step % local["checkpoint_steps"] == 0 or training.step == last:
-            seat.keep(partial(_save, training, curve), {"loss": loss})
+            seat.keep(partial(_save, training, curve))
 
 
 def _save(training: Pretraining, curve: Mapping[str, Any], folder: Path) -> None:

@@ -1,0 +1,38 @@
+"""Workers of Ray Train: one that dies, one that refuses, and a disk that is full."""
+
+import pytest
+
+from orchestration.training import TrainingMistake, run_workers
+from tests.orchestration.trainings import HERE
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's own
+]
+
+
+def starts(scratch, rank=0):
+    return (scratch / f"starts {rank}").read_text().splitlines()
+
+
+def test_a_worker_that_dies_goes_on_from_the_checkpoint(tmp_path):
+    last = run_workers(f"{HERE}:count", {"to": 4, "dies": 2}, tmp_path, 1, 1.0, 0.0)
+    assert (last / "at").read_text() == "4"
+    assert starts(tmp_path) == ["None", "checkpoint-000002"]
+
+
+def test_a_mistake_of_one_ends_those_that_wait_for_it_and_is_not_repeated(tmp_path):
+    with pytest.raises(TrainingMistake, match=r"^there is no such thing: expected another$") as told:
+        run_workers(f"{HERE}:refuse", {}, tmp_path, 2, 1.0, 0.0)
+    assert told.value.exit_code == 2
+    assert starts(tmp_path, 0) == starts(tmp_path, 1) == ["start"]
+
+
+def test_a_full_disk_is_told_once_and_the_checkpoint_before_is_gone_on_from(tmp_path):
+    sizes = [1, 1 << 20, 1]
+    with pytest.raises(TrainingMistake, match=r"cannot be written \(File too large\).* checkpoint is kept: make room"):
+        run_workers(f"{HERE}:count", {"to": 3, "sizes": sizes, "most": 1 << 19}, tmp_path, 1, 1.0, 0.0)
+    assert starts(tmp_path) == ["None"]
+    assert [path.name for path in tmp_path.glob("*checkpoint-*")] == ["checkpoint-000001"]
+    assert (run_workers(f"{HERE}:count", {"to": 3, "sizes": sizes}, tmp_path, 1, 1.0, 0.0) / "at").read_text() == "3"
+    assert starts(tmp_path) == ["None", "checkpoint-000001"]

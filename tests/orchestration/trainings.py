@@ -1,0 +1,51 @@
+"""Training functions for tests: they count; no model."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestration.training import Seat
+
+HERE = "tests.orchestration.trainings"
+
+
+class Refused(Exception):
+    """A mistake, raised on purpose."""
+
+    exit_code = 2
+
+
+def count(seat: Seat, config: Mapping[str, Any]) -> None:
+    """Count to `to`, a checkpoint of `sizes` bytes each; `dies`: after that number it is killed, the first time."""
+    with open(seat.scratch / f"starts {seat.rank}", "a", encoding="utf-8") as file:
+        file.write(f"{seat.checkpoint.name if seat.checkpoint else None}\n")
+    at = int((seat.checkpoint / "at").read_text()) if seat.checkpoint else 0
+    if "most" in config:  # bytes of a file: more do not go in, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (config["most"], config["most"]))
+    while at < config["to"]:
+        at += 1
+
+        def fill(folder: Path, at: int = at) -> None:
+            (folder / "at").write_text(str(at))
+            (folder / "weights").write_bytes(bytes(config["sizes"][at - 1] if "sizes" in config else 1))
+
+        seat.keep(fill)
+        if at == config.get("dies") and seat.checkpoint is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(seat: Seat, config: Mapping[str, Any]) -> None:
+    """The first worker refuses, all others wait for it in a sum."""
+    import torch
+    from torch import distributed
+
+    with open(seat.scratch / f"starts {seat.rank}", "a", encoding="utf-8") as file:
+        file.write("start\n")
+    if seat.rank == 0:
+        raise Refused("there is no such thing: expected another")
+    distributed.all_reduce(torch.zeros(1))
