@@ -37,6 +37,7 @@ _MOST_SIDE_BY_SIDE = {"cpu": 64, "cuda": 512}  # beyond, nothing is gained
 _CACHE = 48 << 20  # bytes of fits that a processor trains side by side (ours): more leave its cache at every step
 _MEMORY_SHARE = 0.25  # of what is free, for all fits that run at once
 _ROWS = 4096  # predicted at once
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def configuration(method: Method, given: Mapping[str, Any], seed: int) -> Configuration:
@@ -135,10 +136,10 @@ def within_memory(
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has an error of its own for GPUs alone."""
+    """PyTorch has an error of its own for its own allocations on a GPU alone."""
     import torch
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(told in str(error) for told in _NO_MEMORY)
 
 
 def _try_at_once(

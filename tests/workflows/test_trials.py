@@ -220,7 +220,12 @@ def test_validation_rows_are_predicted_some_at_a_time(monkeypatch: pytest.Monkey
     assert sizes == [6, 6, 6, 2]
 
 
-OUT_OF_MEMORY = [MemoryError(), RuntimeError(ALLOCATOR), torch.OutOfMemoryError("CUDA out of memory")]
+OUT_OF_MEMORY = [
+    MemoryError(),
+    RuntimeError(ALLOCATOR),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "cpu", "gpu"])
