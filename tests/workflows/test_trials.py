@@ -228,7 +228,7 @@ OUT_OF_MEMORY = [
 ]
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "cpu", "gpu"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "cpu", "gpu", "gpu library"])
 def test_a_pack_too_large_for_memory_is_halved_until_it_fits(error: Exception) -> None:
     def before(settings: list[FakeSettings]) -> None:
         if len(settings) > 2:
@@ -241,7 +241,7 @@ def test_a_pack_too_large_for_memory_is_halved_until_it_fits(error: Exception) -
     assert method.batches == [[1], [2, 3], [4, 5], [6, 7]]
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "cpu", "gpu"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "cpu", "gpu", "gpu library"])
 def test_one_that_does_not_fit_alone_is_lost_with_a_record_and_the_others_are_not(error: Exception) -> None:
     def before(settings: list[FakeSettings]) -> None:
         if any(one.right == 3 for one in settings):
