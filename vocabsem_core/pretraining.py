@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.muon import Muon
 from vocabsem_core.parallel import sum_over_processes
 from vocabsem_core.training_kernels import causal_attention, summed_loss
 from vocabsem_core.training_state import below, load_state, moments, save_state, use_moments
@@ -110,12 +111,10 @@ class Pretraining:
         half: whether products are taken in bfloat16 (weights and sums stay float32).
         compiled: whether torch.compile is used.
 
-    Raises InputError where torch has no Muon, or a batch cannot be shared evenly.
+    Raises InputError where a batch cannot be shared evenly.
     """
 
     def __init__(self, recipe: Recipe, rank: int, world: int, device: torch.device, half: bool, compiled: bool) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise InputError(f"torch {torch.__version__} has no Muon optimiser; pretraining needs torch 2.9 or later")
         if recipe.batch_rows % world:
             raise InputError(
                 f"a batch of {recipe.batch_rows} rows cannot be shared by {world} workers; expected a multiple"
@@ -134,9 +133,7 @@ class Pretraining:
             {"params": [p for p in rest if p.ndim != 2], "weight_decay": 0.0},
         ]
         self._optimisers = {
-            "muon": torch.optim.Muon(
-                blocks, lr=recipe.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-            ),
+            "muon": Muon(blocks, recipe.learning_rate, decay, half),
             "adamw": torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=_BETAS, fused=True),
         }
 
