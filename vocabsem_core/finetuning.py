@@ -25,13 +25,12 @@ from vocabsem_core.architectures import scale_and_softcap
 from vocabsem_core.encoder import Encoder, batches
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import OutputHead
+from vocabsem_core.memory import tokens_of_a_pass
 from vocabsem_core.parallel import sum_over_processes
 from vocabsem_core.training_state import below, load_state, moments, save_state, use_moments
 
 _CLIP = 1.0  # largest norm of a step's gradient
 _PART_TOKENS = {"cpu": 4096, "cuda": 16384}  # of a forward pass in training, at most: its activations are kept
-_PART_BYTES = 8 << 30  # of activations: a model of 7 B weights comes to 1,900 tokens a pass
-_ACTIVATIONS = 34  # bytes a token and layer, times the width, in 16 bits (Korthikanti et al. 2022, section 4.1)
 _GROUP = 16  # batches whose prompts are sorted by length together, so that little is padding
 
 
@@ -97,7 +96,7 @@ class Classifier:
     def __init__(self, model: Any, tokens: Sequence[Sequence[int]], half: bool) -> None:
         self.model, self._tokens, self._half = model, [list(rows) for rows in tokens], half
         self._encoder = Encoder(model)
-        self.part_tokens = min(_PART_TOKENS[model.device.type], _PART_BYTES // _bytes_a_token(model.config))
+        self.part_tokens = min(_PART_TOKENS[model.device.type], tokens_of_a_pass(model.config))
 
     @property
     def numerics(self) -> dict[str, str]:
@@ -261,13 +260,6 @@ class Finetuning:
 
     def _described(self) -> str:
         return json.dumps({**asdict(self._schedule), "seed": self._seed, "rows": len(self._train[0])}, sort_keys=True)
-
-
-def _bytes_a_token(config: Any) -> int:
-    """About how many bytes of activations training keeps for each token; the same on every machine, for it decides
-    which prompts are one pass, and with that the masks of dropout."""
-    text = config.get_text_config(decoder=True)
-    return _ACTIVATIONS * text.hidden_size * text.num_hidden_layers
 
 
 def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[Int[Tensor, " batch"]]:

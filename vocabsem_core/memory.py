@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much was used, and how the allocator treats large tensors that come and go."""
+"""Memory: how much there is, how much was used, what a pass may take, and what becomes of tensors that are freed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import ctypes
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 _LARGEST = 1 << 30  # bytes; mallopt takes an int
+_PASS_BYTES = 8 << 30  # of activations: a model of 7 B weights comes to 1,900 tokens a pass
+_ACTIVATIONS = 34  # bytes a token and layer, times the width, in 16 bits (Korthikanti et al. 2022, section 4.1)
 
 
 def keep_freed_memory() -> None:
@@ -26,6 +29,16 @@ def keep_freed_memory() -> None:
             (_M_TOP_PAD, 64 << 20),
         ):
             mallopt(option, value)
+
+
+def tokens_of_a_pass(config: Any) -> int:
+    """Tokens of a forward pass in training, at most: 8 GiB of activations are kept for the backward pass.
+
+    By a transformers configuration alone, so that it is the same on every machine: it decides which prompts are one
+    pass, and with that the masks of dropout.
+    """
+    text = config.get_text_config(decoder=True)
+    return _PASS_BYTES // (_ACTIVATIONS * text.hidden_size * text.num_hidden_layers)
 
 
 def free_bytes() -> int:

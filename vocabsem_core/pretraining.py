@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.memory import tokens_of_a_pass
 from vocabsem_core.muon import Muon
 from vocabsem_core.parallel import sum_over_processes
 from vocabsem_core.training_kernels import causal_attention, summed_loss
@@ -158,10 +159,9 @@ class Pretraining:
         return float(total)
 
     def _part_rows(self, rows: int) -> int:
-        """Rows of a forward pass: all on a GPU, else a divisor of `rows` so that every pass has the same shape."""
-        if self._device.type != "cpu":
-            return rows
-        most = max(1, _CHUNK_TOKENS // self.recipe.context)
+        """Rows of a forward pass: a divisor of `rows`, so that every pass has the same shape."""
+        tokens = tokens_of_a_pass(self.model.config)
+        most = max(1, (min(tokens, _CHUNK_TOKENS) if self._device.type == "cpu" else tokens) // self.recipe.context)
         return max(size for size in range(1, min(most, rows) + 1) if rows % size == 0)
 
     def _summed_loss(self, rows: Int[Tensor, "n tokens"]) -> Float[Tensor, ""]:

@@ -75,10 +75,11 @@ class TrainingExecution(AnyExecution):
     gpus: float | None = Field(None, ge=0, description="GPUs of each worker; none: one where there are any")
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints: at most this much is lost")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of products; auto: bfloat16 where the hardware multiplies it"
+        "auto",
+        description="of products; auto: bfloat16 on a GPU that has it, on a processor if a trial finds it much faster",
     )
     compile: bool = Field(
-        False, description="use torch.compile: a minute at the start; pays on a GPU, seldom on a processor"
+        False, description="use torch.compile: a minute at the start; seldom pays on a processor, not tried on a GPU"
     )
 
 

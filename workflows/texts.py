@@ -69,7 +69,7 @@ class Texts:
         from vocabsem_core.products import half_is_fast
 
         tokens = self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
-        classifier = Classifier(self.model, tokens, self.device != "cpu" or half_is_fast())
+        classifier = Classifier(self.model, tokens, half_is_fast(self.model.device.type))
         classifier.check(self.stored_validation.states)
         return classifier
 

@@ -71,7 +71,7 @@ def our_loop(recipe: Recipe, half: bool) -> Any:
 
 def loop_case(recipe: Recipe, rounds: int) -> Case:
     """Tokens a second of our step over those of the plain loop, each in a process of its own, with all cores."""
-    half = half_is_fast()
+    half = half_is_fast("cpu")
     wall: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(rounds):
         for side in wall:
@@ -114,7 +114,7 @@ def loop_seconds(recipe: Recipe, side: str, half: bool) -> float:
 
 def workers_case(recipe: Recipe, rounds: int) -> Case:
     """Tokens a second of two processes that share each batch over those of one; one thread each."""
-    half = half_is_fast()
+    half = half_is_fast("cpu")
     found: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for world in found:

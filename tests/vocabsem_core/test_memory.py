@@ -4,6 +4,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
+from transformers import GPT2Config, LlamaConfig
 
 from vocabsem_core import memory
 
@@ -31,6 +32,11 @@ def test_the_options_are_set_where_the_allocator_may_know_them(monkeypatch, plat
 def test_a_library_without_the_call_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     memory.keep_freed_memory()
+
+
+def test_tokens_of_a_pass_follow_from_the_models_size():
+    assert 1500 < memory.tokens_of_a_pass(LlamaConfig()) < 2500  # 7 B weights
+    assert memory.tokens_of_a_pass(GPT2Config(n_embd=8, n_layer=1)) == (8 << 30) // (34 * 8)
 
 
 def test_what_is_free_is_some_of_what_there_is():

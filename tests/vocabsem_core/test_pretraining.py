@@ -78,6 +78,17 @@ def test_a_step_taken_in_parts_is_the_same_step(monkeypatch):
         torch.testing.assert_close(parts.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("device", "fit", "rows"), [("cpu", 4096, 2), ("cpu", 8, 1), ("cuda", 4096, 4), ("cuda", 8, 1)]
+)
+def test_a_pass_takes_what_memory_holds_and_on_a_processor_what_its_cache_does(monkeypatch, device, fit, rows):
+    run = training()
+    run._device = torch.device(device)
+    monkeypatch.setattr(pretraining, "_CHUNK_TOKENS", 16)  # two rows
+    monkeypatch.setattr(pretraining, "tokens_of_a_pass", lambda config: fit)
+    assert run._part_rows(4) == rows
+
+
 def test_a_plain_loop_takes_the_same_steps():
     """The same optimisers by hand, on the whole batch at once."""
     run, model, data = training(), new_model(RECIPE).train(), rows()

@@ -56,7 +56,7 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
         inputs={"tokens": tokens, "tokenizer": tokenizer},
         local=execution.model_dump(exclude={"address", "resources"}),
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
-        sources=("vocabsem_core.pretraining",),
+        sources=("vocabsem_core.pretraining", "vocabsem_core.muon"),
     )
 
 
@@ -106,8 +106,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     keep_freed_memory()
     local, recipe, last = config["local"], _recipe(config["identity"]), config["identity"]["stop_after"]
     device = torch.device(seat.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    fast = device.type == "cuda" or half_is_fast()
-    half = local["precision"] == "bfloat16" or (local["precision"] == "auto" and fast)
+    half = local["precision"] == "bfloat16" or (local["precision"] == "auto" and half_is_fast(device.type))
     training = Pretraining(recipe, seat.rank, seat.world, device, half, local["compile"])
     curve: dict[str, list[float]] = {"loss": [], "learning_rate": [], "tokens_per_second": []}
     if seat.checkpoint is not None:
