@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,17 @@ _HASH_SPAN = 1 << 63  # of row_hash
 
 
 def corpus_files(corpus: Corpus, base: Path) -> list[Path]:
-    """The files of a corpus, in the order of their names. Raises ConfigError where a pattern matches none."""
+    """The files of a corpus, in the order of their names. Raises ConfigError where a pattern matches none.
+
+    A file that has the very name is meant by it, whatever it would match as a pattern.
+    """
     if corpus.hub is not None:
-        return [_readable(hub_file(corpus.hub, corpus.revision, name)) for name in corpus.files]
+        elsewhere = "fetch the files, and name them without `hub`"
+        return [_readable(hub_file(corpus.hub, corpus.revision, name, elsewhere)) for name in corpus.files]
     found: dict[Path, Path] = {}  # file -> the first name that leads to it: what is linked is no text twice
     for pattern in corpus.files:
-        matches = sorted(located(base, name) for name in glob.glob(str(base / pattern), recursive=True))
+        named = [pattern] if (base / pattern).is_file() else glob.glob(pattern, root_dir=base, recursive=True)
+        matches = sorted(located(base, name) for name in named)
         if not matches:
             raise ConfigError(f"corpus.files: no file matches {pattern!r} in {base}", ("corpus", "files"))
         for path in matches:
@@ -47,14 +53,18 @@ def corpus_digests(paths: Sequence[Path], facts: Facts) -> list[str]:
 
 
 def pieces(path: Path) -> Iterator[str]:
-    """The documents of a file, long ones in pieces. Raises ConfigError for bytes that are not UTF-8 text."""
+    """The documents of a file, long ones in pieces; a line of spaces alone is empty, and ends a document.
+
+    Raises ConfigError for bytes that are not UTF-8 text.
+    """
     lines: list[str] = []
     size = 0
     for line in _lines(path):
-        if lines and (not line or size + len(line) > PIECE_CHARACTERS):
+        empty = not line.strip()
+        if lines and (empty or size + len(line) > PIECE_CHARACTERS):
             yield "\n".join(lines)
             lines, size = [], 0
-        if line:
+        if not empty:
             lines.append(line)
             size += len(line) + 1
     if lines:
@@ -62,17 +72,22 @@ def pieces(path: Path) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines without what ends them; one of spaces alone is empty."""
+    """Lines without what ends them: spaces at their beginning may mean something. A byte order mark is left out."""
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         try:
             for number, line in enumerate(file, 1):
                 try:
-                    yield line.decode("utf-8").strip()
+                    text = line.decode("utf-8" if number > 1 else "utf-8-sig").rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     raise ConfigError(
                         f"{path}: line {number}: not UTF-8 text ({error.reason}); save the file as UTF-8"
                     ) from error
-        except (gzip.BadGzipFile, EOFError) as error:
+                if "\0" in text:
+                    raise ConfigError(
+                        f"{path}: line {number}: a NUL character, as UTF-16 has them; save the file as UTF-8"
+                    )
+                yield text
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ConfigError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
 
 

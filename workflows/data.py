@@ -39,9 +39,9 @@ def split_file(task: Task, split: Split) -> SplitFile:
         path = task.local_data / f"{split}.jsonl"
         found = SplitFile(path, {field: field for field in source.columns}, "label", None)
     elif source.hub is not None:
-        found = SplitFile(
-            hub_file(source.hub, source.revision, getattr(source, split)), source.columns, source.label, source.values
-        )
+        elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
+        path = hub_file(source.hub, source.revision, getattr(source, split), elsewhere)
+        found = SplitFile(path, source.columns, source.label, source.values)
     else:
         found = SplitFile(located(task.base, getattr(source, split)), source.columns, source.label, source.values)
     if not found.path.is_file():

@@ -15,13 +15,12 @@ _WEIGHTS = "*.safetensors"
 _DESCRIPTION = ["*.json", "*.model", "vocab.*", "merges.txt"]  # configuration and tokenizer
 
 
-def hub_file(repository: str, revision: str, file: str) -> Path:
-    """One file of a data set. Raises ConfigError where it is neither cached nor to be had."""
+def hub_file(repository: str, revision: str, file: str, elsewhere: str) -> Path:
+    """One file of a data set. Raises ConfigError where it is neither cached nor to be had; `elsewhere`: what to do."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     place: dict[str, Any] = {"repo_id": repository, "filename": file, "repo_type": "dataset", "revision": revision}
-    elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
     with _telling(f"{file} of data set {repository}@{revision}", elsewhere):
         try:
             return Path(hf_hub_download(**place, local_files_only=True))

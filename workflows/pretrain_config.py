@@ -11,7 +11,7 @@ from workflows.config import AnyExecution, ExperimentField, StoreField, Strict
 
 
 class Corpus(Strict):
-    """The text: UTF-8, one paragraph a line, an empty line between documents."""
+    """The text: UTF-8, one paragraph a line, an empty line between documents; indentation stays."""
 
     files: tuple[str, ...] = Field(
         min_length=1, description="files or patterns such as corpus/*.txt; .txt or .txt.gz; relative to this YAML file"

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from workflows.errors import ConfigError
 from workflows.hub import hub_file, hub_model
 
+ELSEWHERE = "take it from the shelf"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -86,14 +87,14 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def refusal(kind: str, repository: str = "org/name") -> str:
     """What hub_file or hub_model says."""
     with pytest.raises(ConfigError) as caught:
-        hub_file(repository, "main", "data/train.csv") if kind == "file" else hub_model(repository, "main")
+        hub_file(repository, "main", "data/train.csv", ELSEWHERE) if kind == "file" else hub_model(repository, "main")
     return str(caught.value)
 
 
 @pytest.mark.parametrize("revision", [COMMIT, "main"])
 def test_a_cached_file_of_a_data_set_is_found_offline(cache: Path, revision: str) -> None:
     store(cache, "datasets--org--name", {"data/train.csv": "text,label\n"})
-    assert hub_file("org/name", revision, "data/train.csv").read_text() == "text,label\n"
+    assert hub_file("org/name", revision, "data/train.csv", ELSEWHERE).read_text() == "text,label\n"
 
 
 @pytest.mark.parametrize("revision", [COMMIT, "main"])
@@ -106,7 +107,7 @@ def test_a_cached_model_is_found_offline(cache: Path, revision: str) -> None:
 def test_what_is_cached_is_not_asked_for(cache: Path, hub: Hub, revision: str) -> None:
     store(cache, "datasets--org--name", {"train.csv": ""})
     store(cache, "models--org--name", {"model.safetensors": "weights"})
-    hub_file("org/name", revision, "train.csv")
+    hub_file("org/name", revision, "train.csv", ELSEWHERE)
     hub_model("org/name", revision)
     assert hub.asked == 0
 
@@ -136,7 +137,7 @@ def test_what_is_not_cached_offline_is_named_with_what_to_do(kind: str, what: st
     assert message.startswith(what)
     assert "not in the local cache" in message
     assert "same HF_HOME" in message
-    assert ("--data-dir DIR" if kind == "file" else "local folder") in message
+    assert (ELSEWHERE if kind == "file" else "name a local folder") in message
 
 
 def test_a_cached_configuration_alone_is_no_cached_model(cache: Path) -> None:

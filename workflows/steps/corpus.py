@@ -22,7 +22,7 @@ def corpus_step(name: str, paths: Sequence[Path], digests: Sequence[str], held_o
     return Step(
         name="corpus",
         label=f"corpus {name}",
-        version=1,
+        version=2,
         run="workflows.steps.corpus:fill_corpus",
         identity={"files": sorted(digests), "held_out": held_out},
         local={
