@@ -60,7 +60,7 @@ def test_text_of_another_encoding_is_told_by_its_nul_characters(tmp_path, encodi
     """Without a byte order mark, plain UTF-16 is UTF-8 too, as bytes go."""
     path = tmp_path / "a.txt"
     path.write_bytes("plain\n".encode(encoding))
-    with pytest.raises(ConfigError, match=r"a\.txt: line 1: a NUL character, as in UTF-16"):
+    with pytest.raises(ConfigError, match=r"a\.txt: line 1: a NUL character, as UTF-16 has"):
         list(pieces(path))
 
 
