@@ -24,10 +24,11 @@ def reserved(step: Step, given: Reserves) -> Resources:
     return replace(step.resources, **given.get(step.name, {}))  # type: ignore[arg-type]
 
 
-def ray_options(asked: Resources) -> dict[str, Any]:
-    """Options of a Ray task."""
+def ray_options(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Options of a Ray task on one of these nodes."""
+    gpus = asked.gpus if asked.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     memory = {"memory": asked.memory} if asked.memory is not None else {}
-    return {"num_cpus": asked.cpus or 0, "num_gpus": asked.gpus or 0, **memory}
+    return {"num_cpus": asked.cpus or 0, "num_gpus": gpus, **memory}
 
 
 def must_fit(step: Step, asked: Resources, nodes: Sequence[Mapping[str, float]]) -> None:

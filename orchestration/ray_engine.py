@@ -143,9 +143,10 @@ class RayEngine:
 
     def _submit(self, step: Step, work: Work) -> None:
         asked = reserved(step, self._reserves)
-        task = ray.remote(_run_alone).options(name=step.label, max_retries=RETRIES, **ray_options(asked))
+        options = ray_options(asked, alive_nodes())
+        task = ray.remote(_run_alone).options(name=step.label, max_retries=RETRIES, **options)
         self._watch.begin(work.sign_file())
-        self._tasks[task.remote(step.run, work, asked.gpus or 0, asked.memory)] = (step, work)
+        self._tasks[task.remote(step.run, work, options["num_gpus"], asked.memory)] = (step, work)
 
     def _replace_silent(self) -> None:
         """End workers without a sign of life, and begin their work anew; what one still writes later does no harm."""

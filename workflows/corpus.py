@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestration import files
 from orchestration.facts import Facts
-from workflows.data import row_hash
+from workflows.data import kept_rows, row_hash
 from workflows.errors import ConfigError
 from workflows.hub import hub_file
 from workflows.paths import located
@@ -19,6 +19,7 @@ from workflows.pretrain_config import Corpus
 
 _SUFFIXES = (".txt", ".txt.gz")
 PIECE_CHARACTERS = 4_096  # a longer document is cut, between lines, into pieces of about this size
+MEASURED_PIECES = 1_000  # of the held-out ones: beyond, intervals hardly narrow, and a large corpus would take hours
 _HASH_SPAN = 1 << 63  # of row_hash
 
 
@@ -89,6 +90,12 @@ def _lines(path: Path) -> Iterator[str]:
                 yield text
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ConfigError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
+
+
+def measured_pieces(held_out: Sequence[str]) -> list[str]:
+    """Those that bits are measured on: what a smaller share would have held out."""
+    rows = [{"text": piece} for piece in held_out]
+    return [held_out[place] for place in kept_rows(rows, MEASURED_PIECES)]
 
 
 def is_held_out(piece: str, share: float) -> bool:

@@ -23,16 +23,17 @@ from workflows.costs import Costs
 from workflows.data import column_digests, split_file
 from workflows.errors import ConfigError, in_field
 from workflows.jobs import Results
-from workflows.model_card import model_card
+from workflows.model_card import model_card, weights_digest
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say
 from workflows.results import Detail, Result
 from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
 from workflows.steps.data import texts_step
-from workflows.steps.pretrain import CURVE, bits_step, copy_model, pretrain_step
+from workflows.steps.pretrain import CURVE, bits_step, copy_model, model_files, pretrain_step
 from workflows.table import table
 
 _HELD_OUT = "held-out"
+_CARD = "README.md"  # of the model's folder
 _MOST_POINTS = 1000  # of a curve in MLflow
 
 
@@ -42,7 +43,7 @@ class Pretrain:
 
     Attributes:
         config: the workflow file.
-        corpus: digest of each file's content, by name.
+        corpus: digest of each file's content, by its name from the workflow file's folder, or in the hub's data set.
         output: the folder it is delivered to.
         model, tokenizer: the steps that make it.
         bits: name of a text -> the step that measures the model on it.
@@ -64,8 +65,9 @@ class Pretrain:
         found = []
         for text, step in self.bits.items():
             try:
-                if (artifact := store.find(step)) is not None:
-                    found.append(self._result(text, artifact, _found(store, self.model)))
+                bits, model = store.find(step), store.find(self.model)
+                if bits is not None and model is not None:  # one whose making anew failed is of no result
+                    found.append(self._result(text, bits, model))
             except DamagedArtifact as error:
                 say(f"no result of {self.config.name} {text}: {error}")
         return found
@@ -120,25 +122,50 @@ class Pretrain:
         return []
 
     def deliver(self, store: Store, results: Results) -> list[str]:
-        """Write the model's folder, whole or not at all; one that was there at the start holds this model already."""
-        if not self.output.exists():
-            model, tokenizer = _found(store, self.model), _found(store, self.tokenizer)
-            place = self.output.with_name(f"{files.TEMPORARY}{uuid4().hex}")
-            try:
-                place.mkdir(parents=True)
-                copy_model(model, tokenizer, place)
-                digest = files.checksum(place / "tokenizer.json")
-                card = model_card(self.config, self.corpus, model, digest, results)
-                (place / "README.md").write_text(card, encoding="utf-8")
-                os.replace(place, self.output)
-            except OSError as error:
-                raise ConfigError(
-                    f"{self.output}: cannot be written ({error.strerror}). The model is safe in {model.folder}: make "
-                    "room or name another `output`, and run again."
-                ) from error
-            finally:
-                shutil.rmtree(place, ignore_errors=True)
-        return [f"model {os.path.relpath(self.output)}: name this folder under `models` of a compare workflow"]
+        """Write the model's folder, whole or not at all; where it is there, what of it is not as it would be now."""
+        name = os.path.relpath(self.output)
+        if len(results) < len(self.bits):
+            return [f"model {name}: not written, for a result that belongs on its card is missing"]
+        model, tokenizer = _found(store, self.model), _found(store, self.tokenizer)
+        digest = tokenizer.manifest["files"]["tokenizer.json"]["xxh3"]
+        card = model_card(self.config, self.corpus, model, digest, results).encode()
+        try:
+            if self.output.exists():
+                changed = _mend(self.output, model, tokenizer, card)
+                anew = [f"model {name}: {', '.join(changed)} written anew"] if changed else []
+            else:
+                anew = []
+                _write_folder(self.output, model, tokenizer, card)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.output}: cannot be written ({error.strerror}). The model is safe in {model.folder}: make "
+                "room or name another `output`, and run again."
+            ) from error
+        return [*anew, f"model {name}: name this folder under `models` of a compare workflow"]
+
+
+def _write_folder(output: Path, model: Artifact, tokenizer: Artifact, card: bytes) -> None:
+    place = output.with_name(f"{files.TEMPORARY}{uuid4().hex}")
+    try:
+        place.mkdir(parents=True)
+        copy_model(model, tokenizer, place)
+        (place / _CARD).write_bytes(card)
+        os.replace(place, output)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _mend(output: Path, model: Artifact, tokenizer: Artifact, card: bytes) -> list[str]:
+    """Write what is missing, broken or of an earlier workflow file; the names of those files."""
+    changed = []
+    for name, made in model_files(model, tokenizer).items():
+        if files.damage_of(output / name, made.manifest["files"][name], every_byte=True):
+            files.replace_bytes(output / name, made.path(name).read_bytes())
+            changed.append(name)
+    if not (output / _CARD).is_file() or (output / _CARD).read_bytes() != card:
+        files.replace_bytes(output / _CARD, card)
+        changed.append(_CARD)
+    return changed
 
 
 def pretrain(config: PretrainConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Pretrain:
@@ -153,12 +180,12 @@ def pretrain(config: PretrainConfig, base: Path, data_dir: Path | None, facts: F
     bits = {name: bits_step(config.name, name, model, tokenizer, step) for name, step in texts.items()}
     output = base / (config.output or Path("models") / config.name)
     made = store.find(model)
-    if output.exists() and not (made is not None and _holds(output, made)):
+    if output.exists() and not (made is not None and _is_of(output, made)):
         raise ConfigError(
             f"{output}: is there already and holds something else; move it away, or name another", ("output",)
         )
-    named = {path.name: digest for path, digest in zip(paths, digests, strict=True)}
-    return Pretrain(config, named, output, model, tokenizer, bits)
+    names = config.corpus.files if config.corpus.hub is not None else [os.path.relpath(path, base) for path in paths]
+    return Pretrain(config, dict(zip(names, digests, strict=True)), output, model, tokenizer, bits)
 
 
 def _task_texts(config: PretrainConfig, base: Path, data_dir: Path | None, facts: Facts) -> dict[str, Step]:
@@ -179,12 +206,15 @@ def _found(store: Store, step: Step) -> Artifact:
     return artifact
 
 
-def _holds(folder: Path, model: Artifact) -> bool:
-    weights = folder / "model.safetensors"
-    return weights.is_file() and files.checksum(weights) == model.manifest["files"]["model.safetensors"]["xxh3"]
+def _is_of(folder: Path, model: Artifact) -> bool:
+    """Whether a folder is this model's: by its card, whatever has become of its files, or by its weights."""
+    card, weights, digest = folder / _CARD, folder / "model.safetensors", weights_digest(model)
+    if card.is_file() and digest in card.read_text(encoding="utf-8", errors="replace"):
+        return True
+    return weights.is_file() and files.checksum(weights) == digest
 
 
 def _thinned(values: Sequence[Any]) -> list[tuple[int, float]]:
-    """Points of a curve, every one of them where they are few."""
-    apart = -(-len(values) // _MOST_POINTS)
-    return [(step, float(value)) for step, value in enumerate(values) if step % max(1, apart) == 0]
+    """Points of a curve, its last always, every one of them where they are few."""
+    last, apart = len(values) - 1, max(1, -(-len(values) // _MOST_POINTS))
+    return [(step, float(value)) for step, value in enumerate(values) if (last - step) % apart == 0]

@@ -31,8 +31,15 @@ def test_no_reservation_enters_a_key(cpus, gpus, workers, memory):
 
 
 def test_options_of_a_task_name_memory_only_where_it_is_limited():
-    assert ray_options(Resources(None, None)) == {"num_cpus": 0, "num_gpus": 0}
-    assert ray_options(Resources(1, 0.25, None, 7)) == {"num_cpus": 1, "num_gpus": 0.25, "memory": 7}
+    assert ray_options(Resources(None), []) == {"num_cpus": 0, "num_gpus": 0}
+    assert ray_options(Resources(1, 0.25, None, 7), []) == {"num_cpus": 1, "num_gpus": 0.25, "memory": 7}
+
+
+def test_a_task_that_leaves_it_open_takes_a_gpu_where_a_node_has_one():
+    nodes = [{"CPU": 8}, {"CPU": 2, "GPU": 2}]
+    assert ray_options(Resources(1, None), nodes)["num_gpus"] == 1
+    assert ray_options(Resources(1, None), nodes[:1])["num_gpus"] == 0
+    assert ray_options(Resources(1), nodes)["num_gpus"] == 0
 
 
 def test_a_step_that_fits_no_single_node_is_refused_with_the_numbers():

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
 from tests.vocabsem_core.test_pretraining import RECIPE
+from vocabsem_core import bits
 from vocabsem_core.bits import per_byte, text_bits
 from vocabsem_core.byte_pairs import train_byte_pairs
 from vocabsem_core.errors import InputError
@@ -43,6 +45,13 @@ def test_a_long_text_goes_on_in_windows_that_do_not_overlap(pair):
     assert text_bits(model, tokenizer, [text])[0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_progress_is_told_after_every_batch(pair, monkeypatch):
+    monkeypatch.setattr(bits, "_BATCH_TOKENS", 1)
+    told = []
+    text_bits(*pair, TEXTS, lambda done, of: told.append((done, of)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_an_untrained_model_needs_about_the_logarithm_of_its_vocabulary_a_token(pair):
     model, tokenizer = pair
     tokens = sum(len(tokenizer(text)["input_ids"]) for text in TEXTS)
@@ -58,3 +67,16 @@ def test_no_text_is_refused(pair, texts):
 def test_all_texts_count_by_their_bytes():
     mean, low, high = per_byte(np.array([8.0, 2.0]), np.array([2, 2]))
     assert (mean, low, high) == (2.5, 1.0, 4.0)
+
+
+def test_the_interval_is_that_of_a_table_of_draws_which_is_never_there():
+    draw = np.random.default_rng(3)
+    found, sizes = draw.random(2000) * 900, draw.integers(1, 5000, 2000)
+    tracemalloc.start()
+    interval = per_byte(found, sizes)[1:]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    drawn = np.random.default_rng(0).integers(2000, size=(1000, 2000))
+    ratios = found[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    assert interval == tuple(np.percentile(ratios, [2.5, 97.5]))
+    assert peak < drawn.nbytes / 20

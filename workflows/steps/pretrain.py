@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from orchestration.scratch import tell
 from orchestration.store import Artifact
 from orchestration.training import Seat, run_workers, seats
 from orchestration.work import Work
+from workflows.corpus import MEASURED_PIECES, measured_pieces
 from workflows.errors import ConfigError
 from workflows.pretrain_config import PretrainConfig
 from workflows.steps.corpus import texts_of
@@ -112,11 +113,11 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     if seat.checkpoint is not None:
         training.load(seat.checkpoint / _STATE)
         curve = json.loads((seat.checkpoint / _CURVE).read_text(encoding="utf-8"))
-    rows = token_rows(config["shards"])
+    rows = TokenRows(config["shards"])
     said = 0.0
     while training.step < last:
         step, started = training.step, time.monotonic()
-        loss = training.advance(rows[rows_of_step(recipe, step, len(rows))].long())
+        loss = training.advance(rows[rows_of_step(recipe, step, len(rows))])
         seconds = time.monotonic() - started
         if loss != loss:
             raise ConfigError(f"step {step}: the loss is not a number; lower training.learning_rate")
@@ -146,14 +147,28 @@ def _note(curve: Mapping[str, list[float]], last: int, step_tokens: int) -> str:
     return f"loss {sum(curve['loss'][-20:]) / len(recent):.3f}, {speed:,.0f} tokens/s, {minutes:.0f} min left"
 
 
-def token_rows(shards: list[str]) -> Tensor:
-    """All rows of the token shards, [rows, context + 1], int32."""
-    import numpy as np
-    import torch
+class TokenRows:
+    """All rows of the token shards, [rows, context + 1], read where they lie: a node's workers share those pages."""
 
-    from orchestration.shards import column_array, read_table
+    def __init__(self, shards: list[str]) -> None:
+        import numpy as np
 
-    return torch.from_numpy(np.concatenate([column_array(read_table(Path(path)), "tokens") for path in shards]))
+        from orchestration.shards import column_array, read_table
+
+        self._shards = [column_array(read_table(Path(path)), "tokens") for path in shards]
+        self._starts = np.cumsum([0, *map(len, self._shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Rows by their numbers, int64."""
+        import numpy as np
+        import torch
+
+        shards = np.searchsorted(self._starts, rows.numpy(), side="right") - 1
+        found = [self._shards[shard][row - self._starts[shard]] for shard, row in zip(shards, rows, strict=True)]
+        return torch.from_numpy(np.stack(found)).long()
 
 
 def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) -> Step:
@@ -163,7 +178,9 @@ def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) 
         label=f"bits {name} {label}",
         version=1,
         run="workflows.steps.pretrain:fill_bits",
+        identity={"pieces": MEASURED_PIECES} if texts.name == "corpus" else {},
         inputs={"model": model, "tokenizer": tokenizer, "texts": texts},
+        resources=Resources(gpus=None),
         sources=("vocabsem_core.bits",),
     )
 
@@ -171,16 +188,26 @@ def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) 
 def fill_bits(work: Work) -> None:
     """bits.json: bits per byte of all texts together, with its interval; one shard: bits and bytes of each text."""
     import numpy as np
+    import torch
 
     from orchestration.shards import table_of
     from vocabsem_core.bits import per_byte, text_bits
     from vocabsem_core.checkpoints import load_model, load_tokenizer
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     with TemporaryDirectory() as folder:
         copy_model(work.inputs["model"], work.inputs["tokenizer"], Path(folder))
-        model, tokenizer = load_model(Path(folder), "float32", "cpu"), load_tokenizer(Path(folder))
-    texts = list(_texts(work.inputs["texts"]))
-    bits, sizes = text_bits(model, tokenizer, texts), np.array([len(text.encode()) for text in texts])
+        model, tokenizer = load_model(Path(folder), "float32", device), load_tokenizer(Path(folder))
+    texts, said = _texts(work.inputs["texts"]), time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > _TELL_SECONDS:
+            tell(work.scratch, done, of, "windows of text")
+            said = time.monotonic()
+
+    bits = text_bits(model, tokenizer, texts, progress)
+    sizes = np.array([len(text.encode()) for text in texts])
     work.out.write_shard(0, table_of(range(len(texts)), {"bits": bits, "bytes": sizes}))
     mean, low, high = per_byte(bits, sizes)
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -189,18 +216,20 @@ def fill_bits(work: Work) -> None:
     )
 
 
-def _texts(source: Artifact) -> Iterator[str]:
+def _texts(source: Artifact) -> list[str]:
     """Held-out pieces of a corpus; of a task's rows the fields, a line each."""
     if source.manifest["step"] == "corpus":
-        yield from texts_of(source, held_out=True)
-        return
-    for fields in fields_of(source):
-        yield "\n".join(fields.values())
+        return measured_pieces(list(texts_of(source, held_out=True)))
+    return ["\n".join(fields.values()) for fields in fields_of(source)]
 
 
 def copy_model(model: Artifact, tokenizer: Artifact, folder: Path) -> None:
     """The files that transformers loads, checked, from their two artifacts into one folder."""
-    for artifact in (model, tokenizer):
-        for name in artifact.manifest["files"]:
-            if name not in ("identity.json", "provenance.json", CURVE):
-                (folder / name).write_bytes(artifact.path(name).read_bytes())
+    for name, artifact in model_files(model, tokenizer).items():
+        (folder / name).write_bytes(artifact.path(name).read_bytes())
+
+
+def model_files(model: Artifact, tokenizer: Artifact) -> dict[str, Artifact]:
+    """Name of every file that transformers loads -> the artifact that has it."""
+    own = ("identity.json", "provenance.json", CURVE)
+    return {name: made for made in (model, tokenizer) for name in made.manifest["files"] if name not in own}
