@@ -24,7 +24,7 @@ from orchestration.work import callable_of
 
 _FAILURES = 3  # times that workers may die before the step fails
 _LOOKS = "0.2"  # seconds between Ray Train's looks at its workers: the end of a short fit is seen at once
-_RUN, _CHECKPOINT = "training", "checkpoint-"  # in the scratch folder
+_RUN, _CHECKPOINT = "ray", "checkpoint-"  # in the scratch folder
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 

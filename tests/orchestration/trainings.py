@@ -21,21 +21,30 @@ class Refused(Exception):
 
 
 def count(seat: Seat, config: Mapping[str, Any]) -> None:
-    """Count to `to`, a checkpoint of `sizes` bytes each; `dies`: after that number it is killed, the first time."""
+    """Count to `to`, a checkpoint of `sizes` bytes each, all workers in step.
+
+    `dies`: the last worker is killed after that number, the first time; `most`: bytes that go into a file, as on a full
+    disk.
+    """
+    import torch
+    from torch import distributed
+
     with open(seat.scratch / f"starts {seat.rank}", "a", encoding="utf-8") as file:
         file.write(f"{seat.checkpoint.name if seat.checkpoint else None}\n")
     at = int((seat.checkpoint / "at").read_text()) if seat.checkpoint else 0
-    if "most" in config:  # bytes of a file: more do not go in, as on a full disk
+    if "most" in config:
         resource.setrlimit(resource.RLIMIT_FSIZE, (config["most"], config["most"]))
     while at < config["to"]:
         at += 1
+        if seat.world > 1:
+            distributed.all_reduce(torch.zeros(1))
 
         def fill(folder: Path, at: int = at) -> None:
             (folder / "at").write_text(str(at))
             (folder / "weights").write_bytes(bytes(config["sizes"][at - 1] if "sizes" in config else 1))
 
         seat.keep(fill)
-        if at == config.get("dies") and seat.checkpoint is None:
+        if (at, seat.rank) == (config.get("dies"), seat.world - 1) and seat.checkpoint is None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 
 from orchestration.executor import InlineEngine, run_plan
@@ -14,6 +15,8 @@ from orchestration.plan import make_plan
 from orchestration.store import open_store
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
+from vocabsem_core import training_state
+from vocabsem_core.errors import InputError
 from vocabsem_core.finetuning import Finetuning
 from workflows.compare import comparison
 from workflows.config import CompareConfig
@@ -22,6 +25,7 @@ from workflows.errors import ConfigError
 from workflows.materials import read_column
 from workflows.methods import METHODS
 from workflows.results import read_result, truncations
+from workflows.steps import finetune
 from workflows.sweep_checks import checked_space
 from workflows.sweep_config import SweepConfig
 from workflows.texts import Texts
@@ -192,6 +196,18 @@ def test_interrupted_it_goes_on_from_the_epoch_and_finished_seeds_are_not_traine
         )
         assert read_column(found, "scores").tolist() == read_column(expected, "scores").tolist()
     assert not list((folder.path / "store" / "scratch").glob("finetune/*"))
+
+
+def test_a_disk_that_is_full_when_a_fit_is_done_is_told(tmp_path, monkeypatch):
+    """By the error that safetensors has of its own, which is none of the system's."""
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(training_state, "save_file", full)
+    with pytest.raises(InputError, match=r"No space left on device .* make room, then run again"):
+        finetune._write_done(tmp_path / "done.safetensors", {}, {}, {}, torch.zeros(1), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_seed_trains_that_seed_alone(folder):

@@ -18,12 +18,13 @@ from orchestration.tracking import TrackingError
 from tests.card import read_card
 from tests.workflows.films import films, write_films
 from tests.workflows.sweeps import QUIET
+from tests.workflows.test_costs import step
 from workflows import corpus, model_card
 from workflows.corpus import is_held_out, measured_pieces
 from workflows.errors import ConfigError
 from workflows.pretrain import _thinned
 from workflows.session import WORKFLOWS, Report, open_session, run
-from workflows.steps.pretrain import TokenRows
+from workflows.steps.pretrain import TokenRows, bits_step
 from workflows.yaml_file import read_workflow
 
 DOCUMENT: dict[str, Any] = {
@@ -158,6 +159,14 @@ def test_of_many_held_out_pieces_those_of_smallest_hash_are_measured(
     report = again()
     assert [result.n_test for result, _ in report.results] == [4]
     assert "At most 4." in card_of(folder)
+
+
+def test_bits_are_measured_on_a_gpu_where_there_is_one_and_only_a_corpus_is_cut() -> None:
+    model, tokenizer, texts = (step(name) for name in ("pretrain", "tokenizer", "texts"))
+    of_task = bits_step("tiny", "films", model, tokenizer, texts)
+    of_corpus = bits_step("tiny", "held-out", model, tokenizer, step("corpus"))
+    assert of_task.resources.gpus is of_corpus.resources.gpus is None
+    assert (of_task.identity, of_corpus.identity) == ({}, {"pieces": 1000})
 
 
 def test_a_curve_keeps_its_last_point() -> None:
