@@ -26,6 +26,7 @@ from vocabsem_core.products import fast_float32
 BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
 MEAN = ":mean"  # at the end of a layer's name
 _HELD_KEYS = 8  # times BATCH_TOKENS: keys and values held at once where a shared prefix stands before each prompt
+_HELD_BYTES = 4 << 30  # of them, at most: a large model's are up to a megabyte a token
 _CHECKED_PROMPTS = 2
 _REPEAT = "batch_repeat_interleave"  # what a layer's keys and values can do, and a recurrent state may not
 _TOLERANCE = {
@@ -43,6 +44,12 @@ class _Prefix:
     length: int
     past: DynamicCache
     means: dict[str, Tensor]
+
+    def most_copies(self, batch_tokens: int) -> int:
+        """How many prompts may stand after it in one batch."""
+        parts = [getattr(layer, name, None) for layer in self.past.layers for name in ("keys", "values")]
+        held = max(1, sum(part.nbytes for part in parts if part is not None))
+        return max(1, min(_HELD_KEYS * batch_tokens // self.length, _HELD_BYTES // held))
 
 
 class Encoder:
@@ -99,7 +106,7 @@ class Encoder:
         self._check_once(prompts, places, prefix)
         found: dict[str, list[Tensor]] = {layer: [] for layer in self._layers}
         order: list[int] = []
-        most = max(1, _HELD_KEYS * batch_tokens // shared) if shared else None
+        most = prefix.most_copies(batch_tokens) if prefix is not None else None
         for batch in batches([len(prompt) - shared for prompt in prompts], batch_tokens, most):
             own, at = [prompts[i][shared:] for i in batch], [places[i] - shared for i in batch]
             for layer, states in self.states(own, at, prefix).items():

@@ -187,7 +187,7 @@ class Execution(AnyExecution):
         description="processes that hold the model, at most; those without room wait for it; none: one a GPU, or one",
     )
     gpus_per_encoder: float | None = Field(
-        None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any"
+        None, ge=0, le=1, description="GPUs of each, at most one, fractions allowed; none: one where there are any"
     )
     batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
 
@@ -207,7 +207,9 @@ class CompareExecution(Execution):
     gpus_per_trainer: float | None = Field(
         None,
         ge=0,
-        description="GPUs of each, and of each trial of a finetuning's search; none: one where there are any",
+        le=1,
+        description="GPUs of each, at most one, and of each trial of a finetuning's search; none: one where there are "
+        "any",
     )
 
 

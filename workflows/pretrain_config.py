@@ -72,7 +72,9 @@ class TrainingExecution(AnyExecution):
     cores: float | None = Field(
         None, gt=0, description="processor cores of each worker; none: a node's, shared out among them"
     )
-    gpus: float | None = Field(None, ge=0, description="GPUs of each worker; none: one where there are any")
+    gpus: float | None = Field(
+        None, ge=0, le=1, description="GPUs of each worker, at most one; none: one where there are any"
+    )
     checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints: at most this much is lost")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

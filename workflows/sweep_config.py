@@ -59,7 +59,13 @@ class SweepExecution(Execution):
 
     concurrent: int | None = Field(None, ge=1, description="workers that search at once; none: as many as have room")
     cores: float = Field(1, gt=0, description="processor cores of each")
-    gpus: float | None = Field(None, ge=0, description="GPUs of each, fractions allowed; none: one where there are any")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="GPUs of each, at most one, fractions allowed; none: one where there are any and the method "
+        "uses it",
+    )
     pack: int | None = Field(
         None, ge=1, description="configurations a worker trains side by side, at most; none: as memory allows"
     )

@@ -37,7 +37,12 @@ _MOST_SIDE_BY_SIDE = {"cpu": 64, "cuda": 512}  # beyond, nothing is gained
 _CACHE = 48 << 20  # bytes of fits that a processor trains side by side (ours): more leave its cache at every step
 _MEMORY_SHARE = 0.25  # of what is free, for all fits that run at once
 _ROWS = 4096  # predicted at once
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it found no room for itself
+)
 
 
 def configuration(method: Method, given: Mapping[str, Any], seed: int) -> Configuration:
@@ -131,8 +136,17 @@ def within_memory(
             raise
         if len(pack) == 1:
             return [give_up(pack[0], str(error).splitlines()[0] if str(error) else "MemoryError")]
+    _give_back_unused()
     half = len(pack) // 2
     return [outcome for part in (pack[:half], pack[half:]) for outcome in within_memory(part, attempt, give_up)]
+
+
+def _give_back_unused() -> None:
+    """What PyTorch keeps of a GPU for its next tensors, for libraries that ask for memory of their own."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -147,6 +147,12 @@ def test_rays_object_store_fits_the_shared_memory():
         assert int(option(name, "--object-store-memory")) < size(SERVICES[name]["shm_size"])
 
 
+def test_the_gpu_worker_has_all_cores_and_memory_of_the_machine():
+    assert not {"cpus", "mem_limit"} & SERVICES["worker-gpu"].keys()
+    offered = [part for part in SERVICES["worker"]["command"] if not part.startswith("--num-cpus")]
+    assert SERVICES["worker-gpu"]["command"] == offered
+
+
 def test_a_worker_offers_the_cores_it_has():
     assert option("worker", "--num-cpus") == SERVICES["worker"]["cpus"] == "2"
     assert option("ray-head", "--num-cpus") == "0"

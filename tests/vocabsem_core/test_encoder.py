@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from tests import tiny
+from vocabsem_core import encoder as encoder_module
 from vocabsem_core.calibration import Calibration, CalibrationSettings, Labelled
 from vocabsem_core.encoder import Encoder, batches, common_prefix, layer_names
 from vocabsem_core.errors import InputError
@@ -219,6 +220,19 @@ def test_a_shared_prefix_is_run_once() -> None:
     encoder.encode(prompts, batch_tokens=44, shared=30)
     assert read[0] == (1, 30)
     assert sum(rows * tokens for rows, tokens in read[1:]) < 2 * sum(LENGTHS)
+
+
+def test_a_large_models_prefix_is_held_for_few_prompts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (prefix,) = tiny.gpt2(), tiny.prompts(30)
+    prompts = [prefix + prompt for prompt in tiny.prompts(*LENGTHS)]
+    expected = Encoder(model).encode(prompts, shared=30)["head"]
+    held = 30 * 2 * model.config.n_layer * model.config.n_embd * 4  # keys and values in float32
+    monkeypatch.setattr(encoder_module, "_HELD_BYTES", 2 * held)
+    rows: list[int] = []
+    model.transformer.h[0].register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
+    found = Encoder(model).encode(prompts, shared=30)["head"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert max(rows) == 2
 
 
 def test_a_prefix_whose_cache_is_not_keys_and_values_is_run_with_each_prompt(monkeypatch: pytest.MonkeyPatch) -> None:

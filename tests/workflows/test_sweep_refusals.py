@@ -115,6 +115,7 @@ def test_stopping_is_refused_where_nothing_tells_epochs(rule: str) -> None:
         ({"execution": {"trainers": 2}}, "execution.trainers"),
         ({"execution": {"cores_per_trainer": 1}}, "execution.cores_per_trainer"),
         ({"execution": {"gpus_per_trainer": 1}}, "execution.gpus_per_trainer"),
+        ({"execution": {"gpus": 2}}, "execution.gpus"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(changes: dict[str, Any], told: str) -> None:

@@ -85,6 +85,7 @@ class Calibration(Method):
     seeded = True
     portable = True
     has_epochs = True
+    uses_gpu = True
     Settings: ClassVar[type[Strict]] = ResidualSettings
     space: ClassVar = {
         "learning_rate": Domain(log_uniform=(3e-4, 3e-3)),

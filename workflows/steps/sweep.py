@@ -112,7 +112,7 @@ def fill_sweep(work: Work) -> dict[str, float]:
     """configurations.json: a record for each configuration, in the order of the list or, with Optuna, of their keys."""
     identity, method = work.identity, method_of(work)
     replace_json(work.scratch / SWEEP, {"name": work.local["name"], "asked": work.local["asked"]})
-    places = _places(work.local)
+    places = _places(work.local, method)
     rule = identity["stopping"]
     stopping = Stopping(**rule, epochs=_most_epochs(method, identity)) if rule else Stopping("none", 1, 1)
     device = "cuda" if places.gpus else "cpu"
@@ -165,11 +165,12 @@ def _most_epochs(method: Method, identity: Mapping[str, Any]) -> int:
     return max([defaults, *(Domain.model_validate(domain).values if domain else ())])
 
 
-def _places(local: Mapping[str, Any]) -> Places:
+def _places(local: Mapping[str, Any], method: Method) -> Places:
     """Where packs are tried. Raises ClusterError where not one worker fits."""
     if local["executor"] == "inline":
         return Places(0, 1, 0)
-    return room(local["concurrent"], local["cores"], local["gpus"])
+    unused = 0.0 if local["gpus"] is None and not method.uses_gpu else local["gpus"]
+    return room(local["concurrent"], local["cores"], unused)
 
 
 _loaded: dict[str, Materials] = {}  # of this process's last search: its packs read the same files
