@@ -31,6 +31,7 @@ from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
 from workflows.steps.data import texts_step
 from workflows.steps.pretrain import CURVE, bits_step, copy_model, model_files, pretrain_step
 from workflows.table import table
+from workflows.tracked_data import thinned
 
 _HELD_OUT = "held-out"
 _CARD = "README.md"  # of the model's folder
@@ -99,7 +100,7 @@ class Pretrain:
             status=status,
             params={name: str(value) for name, value in self.model.identity["recipe"].items()},
             metrics={f"bits_per_byte/{result.task}": result.mean for result, _ in results},
-            series={name: _thinned(values) for name, values in self._curve(store).items()},
+            series={name: thinned(values, _MOST_POINTS) for name, values in self._curve(store).items()},
             tags={
                 "vocabsem.workflow": "pretrain",
                 "vocabsem.run_id": record.run_id,
@@ -212,9 +213,3 @@ def _is_of(folder: Path, model: Artifact) -> bool:
     if card.is_file() and digest in card.read_text(encoding="utf-8", errors="replace"):
         return True
     return weights.is_file() and files.checksum(weights) == digest
-
-
-def _thinned(values: Sequence[Any]) -> list[tuple[int, float]]:
-    """Points of a curve, its last always, every one of them where they are few."""
-    last, apart = len(values) - 1, max(1, -(-len(values) // _MOST_POINTS))
-    return [(step, float(value)) for step, value in enumerate(values) if (last - step) % apart == 0]

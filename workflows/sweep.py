@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from workflows.sweep_checks import checked_space, must_not_be_another, sweep_met
 from workflows.sweep_config import SweepConfig
 from workflows.sweep_plots import plot_sweep
 from workflows.table import table
-from workflows.tracked_data import data_of
+from workflows.tracked_data import data_of, thinned
 from workflows.trials import best_first
 
 _SHOWN = 5  # of the best, on the screen
@@ -158,7 +158,7 @@ class Sweep:
             status="FAILED" if one["ended"] in ("failed", "lost") else "FINISHED",
             params={name: str(value) for name, value in one["settings"].items()} | {"seed": str(one["seed"])},
             metrics={name: value for name, value in numbers.items() if value is not None},
-            series={"epoch_loss": _thinned(one["curve"])} if one["curve"] else {},
+            series={"epoch_loss": thinned(one["curve"], _MOST_POINTS, first=1)} if one["curve"] else {},
             tags={
                 "vocabsem.run_id": record.run_id,
                 "vocabsem.method": self.method,
@@ -297,9 +297,3 @@ def _candidate(result: Result) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _thinned(curve: Sequence[float]) -> list[tuple[int, float]]:
-    """Points of a curve, its last always."""
-    apart = -(-len(curve) // _MOST_POINTS)
-    return [(epoch, loss) for epoch, loss in enumerate(curve, start=1) if (len(curve) - epoch) % apart == 0]

@@ -1,4 +1,4 @@
-"""What a run read and predicted, as MLflow shows it: data sets, and a table of predictions a task."""
+"""What a run read and predicted, as MLflow shows it: data sets, curves, and a table of predictions a task."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def data_of(task: str, target: Step) -> tuple[TrackedData, ...]:
         for split in ("train", "test")
         for step in _texts(task, target, split)
     )
+
+
+def thinned(values: Sequence[float], most: int, first: int = 0) -> list[tuple[int, float]]:
+    """Points (step, value) of a curve that begins at step `first`: all where they are few, its last always."""
+    last, apart = len(values) - 1, max(1, -(-len(values) // most))
+    return [(first + place, float(value)) for place, value in enumerate(values) if (last - place) % apart == 0]
 
 
 def prediction_tables(cells: Sequence[Cell], store: Store, say: Say) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,7 +22,6 @@ from tests.workflows.test_costs import step
 from workflows import corpus, model_card
 from workflows.corpus import is_held_out, measured_pieces
 from workflows.errors import ConfigError
-from workflows.pretrain import _thinned
 from workflows.session import WORKFLOWS, Report, open_session, run
 from workflows.steps.pretrain import TokenRows, bits_step
 from workflows.yaml_file import read_workflow
@@ -167,13 +166,6 @@ def test_bits_are_measured_on_a_gpu_where_there_is_one_and_only_a_corpus_is_cut(
     of_corpus = bits_step("tiny", "held-out", model, tokenizer, step("corpus"))
     assert of_task.resources.gpus is of_corpus.resources.gpus is None
     assert (of_task.identity, of_corpus.identity) == ({}, {"pieces": 1000})
-
-
-def test_a_curve_keeps_its_last_point() -> None:
-    assert _thinned([]) == []
-    assert _thinned([3.0, 2.0, 1.0]) == [(0, 3.0), (1, 2.0), (2, 1.0)]
-    long = _thinned([float(step) for step in range(2500)])
-    assert (long[-1], len(long) <= 1000) == ((2499, 2499.0), True)
 
 
 def test_rows_of_shards_are_found_by_their_numbers_without_a_copy(tmp_path: Path) -> None:
