@@ -25,7 +25,7 @@ class Resources:
     """What Ray reserves for a step, or for each worker of sharded work.
 
     Attributes:
-        cpus: processor cores; None is a node's cores divided by `workers`.
+        cpus: processor cores; None is a node's cores divided by `workers`, with a GPU at most four.
         gpus: GPUs, fractions allowed; None is one where the cluster has any.
         workers: of sharded work, at most; None is one a GPU, or one where there is none.
         memory: bytes, reserved and enforced; None is neither.

@@ -17,6 +17,7 @@ from orchestration.graph import Resources, Step
 
 Reserves = Mapping[str, Mapping[str, float]]  # kind of step -> `cpus`, `memory` (bytes) that replace the step's own
 GB = 10**9
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # of torch's errors
 
 
 def reserved(step: Step, given: Reserves) -> Resources:
@@ -26,14 +27,25 @@ def reserved(step: Step, given: Reserves) -> Resources:
 
 def ray_options(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Options of a Ray task on one of these nodes."""
-    gpus = asked.gpus if asked.gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     memory = {"memory": asked.memory} if asked.memory is not None else {}
-    return {"num_cpus": asked.cpus or 0, "num_gpus": gpus, **memory}
+    return {"num_cpus": asked.cpus or 0, "num_gpus": gpus_of(asked, nodes), **memory}
+
+
+def gpus_of(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> float:
+    """GPUs that are reserved on one of these nodes: one, where that is left open and a node with cores has one."""
+    if asked.gpus is not None:
+        return asked.gpus
+    return float(any(node.get("GPU", 0) >= 1 for node in with_cores(nodes)))
+
+
+def with_cores(nodes: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
+    """Those that can run work: a cluster's head often has no cores. All of them, where none has any."""
+    return [node for node in nodes if node.get("CPU", 1) >= 1] or nodes
 
 
 def must_fit(step: Step, asked: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Raises ClusterError where no node could ever run it: Ray would let it wait for ever."""
-    wanted = {"CPU": asked.cpus or 0, "GPU": asked.gpus or 0, "memory": asked.memory or 0}
+    wanted = {"CPU": asked.cpus or 0, "GPU": gpus_of(asked, nodes), "memory": asked.memory or 0}
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
     largest = {name: max(node.get(name, 0) for node in nodes) for name in wanted}
@@ -79,18 +91,38 @@ def _held() -> int:
     return int(line.split()[1]) << 10
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, a machine's or a GPU's. Torch's errors are known by name: not every step loads it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(told in str(error) for told in _NO_MEMORY)
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error's kind and words; of one that came by way of Ray, those of the first."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}".removesuffix(": ").removesuffix(".")
+
+
 def explained(error: BaseException, step: Step, asked: Resources, died: bool) -> BaseException:
     """An error for want of memory as one that names the step and the setting; any other as it is.
 
     `died`: whether the process is gone. A limit can end it, where a library does not bear that memory is refused.
     """
+    if hasattr(error, "exit_code"):  # it explains itself
+        return error
     setting = f"execution.resources.{step.name}.memory_gb"
     limit = f"{asked.memory / GB:g} GB ({setting})" if asked.memory is not None else None
-    if limit is not None and (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+    of_the_node = isinstance(error, MemoryError) or _NO_MEMORY[0] in str(error)
+    if limit is not None and of_the_node:
         return OutOfMemory(f"{step.label} needs more memory than its limit of {limit}; raise the limit")
+    told = "raise it, so that fewer run beside it" if limit else "set it, so that fewer run side by side"
     if type(error).__name__ == "OutOfMemoryError" and died:  # Ray's: the node ran full, and this process was chosen
-        told = "raise it, so that fewer run beside it" if limit else "set it, so that fewer run side by side"
         return OutOfMemory(f"{step.label} was ended because its node ran out of memory; {setting}: {told}")
     if limit is not None and died:
         return OutOfMemory(f"{step.label}: its process died, perhaps for want of memory: its limit is {limit}. {error}")
+    if lacks_memory(error) and not died:
+        mend = f"{setting}: {told}" if of_the_node else "take a GPU with more memory"
+        if "batch_tokens" in step.local:
+            mend = "lower execution.batch_tokens"
+        return OutOfMemory(f"{step.label} ran out of memory ({in_a_line(error)}); {mend}")
     return error

@@ -6,6 +6,7 @@ shard: the autoscaler of a cluster that has one sees what it waits for and adds 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from orchestration.errors import ClusterError
 from orchestration.graph import Resources, Step
-from orchestration.placement import hide_gpus, limit_memory
+from orchestration.placement import gpus_of, hide_gpus, limit_memory, with_cores
 from orchestration.work import Work, callable_of
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
@@ -23,6 +24,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's beha
 import ray
 import ray.exceptions
 
+_CORES_BESIDE_A_GPU = 4  # of a worker that asks for none itself: the rest is left for the steps beside it
 RETRIES = 3  # of work whose process died; an exception in a step is not retried
 
 
@@ -140,30 +142,52 @@ def alive_nodes() -> list[Mapping[str, float]]:
 def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[int, dict[str, float]]:
     """How many workers fit the nodes, and what each reserves. Raises ClusterError where not even one fits.
 
-    A node without cores, as a cluster's head often is, has no part in it.
+    A node without cores has no part in it. Where the cores of each are left open, they are as many as let all workers
+    fit: a node's share, and beside a GPU a few of it.
     """
-    nodes = [node for node in nodes if node.get("CPU", 1) >= 1] or nodes
-    most_gpus = max(node.get("GPU", 0) for node in nodes)
-    gpus = asked.gpus if asked.gpus is not None else float(most_gpus >= 1)
-    able = [node for node in nodes if node.get("GPU", 0) >= gpus]
+    nodes, gpus = with_cores(nodes), gpus_of(asked, nodes)
+    if gpus > 1 and gpus % 1:
+        raise ClusterError(f"a worker asks for {gpus:g} GPUs; above one, Ray gives whole ones. Ask for a whole number.")
+    able = [node for node in nodes if _by_gpu(node, gpus) >= 1]
     if not able:
+        most_gpus = max(node.get("GPU", 0) for node in nodes)
         raise ClusterError(f"a worker asks for {gpus:g} GPUs; the largest node has {most_gpus:g}. Ask for fewer.")
-    by_gpu = sum(int(node.get("GPU", 0) / gpus) for node in able) if gpus else 0
-    wanted = asked.workers or max(1, by_gpu)
-    cores = min(node.get("CPU", 1) for node in able)
-    on_a_node = -(-wanted // len(able))
-    cpus = asked.cpus if asked.cpus is not None else max(1, int(cores / on_a_node))
-    if cpus > max(node.get("CPU", 1) for node in able):
-        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many. Ask for fewer.")
-    by_cpu = sum(int(node.get("CPU", 1) / cpus) for node in able) if cpus else wanted
-    return min(wanted, by_cpu, by_gpu or wanted), {"num_cpus": cpus, "num_gpus": gpus}
+    by_gpu = sum(_by_gpu(node, gpus) for node in able) if gpus else math.inf
+    wanted = int(min(asked.workers or math.inf, by_gpu)) if asked.workers or gpus else 1
+
+    def fitting(cpus: float) -> int:
+        each = (min(node.get("CPU", 1) / cpus if cpus else wanted, _by_gpu(node, gpus)) for node in able)
+        return min(wanted, sum(map(int, each)))
+
+    if asked.cpus is None:
+        share = int(min(node.get("CPU", 1) for node in able))
+        tried = range(min(share, _CORES_BESIDE_A_GPU) if gpus else share, 1, -1)
+        cpus: float = next((cpus for cpus in tried if fitting(cpus) == wanted), 1)
+    else:
+        cpus = asked.cpus
+    if not fitting(cpus):
+        beside = " beside its GPUs" if gpus else ""
+        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many{beside}. Ask for fewer.")
+    return fitting(cpus), {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def _by_gpu(node: Mapping[str, float], gpus: float) -> float:
+    """Workers that a node's GPUs are enough for: a fraction is of one GPU, never of two."""
+    if not gpus:
+        return math.inf
+    return node.get("GPU", 0) // gpus if gpus >= 1 else int(node.get("GPU", 0)) * int(1 / gpus)
 
 
 def group_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What each worker reserves of a group that has to be there as a whole.
 
-    Raises ClusterError where not all of it fits: Ray would wait for ever.
+    Raises ClusterError where not all of it fits, as Ray would wait for ever; and where several shall share a GPU.
     """
+    if asked.workers and asked.workers > 1 and 0 < (asked.gpus or 0) < 1:
+        raise ClusterError(
+            f"{asked.workers} workers of {asked.gpus:g} GPUs each are asked for; workers that train together (by NCCL) "
+            "cannot share a GPU. Give each a whole one or none, or take one worker."
+        )
     count, options = pool_size(asked, nodes)
     if asked.workers and count < asked.workers:
         raise ClusterError(

@@ -111,10 +111,9 @@ def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Plac
     from orchestration.pools import alive_nodes, pool_size
 
     nodes = alive_nodes()
-    each = gpus if gpus is not None else float(any(node.get("GPU", 0) >= 1 for node in nodes))
     most = max(1, int(sum(node.get("CPU", 1) for node in nodes) / (cpus or 1)))
-    workers, options = pool_size(Resources(cpus, each, concurrent or most), nodes)
-    return Places(workers, options["num_cpus"], each)
+    workers, options = pool_size(Resources(cpus, gpus, concurrent or most), nodes)
+    return Places(workers, options["num_cpus"], options["num_gpus"])
 
 
 def finished(scratch: Path) -> list[Record]:

@@ -10,7 +10,6 @@ from orchestration.errors import ClusterError
 from orchestration.executor import InlineEngine, run_plan
 from orchestration.graph import Resources
 from orchestration.plan import make_plan
-from orchestration.pools import pool_size
 from orchestration.ray_engine import RayEngine
 from orchestration.shards import column_array, read_table
 from orchestration.store import open_store
@@ -187,26 +186,6 @@ def test_four_workers_that_are_lost_at_once_while_they_start_fail_no_step(tmp_pa
     outcomes = run_plan(make_plan([target], store), lambda: RayEngine(store, lambda *_: None), lambda *_: None)
     assert (outcomes[target.key].state, outcomes[target.key].error) == ("ran", "")
     assert len(lines(tmp_path / "log.asked")) > 4
-
-
-@pytest.mark.parametrize(
-    ("asked", "nodes", "expected"),
-    [
-        (Resources(None, None, None), [{"CPU": 8}], (1, {"num_cpus": 8, "num_gpus": 0.0})),
-        (Resources(None, None, 2), [{"CPU": 8}], (2, {"num_cpus": 4, "num_gpus": 0.0})),
-        (Resources(None, None, 99), [{"CPU": 8}], (8, {"num_cpus": 1, "num_gpus": 0.0})),
-        (Resources(None, None, None), [{"CPU": 64}, {"CPU": 16, "GPU": 4}], (4, {"num_cpus": 4, "num_gpus": 1.0})),
-        (Resources(None, None, 2), [{"CPU": 0}, {"CPU": 8}, {"CPU": 8}], (2, {"num_cpus": 8, "num_gpus": 0.0})),
-        (Resources(None, 0.4, None), [{"CPU": 12, "GPU": 3}], (7, {"num_cpus": 1, "num_gpus": 0.4})),
-    ],
-)
-def test_a_pool_is_as_large_as_the_nodes_allow(asked, nodes, expected):
-    assert pool_size(asked, nodes) == expected
-
-
-def test_a_worker_that_fits_no_node_is_refused_with_the_numbers():
-    with pytest.raises(ClusterError, match="asks for 1 GPUs; the largest node has 0"):
-        pool_size(Resources(None, 1.0, None), [{"CPU": 8}])
 
 
 @pytest.mark.parametrize("sharded", [True, False])

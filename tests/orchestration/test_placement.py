@@ -5,12 +5,14 @@ import multiprocessing
 import resource
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.errors import ClusterError, OutOfMemory
 from orchestration.graph import Resources
 from orchestration.placement import explained, memory_limit, must_fit, ray_options, reserved
+from orchestration.training import TrainingMistake
 from tests.orchestration.steps import number, squares
 
 MB = 10**6
@@ -78,7 +80,40 @@ def test_want_of_memory_names_the_step_and_the_setting(error):
     assert str(told) == (
         "number 3 needs more memory than its limit of 2 GB (execution.resources.number.memory_gb); raise the limit"
     )
-    assert explained(error, number(3), Resources(1), died=False) is error  # no limit of ours
+    free = explained(error, number(3), Resources(1), died=False)
+    assert str(free).startswith(f"number 3 ran out of memory ({type(error).__name__}")
+    assert str(free).endswith("; execution.resources.number.memory_gb: set it, so that fewer run side by side")
+    assert "\n" not in str(free)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_want_of_a_gpus_memory_names_what_takes_less(error):
+    encode = dataclasses.replace(squares(3), local={"batch_tokens": 16384})
+    told = explained(error, encode, Resources(4, 1.0), died=False)
+    assert isinstance(told, OutOfMemory)
+    assert str(told).startswith(f"squares 3 ran out of memory ({type(error).__name__}: CUDA ")
+    assert str(told).endswith("; lower execution.batch_tokens")
+    assert str(explained(error, number(3), Resources(1, 1.0), died=False)).endswith("; take a GPU with more memory")
+
+
+def test_what_explains_itself_stays_as_it_is():
+    error = TrainingMistake("a worker ran out of memory (MemoryError: can't allocate memory). Give it fewer rows.", 1)
+    assert explained(error, number(3), Resources(1, 0, None, 10), died=False) is error
+
+
+def test_a_task_takes_no_gpu_of_a_node_that_has_no_cores_for_it():
+    head_with_gpus = [{"CPU": 0, "GPU": 4}, {"CPU": 8}]
+    assert ray_options(Resources(1, None), head_with_gpus)["num_gpus"] == 0
+    must_fit(number(1), Resources(8, None), head_with_gpus)
+    with pytest.raises(ClusterError, match="asks for 8 cores, 1 GPUs and"):
+        must_fit(number(1), Resources(8, None), [{"CPU": 2, "GPU": 1}, {"CPU": 8}])  # else it would wait for ever
 
 
 def test_a_process_that_ray_ended_for_memory_names_the_setting():
