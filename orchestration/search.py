@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from orchestration import files
 from orchestration.graph import Resources, key_of
+from orchestration.placement import hide_gpus
 from orchestration.scratch import tell
 from orchestration.stopping import Referee, Stopping
 from orchestration.work import callable_of
@@ -219,7 +220,7 @@ def _tune(
     referee = None
     if stopping.rule != "none":
         referee = ray.remote(Referee).options(num_cpus=0).remote(stopping, dict(curves))
-    trial = tune.with_parameters(_trial, job={**job, "referee": referee})
+    trial = tune.with_parameters(_trial, job={**job, "referee": referee, "gpus": places.gpus})
     tuner = tune.Tuner(
         tune.with_resources(trial, {"CPU": places.cpus, **({"GPU": places.gpus} if places.gpus else {})}),
         tune_config=tune.TuneConfig(
@@ -247,6 +248,8 @@ def _trial(config: dict[str, Any], job: dict[str, Any]) -> None:
     from ray import tune
 
     referee, pack = job["referee"], config["pack"]
+    if not job["gpus"]:
+        hide_gpus()
 
     def end(epoch: int, losses: Mapping[str, float]) -> Collection[str]:
         return ray.get(referee.end.remote(epoch, dict(losses)))

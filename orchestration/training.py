@@ -20,6 +20,7 @@ from typing import Any
 
 from orchestration.files import TEMPORARY
 from orchestration.graph import Resources
+from orchestration.placement import in_a_line, lacks_memory
 from orchestration.work import callable_of
 
 _FAILURES = 3  # times that workers may die before the step fails
@@ -29,7 +30,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class TrainingMistake(Exception):
-    """What a worker raised on purpose, in its own words; or a disk that a training cannot write to."""
+    """What a worker raised on purpose, in its own words; or a want of disk, of memory, or of a way to each other."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message, exit_code)  # both: it travels between processes
@@ -87,16 +88,23 @@ def _last_checkpoint(scratch: Path) -> Path | None:
 
 
 @contextmanager
-def _telling_of_a_full_disk(scratch: Path) -> Iterator[None]:
+def _telling_of_want(scratch: Path) -> Iterator[None]:
+    """Of disk, or of memory: what would be so again is told once."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise TrainingMistake(
-            f"{error.filename or scratch}: cannot be written ({error.strerror}). The last checkpoint is kept: make "
-            "room, then run again."
-        ) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise TrainingMistake(
+                f"{error.filename or scratch}: cannot be written ({error.strerror}). The last checkpoint is kept: make "
+                "room, then run again."
+            ) from error
+        if lacks_memory(error) and not hasattr(error, "exit_code"):
+            raise TrainingMistake(
+                f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step "
+                "(batch_size), more trainers, or a smaller model.",
+                exit_code=1,
+            ) from error
+        raise
 
 
 def seats(workers: int, cpus: float | None, gpus: float | None) -> tuple[int, float, float]:
@@ -118,9 +126,10 @@ def run_workers(
 
     A worker that dies is started again, with all others, from the last checkpoint; so is a training whose driver died
     when it is begun again. With no `workers` it runs in this process, without Ray. Raises TrainingMistake for a disk
-    that cannot be written to, and for what a worker of Ray's raised on purpose, which ends all of them at once.
+    that cannot be written to, for memory that runs out, for workers that cannot start as one team, and for what a
+    worker of Ray's raised on purpose, which ends all of them at once.
     """
-    with _telling_of_a_full_disk(scratch):
+    with _telling_of_want(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
         if workers:
             _run_on_ray({"function": function, "config": dict(config), "scratch": str(scratch)}, workers, cpus, gpus)
@@ -136,7 +145,9 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
         warnings.simplefilter("ignore")  # Ray's own deprecations at import
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
-        from ray.train.v2.api.exceptions import WorkerGroupError
+        from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+        from orchestration.teams import Team
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOOKS)
@@ -145,6 +156,7 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
         trainer = TorchTrainer(
             _sit_down,
             train_loop_config=job,
+            torch_config=Team(),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
             run_config=RunConfig(name=_RUN, storage_path=job["scratch"]),
         )
@@ -157,6 +169,13 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
                     raise failure from error
             if not failures_left:
                 raise
+        except ControllerError as error:
+            raise TrainingMistake(
+                "the workers of the training could not start as one team "
+                f"({in_a_line(error.controller_failure)}). Look whether their nodes reach each other by network, and "
+                "whether torch.cuda.is_available() on each node that gives a GPU.",
+                exit_code=1,
+            ) from error
 
 
 def _sit_down(job: dict[str, Any]) -> None:
@@ -171,7 +190,7 @@ def _sit_down(job: dict[str, Any]) -> None:
     checkpoint = Path(known) if known is not None else None
     seat = Seat(context.get_world_rank(), context.get_world_size(), checkpoint, str(get_device()), scratch)
     try:
-        with _telling_of_a_full_disk(scratch):
+        with _telling_of_want(scratch):
             callable_of(job["function"])(seat, job["config"])
     except Exception as error:
         if hasattr(error, "exit_code"):  # its own words, which Ray would bury in a traceback

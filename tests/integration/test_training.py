@@ -1,8 +1,15 @@
-"""Workers of Ray Train: one that dies, one that refuses, and a disk that is full."""
+"""Workers of Ray Train: one that dies, refuses or has no memory, a team that does not form, and a disk that is full."""
+
+from functools import partial
 
 import pytest
+from ray.util import placement_group_table
 
+from orchestration import teams
+from orchestration.search import Places, search
+from orchestration.stopping import Stopping
 from orchestration.training import TrainingMistake, run_workers
+from tests.orchestration.test_search import Packs, numbers
 from tests.orchestration.trainings import HERE
 
 pytestmark = [
@@ -38,3 +45,31 @@ def test_a_full_disk_is_told_once_and_the_checkpoint_before_is_gone_on_from(tmp_
     assert [path.name for path in tmp_path.glob("*checkpoint-*")] == ["checkpoint-000001"]
     assert (run_workers(f"{HERE}:count", {"to": 3, "sizes": sizes}, tmp_path, 1, 1.0, 0.0) / "at").read_text() == "3"
     assert starts(tmp_path) == ["None", "checkpoint-000001"]
+
+
+def test_want_of_memory_is_told_once_with_what_takes_less(tmp_path):
+    with pytest.raises(
+        TrainingMistake,
+        match=r"out of memory \(OutOfMemoryError: CUDA out of memory. Tried .* GiB\)\. Give it fewer rows a step",
+    ) as told:
+        run_workers(f"{HERE}:exhaust", {}, tmp_path, 2, 1.0, 0.0)
+    assert told.value.exit_code == 1
+    assert starts(tmp_path, 0) == starts(tmp_path, 1) == ["start"]
+
+
+def test_a_team_that_does_not_form_is_told_and_leaves_its_cores(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(teams, "Team", partial(teams.Team, init_method="by post"))
+        with pytest.raises(TrainingMistake, match=r"start as one team \(ValueError: .*\(by post\).*\)\. Look whether"):
+            run_workers(f"{HERE}:count", {"to": 1}, tmp_path, 2, 1.0, 0.0)
+    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
+    assert (run_workers(f"{HERE}:count", {"to": 1}, tmp_path, 2, 1.0, 0.0) / "at").read_text() == "1"
+
+
+def test_workers_that_reserve_no_gpu_see_none(tmp_path):
+    last = run_workers(f"{HERE}:look_for_gpus", {}, tmp_path / "training", 1, 1.0, 0.0)
+    assert (last / "seen").read_text() == ""
+    places, stopping = Places(1, 1.0, 0.0), Stopping("none", 1, 1)
+    setup = {"folder": str(tmp_path)}
+    search(f"{HERE}:note_gpus", setup, Packs(numbers(1)), places, stopping, None, tmp_path / "search")
+    assert (tmp_path / "seen").read_text() == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +58,26 @@ def refuse(seat: Seat, config: Mapping[str, Any]) -> None:
     if seat.rank == 0:
         raise Refused("there is no such thing: expected another")
     distributed.all_reduce(torch.zeros(1))
+
+
+def exhaust(seat: Seat, config: Mapping[str, Any]) -> None:
+    """The first worker has no memory, all others wait for it in a sum."""
+    import torch
+    from torch import distributed
+
+    with open(seat.scratch / f"starts {seat.rank}", "a", encoding="utf-8") as file:
+        file.write("start\n")
+    if seat.rank == 0:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    distributed.all_reduce(torch.zeros(1))
+
+
+def look_for_gpus(seat: Seat, config: Mapping[str, Any]) -> None:
+    """Keep what the worker would see of its node's GPUs."""
+    seat.keep(lambda folder: (folder / "seen").write_text(str(os.environ.get("CUDA_VISIBLE_DEVICES"))))
+
+
+def note_gpus(setup: Mapping[str, Any], pack: Sequence[Mapping[str, Any]], watch: Any) -> list[dict[str, Any]]:
+    """The same of a search's worker."""
+    (Path(setup["folder"]) / "seen").write_text(str(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return [{**one, "ended": "finished", "validation": 1.0, "loss": 0.0, "curve": []} for one in pack]
