@@ -12,6 +12,8 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +25,12 @@ from orchestration.errors import ClusterError, StoreError
 from orchestration.files import readable
 from orchestration.graph import Resources, Step
 from orchestration.mirror import Mirror
-from orchestration.placement import Reserves, must_fit, reserved
+from orchestration.placement import Reserves, gpus_of, must_fit, reserved
 from orchestration.scratch import SCRATCH
 from orchestration.work import RECORDED_PACKAGES, version_of
 
 ANSWER_SECONDS = 60.0  # for a node to answer; a first task there unpacks a job's files and starts a process
+_TORCH_SECONDS = 30.0  # for a node's torch to be loaded; of one that takes longer nothing is said
 _SETTLE_SECONDS = 5.0  # for a file that a node wrote to be seen here through a network file system
 _REMOVED = "so that a job's files are removed while they are read. Start the second with a --temp-dir of its own."
 _PACKAGE = "_ray_pkg_"  # in the names of folders that Ray unpacks
@@ -70,6 +73,12 @@ class Node:
     def __str__(self) -> str:
         return f"node {self.address} ({self.node_id[:6]})"
 
+    @property
+    def has_gpu(self) -> bool:
+        """One that Ray found there itself, beside cores; GPUs that it was only told of, as by tests, have no type."""
+        typed = any(name.startswith("accelerator_type:") for name in self.resources)
+        return typed and self.resources.get("GPU", 0) > 0 and self.resources.get("CPU", 1) >= 1
+
 
 def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS) -> str:
     """What was found, in a line. Raises ClusterError with all that is missing and what to do about each.
@@ -77,10 +86,11 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
     This process must be connected to the cluster.
     """
     nodes = _nodes()
+    resources = [node.resources for node in nodes]
     free = shutil.disk_usage(needs.store).free
     missing = [
         *needs.missing,
-        *_without_room(needs, reserves, [node.resources for node in nodes]),
+        *_without_room(needs, reserves, resources),
         *_without_space(needs, free),
     ]
     folder = needs.store / SCRATCH / _FOLDER / uuid4().hex
@@ -89,7 +99,9 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
         (folder / "driver").write_text(folder.name)
         if needs.mirror is not None:
             needs.mirror.bucket.put(needs.mirror.key(folder / "driver"), folder / "driver")
-        answers, silent = _ask(nodes, needs, folder, seconds)
+        wanted = [*(reserved(step, reserves) for step in needs.steps), *needs.workers.values()]
+        gpus = any(gpus_of(asked, resources) for asked in wanted)
+        answers, silent = _ask(nodes, needs, gpus, folder, seconds)
         missing += [
             f"{node} gave no answer within {seconds:g} s. It is frozen, cut off or overloaded: end it, or take it out "
             "of the cluster."
@@ -159,10 +171,12 @@ def look(
     carried: str,
     source: tuple[str, ...],
     mirror: Mirror | None = None,
+    gpu: bool = False,
 ) -> dict[str, Any]:
     """What a node says when it is asked: runs there.
 
-    `name` is the file it leaves in `folder`, `carried` the driver's folder, which goes along with a job.
+    `name` is the file it leaves in `folder`, `carried` the driver's folder, which goes along with a job; `gpu`: whether
+    its torch has to find one.
     """
     missing, wrote = [], False
     place = Path(folder)
@@ -187,8 +201,29 @@ def look(
             missing.append(f"no file {path}. {mend}.")
         elif (found := Path(path).stat().st_size) != size:
             missing.append(f"{path} has {found:,} bytes, the driver's {size:,}. Copy the same file to every node.")
+    if gpu:
+        missing += _without_use_of_gpus()
     at = [platform.node(), os.getcwd()]
     return {"missing": missing, "facts": facts_of(source), "wrote": wrote, "shared": shared, "at": at}
+
+
+def _without_use_of_gpus() -> list[str]:
+    """What a node with GPUs lacks to compute on them.
+
+    A process of its own is asked: it sees them all while others hold them, and neither torch nor a GPU stays loaded.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    asked = [sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]
+    try:
+        found = subprocess.run(asked, env=environment, capture_output=True, timeout=_TORCH_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return []
+    if found.returncode == 0:
+        return []
+    return [
+        f"it gives GPUs, which its torch {version_of('torch')} cannot use. Install a build of the same version for a "
+        "CUDA that its driver bears (`nvidia-smi` names both), or start Ray there with --num-gpus=0."
+    ]
 
 
 def _look_into_bucket(mirror: Mirror, place: Path, name: str, shared: bool) -> list[str]:
@@ -222,9 +257,9 @@ def _nodes() -> list[Node]:
 
 
 def _ask(
-    nodes: Sequence[Node], needs: Needs, folder: Path, seconds: float
+    nodes: Sequence[Node], needs: Needs, gpus: bool, folder: Path, seconds: float
 ) -> tuple[dict[Node, dict[str, Any]], list[Node]]:
-    """The answers of the nodes, and those that gave none."""
+    """The answers of the nodes, and those that gave none; `gpus`: whether any is wanted."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -232,7 +267,7 @@ def _ask(
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)
         place = (str(needs.store), str(folder), node.node_id)
-        given = (*place, dict(needs.files), here, needs.source, needs.mirror)
+        given = (*place, dict(needs.files), here, needs.source, needs.mirror, gpus and node.has_gpu)
         task = ray.remote(look).options(name="preflight", num_cpus=0, max_retries=0, scheduling_strategy=there)
         asked[task.remote(*given)] = node
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)

@@ -5,7 +5,9 @@ import platform
 import shutil
 
 import pytest
+import torch
 
+from orchestration import preflight
 from orchestration.errors import ClusterError
 from orchestration.graph import Resources
 from orchestration.preflight import (
@@ -22,6 +24,7 @@ from orchestration.preflight import (
     look,
     report,
 )
+from orchestration.work import version_of
 from tests.orchestration.steps import number, squares
 from tests.s3_server import refusal
 
@@ -35,8 +38,8 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def said(store, files=None, folder=None):
-    return look(str(store), str(folder or store / "asked"), "node-1", files or {}, "/driver", SOURCE)
+def said(store, files=None, folder=None, gpu=False):
+    return look(str(store), str(folder or store / "asked"), "node-1", files or {}, "/driver", SOURCE, None, gpu)
 
 
 def needs(store, **changes):
@@ -137,6 +140,32 @@ def test_files_are_compared_by_size(store, tmp_path):
         f"no file {tmp_path / 'gone'}. Put it where every node sees it.",
         "no file /driver/inputs/a.csv. Start Ray with the same --temp-dir on every node.",
     ]
+
+
+def test_gpus_that_a_nodes_torch_cannot_use_are_told_where_some_are_wanted(store, monkeypatch):
+    monkeypatch.setattr(preflight.sys, "executable", shutil.which("false"))  # as a torch without CUDA ends
+    (told,) = said(store, gpu=True)["missing"]
+    assert told.startswith(f"it gives GPUs, which its torch {version_of('torch')} cannot use. Install a build")
+    assert said(store)["missing"] == []
+    monkeypatch.setattr(preflight.sys, "executable", shutil.which("true"))
+    assert said(store, gpu=True)["missing"] == []
+
+
+def test_whether_torch_finds_a_gpu_is_what_torch_itself_says(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of the asking process, and not of the node
+    found = preflight._without_use_of_gpus() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert found == torch.cuda.is_available()
+
+
+def test_only_gpus_that_ray_found_beside_cores_are_looked_at():
+    def has_gpu(**resources):
+        return Node("n" * 40, "10.0.0.1", resources).has_gpu
+
+    assert has_gpu(**{"CPU": 8, "GPU": 1, "accelerator_type:H100": 1})
+    assert not has_gpu(CPU=8, GPU=2)  # in name only
+    assert not has_gpu(**{"CPU": 0, "GPU": 1, "accelerator_type:H100": 1})
+    assert not has_gpu(**{"CPU": 8, "accelerator_type:H100": 1})  # with --num-gpus=0
 
 
 def test_versions_that_differ_are_told_with_both():
