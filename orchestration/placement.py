@@ -17,7 +17,12 @@ from orchestration.graph import Resources, Step
 
 Reserves = Mapping[str, Mapping[str, float]]  # kind of step -> `cpus`, `memory` (bytes) that replace the step's own
 GB = 10**9
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # of torch's errors
+_NO_MEMORY = (  # in torch's errors
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it found no room for itself
+)
 
 
 def reserved(step: Step, given: Reserves) -> Resources:

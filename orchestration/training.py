@@ -101,7 +101,7 @@ def _telling_of_want(scratch: Path) -> Iterator[None]:
         if lacks_memory(error) and not hasattr(error, "exit_code"):
             raise TrainingMistake(
                 f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step "
-                "(batch_size), more trainers, or a smaller model.",
+                "(batch_size, or training.batch_tokens), more workers, or a smaller model.",
                 exit_code=1,
             ) from error
         raise
