@@ -202,7 +202,7 @@ class CompareExecution(Execution):
         "of its own, so another number is another draw",
     )
     cores_per_trainer: float | None = Field(
-        None, ge=1, description="cores of each; none: a node's cores divided by their number"
+        None, ge=1, description="cores of each; none: a node's, shared out among them; beside a GPU 4 at most"
     )
     gpus_per_trainer: float | None = Field(
         None,

@@ -70,7 +70,9 @@ class TrainingExecution(AnyExecution):
 
     workers: int = Field(1, ge=1, description="processes that share each batch")
     cores: float | None = Field(
-        None, gt=0, description="processor cores of each worker; none: a node's, shared out among them"
+        None,
+        gt=0,
+        description="processor cores of each worker; none: a node's, shared out among them; beside a GPU 4 at most",
     )
     gpus: float | None = Field(
         None, ge=0, le=1, description="GPUs of each worker, at most one; none: one where there are any"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from orchestration.graph import KEY_CHARACTERS, key_of
+from orchestration.placement import lacks_memory
 from vocabsem_core.errors import InputError
 from workflows.methods.base import Fitted, Method, must_be_scores
 from workflows.space import Settings, Space, grid_settings, random_settings
@@ -37,12 +38,6 @@ _MOST_SIDE_BY_SIDE = {"cpu": 64, "cuda": 512}  # beyond, nothing is gained
 _CACHE = 48 << 20  # bytes of fits that a processor trains side by side (ours): more leave its cache at every step
 _MEMORY_SHARE = 0.25  # of what is free, for all fits that run at once
 _ROWS = 4096  # predicted at once
-_NO_MEMORY = (
-    "can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # it found no room for itself
-)
 
 
 def configuration(method: Method, given: Mapping[str, Any], seed: int) -> Configuration:
@@ -132,7 +127,7 @@ def within_memory(
     try:
         return attempt(pack)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not lacks_memory(error):
             raise
         if len(pack) == 1:
             return [give_up(pack[0], str(error).splitlines()[0] if str(error) else "MemoryError")]
@@ -147,13 +142,6 @@ def _give_back_unused() -> None:
 
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has an error of its own for its own allocations on a GPU alone."""
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(told in str(error) for told in _NO_MEMORY)
 
 
 def _try_at_once(
