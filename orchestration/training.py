@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from orchestration.files import TEMPORARY
 from orchestration.graph import Resources
@@ -26,6 +27,7 @@ from orchestration.work import callable_of
 _FAILURES = 3  # times that workers may die before the step fails
 _LOOKS = "0.2"  # seconds between Ray Train's looks at its workers: the end of a short fit is seen at once
 _RUN, _CHECKPOINT = "ray", "checkpoint-"  # in the scratch folder
+_KEPT = 2  # checkpoints: one may be read while the next is written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -60,26 +62,37 @@ class Seat:
     def keep(self, fill: Callable[[Path], None]) -> None:
         """Keep a checkpoint of a step that all workers have reached: rank 0 fills a folder with it.
 
-        It gets its name when it is whole, and those before it go then: at every moment one can be gone on from.
+        It gets its name when it is whole, and all before the last two go then: at every moment there is one to go on
+        from, though a worker of a driver that was taken over may still write as well.
         """
         if self.rank:
             return
-        earlier = _checkpoints(self.scratch)
-        number = int(earlier[-1].name.removeprefix(_CHECKPOINT)) + 1 if earlier else 1
-        begun = self.scratch / f"{TEMPORARY}{_CHECKPOINT}"
-        shutil.rmtree(begun, ignore_errors=True)  # of a worker that was killed
+        begun = self.scratch / f"{TEMPORARY}{_CHECKPOINT}{uuid4().hex}"
         try:
             begun.mkdir()
             fill(begun)
-            os.replace(begun, self.scratch / f"{_CHECKPOINT}{number:06d}")
+            _name_next(begun, self.scratch)
         finally:
             shutil.rmtree(begun, ignore_errors=True)
-        for folder in earlier:
+        for folder in _checkpoints(self.scratch)[:-_KEPT]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _name_next(begun: Path, scratch: Path) -> None:
+    """Make a whole folder the last checkpoint."""
+    while True:
+        last = _last_checkpoint(scratch)
+        number = int(last.name.removeprefix(_CHECKPOINT)) + 1 if last is not None else 1
+        try:
+            os.replace(begun, scratch / f"{_CHECKPOINT}{number:06d}")
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another took that number
+                raise
+
+
 def _checkpoints(scratch: Path) -> list[Path]:
-    """Whole ones, the last one last; of one before it a part may be gone."""
+    """Whole ones, the last one last; of those before the last two a part may be gone."""
     return sorted(scratch.glob(f"{_CHECKPOINT}*"))
 
 
@@ -110,8 +123,8 @@ def _telling_of_want(scratch: Path) -> Iterator[None]:
 def seats(workers: int, cpus: float | None, gpus: float | None) -> tuple[int, float, float]:
     """`workers`, and cores and GPUs of each, on the cluster this process is connected to.
 
-    `cpus` None shares a node's cores out among them; `gpus` None is one where there are any. Raises ClusterError where
-    the cluster has no room for all of them at once.
+    `cpus` None shares a node's cores out among them, beside a GPU four at most; `gpus` None is one where there are any.
+    Raises ClusterError where the cluster has no room for all of them at once.
     """
     from orchestration.pools import alive_nodes, group_size
 
@@ -131,6 +144,8 @@ def run_workers(
     """
     with _telling_of_want(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
+        for begun in scratch.glob(f"{TEMPORARY}{_CHECKPOINT}*"):  # of workers that were killed
+            shutil.rmtree(begun, ignore_errors=True)
         if workers:
             _run_on_ray({"function": function, "config": dict(config), "scratch": str(scratch)}, workers, cpus, gpus)
         else:

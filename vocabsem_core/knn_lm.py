@@ -16,10 +16,10 @@ def squared_scale(train: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
 
 
 def neighbour_shares(
-    gaps: Float[Tensor, "n k"], votes: Int[Tensor, "n k"], n_classes: int, divisor: Float[Tensor, ""]
+    gaps: Float[Tensor, "n k"], votes: Int[Tensor, "n k"], n_classes: int, temperature: float
 ) -> Float[Tensor, "n c"]:
-    """p(y) ∝ Σ exp(-gap² / divisor) over the neighbours that vote for y; the divisor is a temperature of their gaps."""
-    weights = torch.softmax(-gaps.square() / divisor, dim=1)
+    """p(y) ∝ Σ exp(-gap² / temperature) over the neighbours that vote for y, gaps being relative to `squared_scale`."""
+    weights = torch.softmax(-gaps.square() / temperature, dim=1)
     shares = torch.zeros(len(gaps), n_classes, dtype=weights.dtype)
     return shares.scatter_add(1, votes, weights)
 

@@ -34,8 +34,8 @@ def keep_freed_memory() -> None:
 def tokens_of_a_pass(config: Any) -> int:
     """Tokens of a forward pass in training, at most: 8 GiB of activations are kept for the backward pass.
 
-    By a transformers configuration alone, so that it is the same on every machine: it decides which prompts are one
-    pass, and with that the masks of dropout.
+    By a transformers configuration alone, not by what is free: it decides which prompts are one pass, and with that the
+    masks of dropout.
     """
     text = config.get_text_config(decoder=True)
     return _PASS_BYTES // (_ACTIVATIONS * text.hidden_size * text.num_hidden_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 Distance = Literal["cosine", "euclidean"]
 _ROUNDING = 1e-13  # of float64, relative to the squared lengths
-_CHUNK = 1024  # queries at a time: bounds memory to chunk x train distances
+_DISTANCES = 1 << 22  # at a time: in float64 and as keys they take some 150 MB
 
 
 def nearest(
@@ -20,10 +21,8 @@ def nearest(
     """Distances and row numbers of the k nearest training states of each query, in `smallest`'s order."""
     if distance == "cosine":
         queries, train = functional.normalize(queries, dim=-1), functional.normalize(train, dim=-1)
-    found = []
-    for chunk in queries.split(_CHUNK):
-        gaps = 1 - chunk @ train.T if distance == "cosine" else _euclidean(chunk, train)
-        found.append(smallest(gaps, k))
+    gaps_to = _euclidean_to(train) if distance == "euclidean" else lambda part: 1 - part @ train.T
+    found = [smallest(gaps_to(part), k) for part in queries.split(_rows(len(train)))]
     return torch.cat([gaps for gaps, _ in found]), torch.cat([rows for _, rows in found])
 
 
@@ -34,22 +33,34 @@ def smallest(gaps: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], 
     than float32 can tell counts as equal, and what is below zero, by rounding, as zero.
     """
     columns, found = torch.arange(gaps.shape[1], device=gaps.device), []
-    for part in gaps.split(_CHUNK):
-        bits = (part.float().clamp_min(0) + 0.0).view(torch.int32)  # of numbers above zero: they sort as the numbers do
+    for part in gaps.split(_rows(len(columns))):
+        bits = part.float().clamp_min(0).abs().view(torch.int32)  # without a sign they sort as the numbers do
         found.append((bits.long() << 32 | columns).topk(min(k, len(columns)), dim=1, largest=False).values)
     nearest_columns = torch.cat(found) & 0xFFFFFFFF
     return gaps.gather(1, nearest_columns), nearest_columns
 
 
-def _euclidean(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """By |a|² + |b|² - 2ab in float64: in float32 it loses neighbours where one dimension is large, as in many models.
+def _rows(columns: int) -> int:
+    """Queries at a time, so that memory does not grow with them or with the training states."""
+    return max(1, _DISTANCES // columns)
 
-    What is left by rounding of the distance between equal states is made zero.
+
+def _euclidean_to(train: Float[Tensor, "m d"]) -> Callable[[Tensor], Tensor]:
+    """Distances [n, m] of queries [n, d], by |q|² + |t|² - 2qt in float64.
+
+    In float32 that loses neighbours where one dimension is large, as in many models. What rounding leaves of the
+    distance between equal states is made zero.
     """
-    a64, b64 = a.double(), b.double()
-    size = a64.square().sum(dim=1, keepdim=True) + b64.square().sum(dim=1)
-    squared = size - 2 * a64 @ b64.T
-    return squared.where(squared > _ROUNDING * size, 0).sqrt().to(a.dtype)
+    exact = train.double().T
+    lengths = exact.square().sum(dim=0)
+
+    def gaps(queries: Tensor) -> Tensor:
+        rows = queries.double()
+        size = rows.square().sum(dim=1, keepdim=True) + lengths
+        squared = torch.addmm(size, rows, exact, alpha=-2)
+        return squared.masked_fill_(squared <= _ROUNDING * size, 0).sqrt_().to(queries.dtype)
+
+    return gaps
 
 
 def shares(votes: Int[Tensor, "n k"], n_classes: int) -> Float[Tensor, "n c"]:

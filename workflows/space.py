@@ -112,8 +112,10 @@ def check_space(method: str, settings: type[Strict], space: Space, fixed: Settin
             try:
                 read.append(settings.model_validate({**fixed, name: value}).model_dump(mode="json")[name])
             except ValidationError as error:
-                told = error.errors()[0]["msg"]
-                raise ConfigError(f"setting {name!r}: {domain.kind} holds {value!r}; {told}", (name,)) from error
+                if not (own := [problem["msg"] for problem in error.errors() if problem["loc"]]):
+                    read.append(value)  # only beside other settings' defaults: which go together is seen when drawn
+                    continue
+                raise ConfigError(f"setting {name!r}: {domain.kind} holds {value!r}; {own[0]}", (name,)) from error
         try:
             found[name] = Domain(choice=tuple(read)) if domain.kind == "choice" else domain
         except ValidationError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestration import training
 from orchestration.training import Seat, TrainingMistake, run_workers
 from tests.orchestration.trainings import HERE, Refused
 
@@ -29,7 +30,7 @@ def test_the_last_checkpoint_is_gone_on_from_and_those_before_it_go(tmp_path):
     assert (last.name, (last / "at").read_text()) == ("checkpoint-000003", "3")
     assert (count(tmp_path, to=4) / "at").read_text() == "4"
     assert (tmp_path / "starts 0").read_text() == "None\ncheckpoint-000003\n"
-    assert kept(tmp_path) == ["checkpoint-000004", "starts 0"]
+    assert kept(tmp_path) == ["checkpoint-000003", "checkpoint-000004", "starts 0"]
 
 
 class Killed(BaseException):
@@ -37,11 +38,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("module", "call", "whole"), [(os, "replace", "1"), (shutil, "rmtree", "2"), (Path, "mkdir", "1")]
+    ("module", "call", "whole"), [(os, "replace", "2"), (shutil, "rmtree", "3"), (Path, "mkdir", "2")]
 )
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, monkeypatch, module, call, whole):
     """Every call that changes a folder is once the last one that is made; nothing is cleaned up after a kill."""
     keep(tmp_path, "1")
+    keep(tmp_path, "2")
     (tmp_path / "checkpoint-000001" / "more").write_text("of it")
     done = getattr(module, call)
 
@@ -58,11 +60,36 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, monkeypatch, m
         if call != "rmtree":
             patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(Killed):
-            keep(tmp_path, "2")
+            keep(tmp_path, "3")
     last = max(tmp_path.glob("checkpoint-*"))
     assert (last / "at").read_text() == whole
-    keep(tmp_path, "3")
-    assert kept(tmp_path) == [f"checkpoint-00000{int(whole) + 1}"]
+    count(tmp_path, to=4)
+    assert kept(tmp_path) == ["checkpoint-000003", "checkpoint-000004", "starts 0"]
+
+
+def test_two_that_write_at_once_mix_nothing(tmp_path):
+    """A worker of a driver that was taken over wakes, and writes beside the new one's."""
+
+    def slowly(folder: Path) -> None:
+        (folder / "at").write_text("old")
+        keep(tmp_path, "new")
+        (folder / "curve").write_text("old")
+
+    keep(tmp_path, "1")
+    Seat(0, 1, None, None, tmp_path).keep(slowly)
+    found = [{part.name: part.read_text() for part in folder.iterdir()} for folder in sorted(tmp_path.iterdir())]
+    assert found == [{"at": "new"}, {"at": "old", "curve": "old"}]
+
+
+def test_a_number_that_another_takes_is_not_written_over(tmp_path, monkeypatch):
+    keep(tmp_path, "1")
+    seen = iter([None, None, tmp_path / "checkpoint-000001"])
+    monkeypatch.setattr(training, "_last_checkpoint", lambda scratch: next(seen))
+    keep(tmp_path, "2")
+    assert [(path.name, (path / "at").read_text()) for path in sorted(tmp_path.iterdir())] == [
+        ("checkpoint-000001", "1"),
+        ("checkpoint-000002", "2"),
+    ]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])

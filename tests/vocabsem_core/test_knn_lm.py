@@ -15,7 +15,7 @@ LABELS = torch.arange(60) % 4
 
 def shares_of(queries: torch.Tensor, train: torch.Tensor, k: int, temperature: float) -> torch.Tensor:
     gaps, rows = nearest(queries, train, k, "euclidean")
-    return neighbour_shares(gaps, LABELS[rows], 4, temperature * squared_scale(train))
+    return neighbour_shares(gaps / squared_scale(train).sqrt(), LABELS[rows], 4, temperature)
 
 
 def plain(k: int, temperature: float) -> list[list[float]]:

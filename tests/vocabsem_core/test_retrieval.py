@@ -91,3 +91,11 @@ def test_the_smallest_are_the_beginning_of_a_stable_sort(k: int) -> None:
     expected = np.argsort(gaps.clamp_min(0).numpy(), axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(columns.numpy(), expected)
     np.testing.assert_array_equal(values.numpy(), np.take_along_axis(gaps.numpy(), expected, 1))
+
+
+def test_what_is_no_number_is_never_near() -> None:
+    nan = torch.zeros(1, 1) / 0
+    assert smallest(torch.tensor([[0.5, float("nan"), 0.2]]), 2)[1].tolist() == [[2, 0]]
+    assert smallest(torch.cat([torch.tensor([[0.5]]), -nan], dim=1), 1)[1].tolist() == [[0]]
+    states = torch.tensor([[1.0], [float("nan")], [3.0]])
+    assert nearest(torch.tensor([[2.9]]), states, 2, "euclidean")[1].tolist() == [[2, 0]]

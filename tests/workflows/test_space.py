@@ -12,7 +12,7 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from workflows import space as module
 from workflows.config import Strict
@@ -188,6 +188,32 @@ def test_a_space_that_makes_no_sense_is_refused_at_its_setting(
     with pytest.raises(ConfigError, match=told) as caught:
         check_space("plain", Plain, space, fixed)
     assert caught.value.place == place
+
+
+class Ordered(Strict):
+    """Settings that exclude each other."""
+
+    low: int = 1
+    high: int = 2
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Ordered:
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+def test_a_value_that_goes_with_other_values_than_the_defaults_is_accepted() -> None:
+    space = {"low": Domain(choice=(1, 2, 3)), "high": Domain(choice=(2, 4))}
+    assert check_space("ordered", Ordered, space, {}) == space
+
+    def refused(settings: dict[str, Any]) -> str | None:
+        return None if settings["low"] < settings["high"] else "low must be below high"
+
+    found = [(one["low"], one["high"]) for one in grid_settings(space, {}, refused)]
+    assert sorted(found) == [(1, 2), (1, 4), (2, 4), (3, 4)]
+    with pytest.raises(ConfigError, match="no combination of the space can be had: low must be below high"):
+        grid_settings({"low": Domain(choice=(4, 5)), "high": Domain(choice=(2, 4))}, {}, refused)
 
 
 def test_a_space_for_a_method_without_settings_is_told_so() -> None:

@@ -44,18 +44,19 @@ class KnnLm(Neighbours):
     sources = ("vocabsem_core.knn_lm", "vocabsem_core.retrieval", "workflows.methods.neighbours", "vocabsem_core.heads")
 
     def near(self, settings: KnnLmSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
-        """By the distance between states."""
+        """By the distance between states, relative to that of the training states among themselves."""
+        from vocabsem_core.knn_lm import squared_scale
         from vocabsem_core.retrieval import nearest
 
-        return nearest(states, materials.train.states, k, "euclidean")
+        gaps, rows = nearest(states, materials.train.states, k, "euclidean")
+        return gaps / squared_scale(materials.train.states).sqrt(), rows
 
     def weigh(
         self, settings: KnnLmSettings, gaps: Tensor, votes: Tensor, states: Tensor, materials: Materials
     ) -> Tensor:
         """The nearer, the more; mixed with the model's own probabilities."""
-        from vocabsem_core.knn_lm import mixed, neighbour_shares, squared_scale
+        from vocabsem_core.knn_lm import mixed, neighbour_shares
 
-        divisor = settings.temperature * squared_scale(materials.train.states)
-        shares = neighbour_shares(gaps, votes, len(materials.labels), divisor)
+        shares = neighbour_shares(gaps, votes, len(materials.labels), settings.temperature)
         model = materials.class_mean(materials.label_head.logits(states), dim=1).softmax(dim=1)
         return mixed(model, shares, settings.interpolation).clamp_min(_SMALLEST).log()

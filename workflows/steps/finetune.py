@@ -84,7 +84,7 @@ def search_step(
     return Step(
         name="search",
         label=f"search {where}",
-        version=2,
+        version=3,  # 3: passes follow the model's size, and masks of dropout the passes
         run="workflows.steps.finetune:fill_search",
         identity={
             **_identity(method, task, reading),
@@ -157,7 +157,7 @@ def finetune_step(
     return Step(
         name="finetune",
         label=f"finetune {where} seed {seed}",
-        version=2,
+        version=3,  # 3: passes follow the model's size, and masks of dropout the passes
         run="workflows.steps.finetune:fill_finetune",
         identity={
             **_identity(method, task, reading),
