@@ -54,12 +54,12 @@ def test_a_sweeps_workers_are_asked_for(folder):
         "model": "reference",
         "task": "small.yaml",
         "method": "calibration",
-        "execution": {"gpus": 2, "cores": 3},
+        "execution": {"gpus": 1, "cores": 3},
     }
     file = folder / write(folder, "s.yaml", document)
     session = open_session(read_workflow(file, WORKFLOWS), file, open_store(folder / "store"), None, None)
     needs = needs_of(list(in_order(session.job.targets)), session.store)
-    assert (needs.workers["sweep s"].cpus, needs.workers["sweep s"].gpus) == (3, 2)
+    assert (needs.workers["sweep s"].cpus, needs.workers["sweep s"].gpus) == (3, 1)
 
 
 def test_texts_beside_demonstrations_count_before_they_are_chosen(folder):

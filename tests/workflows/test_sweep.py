@@ -30,7 +30,6 @@ from tests.workflows.sweeps import (
 )
 from workflows.config import CompareConfig
 from workflows.methods import METHODS
-from workflows.steps import sweep as steps
 from workflows.steps.methods import materials_of
 from workflows.steps.sweep import CONFIRMED, RECORDS
 from workflows.sweep import sweep
@@ -49,12 +48,9 @@ def test_where_and_how_many_at_once_is_no_part_of_a_search(made: Made) -> None:
     [("knn", None, 0.0), ("knn", 0.5, 0.5), ("calibration", None, None), ("calibration", 0, 0)],
 )
 def test_workers_ask_for_a_gpu_where_the_method_uses_it_or_the_user_says_so(
-    method: str, asked: float | None, gpus: float | None, monkeypatch: pytest.MonkeyPatch
+    made: Made, method: str, asked: float | None, gpus: float | None
 ) -> None:
-    found: list[Any] = []
-    monkeypatch.setattr(steps, "room", lambda *asked: found.append(asked))
-    steps._places({"executor": "ray", "concurrent": 3, "cores": 1, "gpus": asked}, METHODS[method])
-    assert found == [(3, 1, gpus)]
+    assert made(method=method, space=None, search={"trials": 3}, execution={"gpus": asked}).search.local["gpus"] == gpus
 
 
 def test_a_configuration_that_stands_twice_is_tried_once(made: Made) -> None:

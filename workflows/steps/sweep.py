@@ -102,6 +102,7 @@ def sweep_step(
                 **({"method file": found.source_digest[:16]} if found.source_digest else {}),
             },
             **config.execution.model_dump(mode="json", exclude={"address", "resources"}),
+            **({"gpus": 0.0} if config.execution.gpus is None and not found.uses_gpu else {}),
         },
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
         sources=(*_SOURCES, type(found).__module__, *found.sources),
@@ -112,7 +113,7 @@ def fill_sweep(work: Work) -> dict[str, float]:
     """configurations.json: a record for each configuration, in the order of the list or, with Optuna, of their keys."""
     identity, method = work.identity, method_of(work)
     replace_json(work.scratch / SWEEP, {"name": work.local["name"], "asked": work.local["asked"]})
-    places = _places(work.local, method)
+    places = _places(work.local)
     rule = identity["stopping"]
     stopping = Stopping(**rule, epochs=_most_epochs(method, identity)) if rule else Stopping("none", 1, 1)
     device = "cuda" if places.gpus else "cpu"
@@ -165,12 +166,11 @@ def _most_epochs(method: Method, identity: Mapping[str, Any]) -> int:
     return max([defaults, *(Domain.model_validate(domain).values if domain else ())])
 
 
-def _places(local: Mapping[str, Any], method: Method) -> Places:
+def _places(local: Mapping[str, Any]) -> Places:
     """Where packs are tried. Raises ClusterError where not one worker fits."""
     if local["executor"] == "inline":
         return Places(0, 1, 0)
-    unused = 0.0 if local["gpus"] is None and not method.uses_gpu else local["gpus"]
-    return room(local["concurrent"], local["cores"], unused)
+    return room(local["concurrent"], local["cores"], local["gpus"])
 
 
 _loaded: dict[str, Materials] = {}  # of this process's last search: its packs read the same files
