@@ -131,11 +131,12 @@ def random_settings(space: Space, fixed: Settings, trials: int, seed: int, refus
     generator, found, repeated, why = random.Random(seed), {canonical(fixed): dict(fixed)}, 0, None
     while len(found) < trials and repeated < _DRAWS:
         drawn = {**fixed, **{name: space[name].sample(generator) for name in sorted(space)}}
-        why = refused(drawn) or why
-        new = canonical(drawn) not in found and not refused(drawn)
+        name, refusal = canonical(drawn), refused(drawn)
+        why = refusal or why
+        new = name not in found and not refusal
         repeated = 0 if new else repeated + 1
         if new:
-            found[canonical(drawn)] = drawn
+            found[name] = drawn
     if repeated and not any(domain.kind in ("uniform", "log_uniform") for domain in space.values()):
         left = {canonical(settings): settings for settings in grid_settings(space, fixed, refused)}
         found |= {name: settings for name, settings in left.items() if name not in found}

@@ -250,7 +250,7 @@ class Sweep:
         if config.execution.address is not None:
             parts["execution"] = {"address": config.execution.address}
         head = f"# The best of sweep {config.name} ({winner['name']} in its confirmation), and the defaults.\n"
-        if method != config.method or any(Path(self.base / name).exists() for name in (config.model, config.task)):
+        if method != config.method or any((self.base / name).exists() for name in (config.model, config.task)):
             head += "# Its paths are relative to the folder of the sweep's file.\n"
         return head + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from orchestration.store import Store
 from workflows.config import MethodConfig
 from workflows.errors import ConfigError, in_field
 from workflows.methods import METHODS, method_named
-from workflows.space import Domain, check_space
+from workflows.space import Domain, check_space, grid_settings, random_settings
 from workflows.steps.methods import fixed_settings
 from workflows.steps.sweep import SWEEP
 from workflows.sweep_config import SweepConfig
-from workflows.trials import best_first, listed
+from workflows.trials import best_first, refusal
 
 
 def sweep_method(config: SweepConfig) -> MethodConfig:
@@ -47,7 +48,11 @@ def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
         raise ConfigError(f"method {method.name!r} reads no training rows, so there are none to choose by", ("method",))
     try:
         space = check_space(method.name, method.Settings, space, fixed)
-        listed(method, space, fixed, None if config.search.algorithm == "grid" else 2, config.search.seed)
+        refused = partial(refusal, method)
+        if config.search.algorithm == "grid":
+            grid_settings(space, fixed, refused)
+        else:
+            random_settings(space, fixed, 2, config.search.seed, refused)
     except ConfigError as error:
         raise ConfigError(str(error), ("space", *error.place)) from error
     if config.search.stopping != "none" and not (method.has_epochs and "epochs" in method.Settings.model_fields):
