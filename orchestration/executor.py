@@ -66,7 +66,7 @@ def run_plan(plan: Sequence[Planned], open_engine: Callable[[], Engine], emit: E
     """Run every step the plan says will run; outcomes by key. The engine is opened only when there is work.
 
     `emit` hears of every change. A blocked step counts as failed, its dependants as skipped. What another driver of the
-    same store is making is waited for and counts as cached.
+    same store is making is waited for and counts as cached. On KeyboardInterrupt `emit` hears what was in hand.
     """
     progress = _Progress(plan, emit)
     if progress.ready:
@@ -75,7 +75,12 @@ def run_plan(plan: Sequence[Planned], open_engine: Callable[[], Engine], emit: E
             leases = Leases(engine.store.root)
             last.callback(leases.close)
             last.callback(engine.close)  # comes first: no lease is given back while its work still runs
-            _drive(progress, engine, leases, emit)
+            try:
+                _drive(progress, engine, leases, emit)
+            except KeyboardInterrupt:
+                for step in progress.begun:
+                    emit("interrupted", step, {})
+                raise
     return progress.outcomes
 
 
@@ -85,6 +90,7 @@ class _Progress:
     def __init__(self, plan: Sequence[Planned], emit: Emit) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self._ready: dict[str, Step] = {}
+        self._begun: dict[str, Step] = {}
         self._emit = emit
         self._rank = {planned.step.key: rank for rank, planned in enumerate(plan)}
         self._missing: dict[str, int] = {}  # inputs that are not there yet
@@ -109,13 +115,18 @@ class _Progress:
         """Steps whose inputs are there, in the plan's order."""
         return sorted(self._ready.values(), key=lambda step: self._rank[step.key])
 
+    @property
+    def begun(self) -> list[Step]:
+        """Steps that the engine has, in the order they were begun."""
+        return list(self._begun.values())
+
     def begin(self, step: Step) -> None:
         """The engine has it."""
-        del self._ready[step.key]
+        self._begun[step.key] = self._ready.pop(step.key)
 
     def again(self, step: Step) -> None:
         """The engine has given it back undone."""
-        self._ready[step.key] = step
+        self._ready[step.key] = self._begun.pop(step.key)
 
     def end(self, step: Step, outcome: Outcome, **told: Any) -> None:
         """Note what became of a step, free those that read it, or skip them."""
@@ -126,6 +137,7 @@ class _Progress:
                 continue
             self.outcomes[step.key] = outcome
             self._ready.pop(step.key, None)
+            self._begun.pop(step.key, None)
             self._emit("shared" if outcome.state == "cached" else outcome.state, step, {**_details(outcome), **told})
             for reader in self._readers.pop(step.key, ()):
                 self._missing[reader.key] -= 1

@@ -16,12 +16,13 @@ _SHOWN = 8  # candidates of an ambiguous prefix
 
 
 def find_run(text: str, store: Store) -> RunRecord:
-    """A run by the first digits of its id, or `latest`. Raises StoreError where none or several match."""
+    """A run by the first digits of its id, or `latest`: the one that last came to results.
+
+    Raises StoreError where none or several match.
+    """
     known = runs(store)
     if text == LATEST:
-        if not known:
-            raise StoreError(f"{store}: no run yet; `vocabsem run FILE` makes one")
-        return _brought(known[0])
+        return _brought(_latest(known, store))
     by_place = {f"{RUNS}/{record.run_id}": record for record in known}
     return _brought(by_place[_match(text, list(by_place), "run", store)])
 
@@ -66,6 +67,17 @@ def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
     if not found:
         raise StoreError(f"no {kind} {text!r} in {store}; {_hint(step, digits, places)}")
     return found[0]
+
+
+def _latest(known: Sequence[RunRecord], store: Store) -> RunRecord:
+    if found := next((record for record in known if record.has_results), None):
+        return found
+    if known:
+        raise StoreError(
+            f"{store}: no run has results yet; the last that was begun, {known[0].run_id}, is running, was interrupted "
+            "or failed. Run its workflow again to go on, or name a run by its id."
+        )
+    raise StoreError(f"{store}: no run yet; `vocabsem run FILE` makes one")
 
 
 def _brought(record: RunRecord) -> RunRecord:

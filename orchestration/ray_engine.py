@@ -24,6 +24,7 @@ from orchestration.leases import Lease
 from orchestration.placement import Reserves, explained, hide_gpus, memory_limit, must_fit, ray_options, reserved
 from orchestration.pools import RETRIES, Pool, Sharded, alive_nodes, has_died, make_pool, ray
 from orchestration.scratch import scratch_folder, told
+from orchestration.signals import keeping_signals
 from orchestration.stalls import Watch
 from orchestration.store import Store
 from orchestration.work import Work, callable_of, commit_shards, run_watched, work_of
@@ -280,7 +281,8 @@ def _connect(address: str | None) -> None:
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if address is None or address == "local":
         try:
-            ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+            with keeping_signals():
+                ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
         except Exception as error:  # Ray has a bare Exception for a node that did not come up in time
             told = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ClusterError(
@@ -290,7 +292,8 @@ def _connect(address: str | None) -> None:
         return
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with keeping_signals():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(about_the_token(address, str(error))) from error
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:

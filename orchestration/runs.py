@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from orchestration.writer import unwritable
 RUNS = "runs"  # the folder of the store that holds them
 TOLD = "mlflow.json"  # where a run was told to MLflow last: of this machine alone
 _EVENTS = "events.jsonl"
+_RESULTS = "results.json"  # lines of the table; an empty list where a run failed before it had one
+_MADE = "made.json"  # what was computed the last time that anything was
 _GRAPH = "graph.json"  # a run is there when this file is
 _PROCESS = uuid4().hex[:8]  # unlike any other's
 
@@ -70,6 +72,20 @@ class RunRecord:
         events = [event for line in lines if (event := _event(line)) is not None]
         return [event["key"] for event in events if event["event"] == "ran"]
 
+    def write_made(self, keys: Sequence[str]) -> None:
+        """Note the keys of the steps that it has computed now."""
+        self.write(_MADE, {"ended": _now(), "keys": list(keys)})
+
+    def made_last(self) -> list[str]:
+        """Keys of the steps that it computed the last time it computed any. Old records only know of all times."""
+        found = self.read(_MADE)
+        return found["keys"] if found is not None else self.keys_made()
+
+    @property
+    def has_results(self) -> bool:
+        """Whether it ever came to a result."""
+        return bool(self.read(_RESULTS))
+
     def write(self, name: str, document: Any) -> None:
         """Write a document of the record, as JSON. Raises StoreError where it cannot be written."""
         self.write_bytes(name, files.json_bytes(document))
@@ -105,7 +121,7 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
 
 def runs(store: Store) -> list[RunRecord]:
     """Every run of the store, the one that was run last first."""
-    keys = store.mirror.pull(f"{RUNS}/", _GRAPH, "results.json") if store.mirror is not None else []
+    keys = store.mirror.pull(f"{RUNS}/", _GRAPH, _RESULTS) if store.mirror is not None else []
     folders = {folder for folder in files.folders(store.root, RUNS) if (folder / _GRAPH).is_file()}
     if store.mirror is not None:
         folders &= {(store.root / key).parent for key in keys if key.endswith(f"/{_GRAPH}")}
@@ -114,7 +130,7 @@ def runs(store: Store) -> list[RunRecord]:
 
 def _last_run(folder: Path) -> int:
     """graph.json is written when a run begins for the first time, results.json whenever it ends."""
-    return max(path.stat().st_mtime_ns for name in ("graph", "results") if (path := folder / f"{name}.json").is_file())
+    return max(path.stat().st_mtime_ns for name in (_GRAPH, _RESULTS) if (path := folder / name).is_file())
 
 
 def _ends_a_line(file: BinaryIO) -> bool:

@@ -35,7 +35,7 @@ _MOST_METRICS = 1000  # of one call; MLflow refuses more
 _LONGEST_NOTE = 8000  # characters; MLflow cuts the rest off, with a warning
 _PATIENCE_SECONDS = 120  # a sweep's thousand runs take half a minute
 _unhurried: set[str] = set()  # files of databases that this process writes as a projection
-Status = Literal["RUNNING", "FINISHED", "FAILED"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # MLflow's own; KILLED: interrupted
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestration.signals import Signals
 from workflows import cluster_commands, storage_commands
-from workflows.errors import ConfigError
+from workflows.errors import ConfigError, Interrupted
 from workflows.options import (
     AsJson,
     AsMermaid,
@@ -254,9 +255,19 @@ def ui(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends in its message and exit status 2, never in a traceback."""
+    """Entry point: neither a user's mistake (exit status 2) nor a signal (128 and its number) ends in a traceback."""
+    signals = Signals()
+    signals.listen()
     try:
         app()
+    except Interrupted as interrupted:
+        _say(str(interrupted))
+        sys.exit(signals.exit_status)
+    except SystemExit:
+        if signals.first is not None:  # Typer has made an exit status of it, and says nothing
+            _say(f"interrupted; {_next()}")
+            sys.exit(signals.exit_status)
+        raise
     except Exception as error:
         if not hasattr(error, "exit_code"):  # no mistake of the user's, but one of ours: show where
             raise
@@ -287,7 +298,10 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
     from workflows import progress, results, session
     from workflows.sweep import Sweep
 
-    done = session.run(opened, _say, progress.watching_on(sys.stderr))
+    try:
+        done = session.run(opened, _say, progress.watching_on(sys.stderr))
+    except Interrupted as interrupted:
+        raise Interrupted(f"{interrupted}\n{_next()}") from interrupted
     seconds = time.monotonic() - started
     if as_json:
         document = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)

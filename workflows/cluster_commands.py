@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from workflows.errors import ConfigError
+from workflows.errors import ConfigError, Interrupted
 from workflows.options import (
     AsJson,
     DataDir,
@@ -33,7 +33,6 @@ from workflows.options import (
 if TYPE_CHECKING:
     from orchestration.cluster import Cluster, Job
 
-_INTERRUPTED = 130  # the shell's own status for Ctrl-C
 _NO_COMMAND = 127
 
 
@@ -133,9 +132,10 @@ def _follow(cluster: Cluster, job_id: str) -> None:
         cluster.job(job_id)  # an id that is none is told as that
         job = cluster.follow(job_id, show)
     except KeyboardInterrupt:
-        _say(f"\njob {job_id} goes on. Come back with:  vocabsem logs {job_id} --follow --address {cluster.address}")
-        _say(f"End it with:  vocabsem stop {job_id} --address {cluster.address}")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise Interrupted(
+            f"\njob {job_id} goes on. Come back with:  vocabsem logs {job_id} --follow --address {cluster.address}\n"
+            f"End it with:  vocabsem stop {job_id} --address {cluster.address}"
+        ) from None
     if job.status == "SUCCEEDED":
         _say(f"job {job_id} succeeded")
         return

@@ -1,4 +1,4 @@
-"""The error of this package: a user's file or argument that cannot be used."""
+"""The errors of this package: a user's file or argument that cannot be used, and a signal that asked for an end."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class ConfigError(Exception):
     def __init__(self, message: str, place: Place = ()) -> None:
         super().__init__(message)
         self.place = place
+
+
+class Interrupted(Exception):
+    """A command was ended by a signal, and left everything in order. The message says how to go on."""
 
 
 class YamlError(ConfigError):

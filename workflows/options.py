@@ -98,7 +98,10 @@ KeyOrRun = Annotated[
         autocompletion=_keys_and_runs,
     ),
 ]
-RunA = Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id or `latest`.", autocompletion=_runs)]
+RunA = Annotated[
+    str,
+    typer.Argument(metavar="RUN_A", help="A run's id or `latest`: the last that has results.", autocompletion=_runs),
+]
 RunB = Annotated[str, typer.Argument(metavar="RUN_B", help="The run it is compared with.", autocompletion=_runs)]
 OneRun = Annotated[
     str, typer.Argument(metavar="RUN", help="First digits of a run's id, or `latest`.", autocompletion=_runs)

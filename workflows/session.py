@@ -22,7 +22,8 @@ from orchestration.tracking import Status, TrackingError, check_writable, defaul
 from workflows.compare import comparison
 from workflows.config import CompareConfig
 from workflows.engines import check_reserves, checked_engine, open_engine
-from workflows.errors import ConfigError
+from workflows.errors import ConfigError, Interrupted
+from workflows.interruption import Course
 from workflows.jobs import Comparison, Job, Results
 from workflows.methods.own import with_own_methods
 from workflows.pretrain import pretrain
@@ -86,48 +87,92 @@ def _job(config: Config, base: Path, data_dir: Path | None, facts: Facts, store:
 
 
 def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
-    """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing."""
+    """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing.
+
+    Raises Interrupted where a signal asked for an end, with everything in order for the next time.
+    """
     record = open_run(session.store, session.job.targets, session.text)  # first: what it reaches is safe from gc now
     plan = session.plan()
-    steps = _to_run(plan)
-    told = not steps or _track(session, record, [], "RUNNING", say)
-    missing = [] if told else [_mlflow_is_missing(session)]
+    course = Course(plan, session.store)
+    missing: list[str] = []
+    try:
+        outcomes, results = _carry_out(session, record, plan, missing, course, say, watching)
+    except KeyboardInterrupt:
+        _break_off(session, record, plan, missing, "KILLED", say)
+        raise Interrupted(course.text()) from None
+    except BaseException:  # a cluster that does not answer
+        _break_off(session, record, plan, missing, "FAILED", say)
+        raise
+    record.push()
+    failures = [(planned.step.label, end) for planned in plan if (end := outcomes[planned.step.key]).state == "failed"]
+    counts = _counts(outcomes)
+    delivered = [] if counts["failed"] else session.job.deliver(session.store, results)
+    return Report(
+        record.run_id,
+        counts,
+        failures,
+        results,
+        _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
+        mlflow_run_id(record, session.tracking_uri),
+    )
 
+
+def _carry_out(
+    session: Session,
+    record: RunRecord,
+    plan: Sequence[Planned],
+    missing: list[str],
+    course: Course,
+    say: Say,
+    watching: Watching,
+) -> tuple[dict[str, Outcome], Results]:
+    """Run a plan, and record and track what came of it. `missing` hears what a cluster would lack."""
+    steps = _to_run(plan)
+    if steps and not _track(session, record, [], "RUNNING", say):
+        missing.append(_mlflow_is_missing(session))
     with watching(plan, say) as watch:
         room = DiskRoom(session.store.root, say)
 
         def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
+            if kind == "interrupted" and not course.is_interrupted:
+                say("stopping; what is done is kept (the same signal again ends it at once)")
+            course.hear(kind, step, details)
             record.event(kind, step, details)
             watch(kind, step, details)
             room.look()
 
-        try:
-            execution = session.config.execution
-            outcomes = run_plan(plan, lambda: open_engine(execution, session.store, steps, missing, emit, say), emit)
-        except BaseException:  # a cluster that does not answer, Ctrl-C: no run stays RUNNING for ever
-            with suppress(StoreError):  # what went wrong first is told
-                _track(session, record, [], "FAILED", say)
-                record.push()
-            raise
+        execution = session.config.execution
+        outcomes = run_plan(plan, lambda: open_engine(execution, session.store, steps, missing, emit, say), emit)
     results = session.job.results(session.store, say)
     known = read_stored(record.read("results.json") or [])  # a run that fails now may have been done before
     record.write("results.json", stored(session.job.with_earlier(results, known)))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     counts = _counts(outcomes)
+    if counts["ran"]:
+        record.write_made([key for key, outcome in outcomes.items() if outcome.state == "ran"])
     if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
         session.job.add_to_record(record, session.store, results, say)
         _track(session, record, results, "FAILED" if failed else "FINISHED", say)
-    record.push()
-    delivered = [] if failed else session.job.deliver(session.store, results)
-    labels = {planned.step.key: planned.step.label for planned in plan}
-    return Report(
-        record.run_id,
-        counts,
-        [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
-        results,
-        _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
-        mlflow_run_id(record, session.tracking_uri),
-    )
+    return outcomes, results
+
+
+def _break_off(
+    session: Session, record: RunRecord, plan: Sequence[Planned], missing: Sequence[str], status: Status, say: Say
+) -> None:
+    """No run stays RUNNING for ever. One with nothing to run was not told as that, and may stand there as done.
+
+    An MLflow that was away at the beginning is not waited for again; `vocabsem sync` tells it.
+    """
+    if not _to_run(plan):
+        return
+    with suppress(StoreError):  # what went wrong first is told
+        if missing:
+            write_projection(
+                record, session.config.experiment, *session.job.tracked(record, session.store, [], status, say)
+            )
+        else:
+            _track(session, record, [], status, say)
+        record.push()
 
 
 def preflight(session: Session, say: Say) -> None:

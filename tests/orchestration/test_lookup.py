@@ -12,13 +12,15 @@ from orchestration.runs import open_run
 from orchestration.store import Artifact, open_store
 from tests.orchestration.steps import number, total
 
+RESULTS = [{"mean": 0.5}]
+
 
 @pytest.fixture
 def store(tmp_path):
     store, quiet = open_store(tmp_path), lambda *_: None
     target = total(number(2), number(3))
     run_plan(make_plan([target], store), lambda: InlineEngine(store, quiet), quiet)
-    open_run(store, [target], "workflow: a")
+    open_run(store, [target], "workflow: a").write("results.json", RESULTS)
     return store
 
 
@@ -49,11 +51,28 @@ def test_a_run_is_found_by_its_id_or_as_the_latest(store):
 def test_the_latest_run_is_the_one_that_was_run_last(store):
     first = runs(store)[0]
     second = open_run(store, [number(2)], "workflow: b")
-    os.utime(second.folder / "graph.json", (2e9, 2e9))
+    second.write("results.json", RESULTS)
+    os.utime(second.folder / "results.json", (2e9, 2e9))
     assert find_run("latest", store).run_id == second.run_id
-    first.write("results.json", [])
     os.utime(first.folder / "results.json", (3e9, 3e9))
     assert [record.run_id for record in runs(store)] == [first.run_id, second.run_id]
+    assert find_run("latest", store).run_id == first.run_id
+
+
+@pytest.mark.parametrize("results", [None, []])
+def test_the_latest_run_is_none_that_has_not_come_to_results(store, results):
+    """It is running, was interrupted, or failed."""
+    (first,) = runs(store)
+    second = open_run(store, [number(2)], "workflow: b")
+    if results is not None:
+        second.write("results.json", results)
+    os.utime(second.folder / "graph.json", (2e9, 2e9))
+    assert runs(store)[0].run_id == second.run_id
+    assert find_run("latest", store).run_id == find_either("latest", store).run_id == first.run_id
+    first.write("results.json", [])
+    os.utime(first.folder / "results.json", (1e9, 1e9))
+    with pytest.raises(StoreError, match=f"no run has results yet; the last that was begun, {second.run_id}, is runn"):
+        find_run("latest", store)
 
 
 def test_too_few_digits_are_refused(store):

@@ -301,7 +301,7 @@ def test_a_run_moves_between_folders_and_buckets(machine, tmp_path):
     assert import_run(machine("two"), tmp_path / "a.tar").known == 3
     two = machine("two")
     assert {entry.state for entry in make_plan([TARGET], two)} == {"cached"}
-    assert export_run(two, find_run("latest", two), tmp_path / "b.tar").missing == ()
+    assert export_run(two, find_run(record.run_id, two), tmp_path / "b.tar").missing == ()
     assert (tmp_path / "b.tar").read_bytes() == (tmp_path / "a.tar").read_bytes()
     assert damages(machine("three")) == {}
 

@@ -20,7 +20,7 @@ from tests.s3_server import refusal
 def test_a_run_is_seen_and_gone_on_with_from_elsewhere(machine):
     record, _ = run(machine("one"), TARGET)
     two = machine("two")
-    seen = find_run("latest", two)
+    seen = find_run(record.run_id, two)
     assert (seen.read("results.json"), (seen.folder / "workflow.yaml").read_text()) == ([], "workflow: test\n")
     assert set(seen.keys_made()) == {step.key for step in (number(2), STEP, TARGET)}
     seen.write("results.json", [{"score": 1}])

@@ -21,6 +21,7 @@ from tests.workflows.sweeps import QUIET
 from tests.workflows.test_costs import step
 from tests.workflows.test_results import entry
 from workflows.engines import open_engine
+from workflows.errors import Interrupted
 from workflows.pretrain import Pretrain
 from workflows.progress import Say
 from workflows.results import read_stored
@@ -118,7 +119,7 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("workflows.session.run_plan", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         again()
 
 

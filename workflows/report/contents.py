@@ -73,7 +73,7 @@ class Contents:
         blocks: one a model.
         reference: the method the others are tested against, "" where there is no other.
         workflow: the workflow file's text.
-        steps: kind of step -> (in the graph, computed by this run).
+        steps: kind of step -> (in the graph, computed the last time that the run computed any).
         versions: distinct sets of versions that the results were made with, with how many steps have each.
     """
 
@@ -123,7 +123,7 @@ def read_contents(record: RunRecord, store: Store) -> Contents:
     if not results:
         raise ConfigError(f"run {record.run_id} has no results yet; run its workflow again")
     graph = record.read("graph.json")
-    made = set(record.keys_made())
+    made = set(record.made_last())
     counts = Counter(step["step"] for step in graph["steps"])
     ran = Counter(step["step"] for step in graph["steps"] if step["key"] in made)
     shown = [found for found in results if found[0].train_size == largest(results)]

@@ -1,0 +1,78 @@
+"""Runs that a signal ends: they say what is kept and how to go on, leave nothing behind, and go on from there."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from orchestration.runs import runs
+from orchestration.store import existing_store
+from tests.integration.test_cluster import METHOD, SMALL
+from tests.integration.workspace import REPOSITORY, cli_json, make_workspace, write
+from workflows.report.contents import read_contents
+
+KEPT = "score reference-1m small affinity"  # the last step before all wait for `patient`
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """With a workflow whose last step waits for a file."""
+    folder = make_workspace(tmp_path)
+    (folder / "patient.py").write_text(METHOD.format(flag=str(folder / "go")))
+    write(folder, "patient.yaml", {**SMALL, "methods": ["affinity", "patient.py"]})
+    return folder
+
+
+def begin(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "workflows", "run", "patient.yaml", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def mlflow_states(folder):
+    with sqlite3.connect(folder / ".vocabsem" / "mlflow.db") as database:
+        return {status for (status,) in database.execute("SELECT status FROM runs")}
+
+
+@pytest.mark.parametrize(
+    ("executor", "number", "status"),
+    [("inline", signal.SIGINT, 130), ("ray", signal.SIGTERM, 143)],
+)
+def test_it_says_what_is_kept_and_how_to_go_on_and_goes_on_there(folder, executor, number, status):
+    arguments = ["--executor", executor, "--json"]
+    with begin(folder, *arguments) as process:
+        for line in process.stderr:
+            if KEPT in line:
+                break
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        output, errors = process.communicate()
+    assert (process.returncode, output) == (status, "")
+    assert bool(workers) == (executor == "ray")
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    stopping, kept, in_hand, again = [line for line in errors.splitlines() if not line.startswith("  ran ")]
+    assert stopping.startswith("stopping; ")
+    done, total = (int(word) for word in kept.split() if word.isdigit())
+    assert kept == f"interrupted: {done} of {total} steps are done and kept; in hand:"
+    assert in_hand == "  fit reference-1m small patient seed 0: will begin again"
+    assert again == f"go on with:  vocabsem run patient.yaml {' '.join(arguments)}"
+    assert mlflow_states(folder) == {"KILLED"}
+
+    (folder / "go").touch()
+    document = cli_json(folder, "run", "patient.yaml", "--executor", "inline")
+    assert (document["steps"]["ran"], document["steps"]["cached"]) == (total - done, done)
+    assert mlflow_states(folder) == {"FINISHED"}
+    store = existing_store(str(folder / ".vocabsem" / "store"))
+    (record,) = runs(store)
+    counts = read_contents(record, store).steps.values()
+    assert sum(ran for _, ran in counts) == document["steps"]["ran"]
+    assert sum(count - ran for count, ran in counts) == document["steps"]["cached"]
