@@ -115,7 +115,7 @@ def page_of(uri: str, run_id: str) -> str:
     """Where a browser shows a run; of a SQLite database, once it is served."""
     if database_file(uri) is None:
         return f"{without_credentials(uri).rstrip('/')}/#/runs/{run_id}"
-    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/{run_id}"
+    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/{run_id} (another --port: the link that it prints)"
 
 
 def server_command(uri: str, host: str, port: int) -> list[str]:
@@ -128,6 +128,7 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
         "--host": host,
         "--port": str(port),
         "--workers": "1",
+        "--uvicorn-opts": "--no-access-log",
     }
     return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
 

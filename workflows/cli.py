@@ -239,9 +239,14 @@ def ui(
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
 ) -> None:
     """Browse results in MLflow: starts its server on localhost and prints the address."""
+    from orchestration.projection import mlflow_run_id
+    from orchestration.runs import runs
     from orchestration.tracking import database_file, default_uri, server_command
 
-    uri = tracking_uri(mlflow) or default_uri(read_store(store).root)
+    uri, known = tracking_uri(mlflow), []
+    if uri is None:
+        opened = read_store(store)
+        uri, known = default_uri(opened.root), runs(opened)
     database = database_file(uri)
     if database is None:
         raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
@@ -249,7 +254,11 @@ def ui(
         raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
     _must_be_free(host, port)
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
+    if last := next((found for record in known if (found := mlflow_run_id(record, uri))), None):
+        _say(f"last run: http://{host}:{port}/#/runs/{last}")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # MLflow's own use of it, told by each of its processes
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
     command = server_command(uri, host, port)
     os.execv(command[0], command)
 
@@ -363,7 +372,7 @@ def _show(done: Any, opened: Any, seconds: float) -> None:
     )
     folder = opened.store.root
     here = opened.store.mirror is None and folder.is_relative_to(Path.cwd())
-    print(f"store {os.path.relpath(folder) if here else opened.store}")
+    print(f"kept in {os.path.relpath(folder) + os.sep if here else opened.store}")
     if done.mlflow_run_id is not None:
         print(f"MLflow: {page_of(opened.tracking_uri, done.mlflow_run_id)}")
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration.tracking import default_uri
+from tests.integration.cluster import free_ports
 from tests.integration.workspace import METHODS
 
 
@@ -57,3 +63,29 @@ def test_runs_name_the_data_they_read(browsed):
     assert contexts["linear-probe small"] == {("small", "train"), ("small", "test")}
     assert contexts["zero-shot small"] == {("small", "test")}  # it reads no training rows
     assert contexts[parent(runs).info.run_name] == {("small", "train"), ("small", "test")}
+
+
+def test_the_page_is_served_on_the_port_that_is_asked_for_without_noise(finished, browsed):
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "workflows", "ui", "--port", str(port)]
+    with subprocess.Popen(command, cwd=finished[0], stdout=-1, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            deadline = time.monotonic() + 120
+            while not answers(f"http://127.0.0.1:{port}/health"):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            server.terminate()
+        told = server.communicate()[0]
+    assert f"http://127.0.0.1:{port}/#/runs/{parent(browsed[1]).info.run_id}" in told
+    assert "Deprecat" not in told
+    assert "GET /health" not in told
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as found:
+            return found.status == 200
+    except (urllib.error.URLError, OSError):
+        return False

@@ -8,7 +8,10 @@ from orchestration.tracking import page_of
 @pytest.mark.parametrize(
     ("uri", "page"),
     [
-        ("sqlite:////somewhere/mlflow.db", "`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/abc"),
+        (
+            "sqlite:////somewhere/mlflow.db",
+            "`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/abc (another --port: the link that it prints)",
+        ),
         ("http://user:secret@server:5000/", "http://server:5000/#/runs/abc"),
     ],
 )
