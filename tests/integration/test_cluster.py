@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,6 +111,11 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
     same = json.loads(call(*submit, "--json").stdout)
     assert (same["job"], same["status"], same["new"]) == (job, "RUNNING", False)
     assert f"job {job} STOPPED; submit its file again" in call("stop", job).stdout
+    last_words = call("logs", job).stdout
+    assert "are done and kept; in hand:\n  fit reference-1m small patient seed 0" in last_words
+    assert "submit the file again." in last_words  # its own command is of a copy that went with the job
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
     assert "had ended already (STOPPED)" in call("stop", job).stdout
     ended = call("logs", job, "--follow", check=False)
     assert (ended.returncode, "somebody ended it" in ended.stderr) == (1, True)
