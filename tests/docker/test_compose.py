@@ -158,6 +158,16 @@ def test_a_worker_offers_the_cores_it_has():
     assert option("ray-head", "--num-cpus") == "0"
 
 
+def test_mlflow_answers_to_the_name_that_is_given_for_it():
+    command = load({**FILLED, "MLFLOW_HOST": "server.example"})["services"]["mlflow"]["command"]
+    assert "--allowed-hosts=mlflow:*,localhost:*,127.0.0.1:*,server.example:*" in command
+    assert "--cors-allowed-origins=http://server.example:5000" in command
+
+
+def test_the_head_where_drivers_run_has_a_memory_limit():
+    assert size(SERVICES["ray-head"]["mem_limit"]) == 8 << 30
+
+
 def test_volumes_are_declared_and_the_store_is_shared():
     used = [entry.split(":") for service in SERVICES.values() for entry in service.get("volumes", [])]
     assert {name for name, _ in used} == set(COMPOSE["volumes"])
