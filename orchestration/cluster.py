@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from orchestration.environment import environment
 from orchestration.errors import ClusterError
+from orchestration.proxies import about_a_proxy
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -27,6 +29,7 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MARK = "vocabsem"  # in a job's metadata: the work it does
 _STOP_SECONDS, _LOOK_SECONDS, _AGAIN_SECONDS = 30.0, 0.5, 2.0
 _READY_SECONDS = 60.0  # for a head to take jobs
+_EVERY_FILE = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}  # else Ray leaves out what is in .git, .venv and venv
 _LOST = 5  # connections in a row, before following is given up
 
 
@@ -81,16 +84,21 @@ class Cluster:
     def _send(self, job_id: str, line: str, folder: Path, told: Mapping[str, str]) -> None:
         """Submit a job; a head that has just started needs a while before it takes one."""
         until = time.monotonic() + _READY_SECONDS
-        environment = {"working_dir": str(folder)}
         while True:
             try:
-                self._client.submit_job(
-                    entrypoint=line, submission_id=job_id, runtime_env=environment, metadata=dict(told)
-                )
+                with environment(_EVERY_FILE):
+                    self._client.submit_job(
+                        entrypoint=line,
+                        submission_id=job_id,
+                        runtime_env={"working_dir": str(folder)},
+                        metadata=dict(told),
+                    )
                 return
             except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > until:
+                if "No available agent" not in str(error):
                     raise
+                if time.monotonic() > until:
+                    raise ClusterError(_without_agent(self.address)) from error
                 time.sleep(_AGAIN_SECONDS)
 
     def jobs(self) -> list[Job]:
@@ -196,14 +204,9 @@ def _client(address: str) -> JobSubmissionClient:
 
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # after the import, which sets other levels
-    name = "RAY_API_SERVER_ADDRESS"  # the one thing that Ray puts above RAY_ADDRESS, which it puts above an argument
-    before = os.environ.get(name)
-    os.environ[name] = address
-    try:
-        with _explaining(address):
-            return JobSubmissionClient(address)
-    finally:
-        os.environ.pop(name) if before is None else os.environ.update({name: before})
+    # RAY_API_SERVER_ADDRESS is the one thing that Ray puts above RAY_ADDRESS, which it puts above an argument
+    with environment({"RAY_API_SERVER_ADDRESS": address}), _explaining(address):
+        return JobSubmissionClient(address)
 
 
 def _job(details: JobDetails) -> Job:
@@ -235,13 +238,24 @@ def _explaining(address: str) -> Iterator[None]:
         raise ClusterError(about_the_token(address, str(error))) from error
     except (ConnectionError, TimeoutError, requests.exceptions.RequestException) as error:
         raise ConnectionLost(
-            f"no Ray job server answers at {address}. Start one with `ray start --head`; its dashboard's address is "
-            "http://HOST:8265, and it needs the package ray[default]."
+            f"no Ray job server answers at {address}{about_a_proxy(address)}. Start one with `ray start --head`; its "
+            "dashboard's address is http://HOST:8265, and it needs the package ray[default]."
         ) from error
     except OSError as error:  # a full disk, where a job's files are packed
         raise ClusterError(f"this machine could not send a job to {address} ({error}). Mend that and repeat") from error
     except RuntimeError as error:
-        raise ClusterError(f"the Ray job server at {address} refuses: {str(error).splitlines()[0]}") from error
+        told = str(error).splitlines()[0]
+        raise ClusterError(f"the Ray job server at {address} refuses: {told}{about_a_proxy(address)}") from error
+
+
+def _without_agent(address: str) -> str:
+    """What it means that a head takes no job for good."""
+    return (
+        f"{address}: no node of the cluster has an agent that takes jobs (No available agent to submit job). Mostly, "
+        "another Ray on the head's machine held the agent's port, 52365, when the head started: look with "
+        "`ss -tlnp | grep 52365`, then start the head anew with another, "
+        "`ray start --head --dashboard-agent-listen-port=52366 ...`."
+    )
 
 
 def about_the_token(address: str, found: str) -> str:

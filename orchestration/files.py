@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,11 +14,12 @@ from uuid import uuid4
 
 import xxhash
 
-from orchestration.errors import Damage
+from orchestration.errors import Damage, StoreError
 from orchestration.graph import is_folder
 
 MARKER = "COMMITTED"  # without this file an artifact's folder does not count
 TEMPORARY = ".tmp-"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of exFAT, of some network and FUSE file systems
 
 
 def checksum(path: Path) -> str:
@@ -77,12 +79,29 @@ def publish(temporary: Path, path: Path) -> bool:
     committed with bytes that agree only within tolerance.
     """
     try:
-        os.link(temporary, path)
+        link(temporary, path)
         return True
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link(file: Path, name: Path) -> None:
+    """Give a file another name, by a hard link. Raises FileExistsError for one that is taken.
+
+    Raises StoreError where the file system has no hard links.
+    """
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise StoreError(
+            f"{name.parent}: its file system has no hard links ({error.strerror}), by which a store's files appear "
+            "whole and once. Name a store on another one with --store; for a store in a bucket, another folder of "
+            "copies with $VOCABSEM_CACHE."
+        ) from error
 
 
 def remove_folder(root: Path, folder: Path) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from orchestration.errors import StoreError
+from orchestration.files import link
 
 LEASES = "leases"  # the folder of the store that holds them
 BEAT_SECONDS = 5.0
@@ -154,7 +155,7 @@ class Leases:
         """Whether this driver's file got the name."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(self._file, path)
+            link(self._file, path)
             return True
         except FileExistsError:  # or a server that did it and whose answer was lost
             return path.is_file() and path.samefile(self._file)

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestration.errors import StoreError
+from orchestration.proxies import about_a_proxy
 
 SCHEME = "s3://"
 THREADS = 16  # requests at the same time, where many are asked
@@ -148,14 +149,23 @@ class Bucket:
         keys = list(keys)
         with self._asked("cannot be written"):
             for first in range(0, len(keys), 1000):  # as many as a request may name
-                named = [{"Key": self.prefix + key} for key in keys[first : first + 1000]]
-                done = self._client.delete_objects(Bucket=self.name, Delete={"Objects": named, "Quiet": True})
-                for error in done.get("Errors", ()):
-                    raise StoreError(f"{SCHEME}{self.name}/{error['Key']}: cannot be removed ({error.get('Code')})")
+                self._delete([self.prefix + key for key in keys[first : first + 1000]])
 
     @property
     def _client(self) -> Any:
         return _client(self.attempts)
+
+    def _delete(self, keys: list[str]) -> None:
+        """In one request; one by one where the server refuses that: some ask for a Content-MD5, which boto3 dropped."""
+        named = [{"Key": key} for key in keys]
+        try:
+            done = self._client.delete_objects(Bucket=self.name, Delete={"Objects": named, "Quiet": True})
+        except _client_error():
+            for key in keys:
+                self._client.delete_object(Bucket=self.name, Key=key)
+            return
+        for error in done.get("Errors", ()):
+            raise StoreError(f"{SCHEME}{self.name}/{error['Key']}: cannot be removed ({error.get('Code')})")
 
     def _put(self, key: str, file: Path, condition: Mapping[str, str]) -> None:
         with open(file, "rb") as body:
@@ -264,23 +274,30 @@ def _client(attempts: int) -> Any:
     try:
         from boto3.session import Session
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise StoreError(
             "a store at s3:// needs boto3, which is not installed here: `pip install boto3` (the extra `s3`), on every "
             "node"
         ) from error
-    return Session().client(
-        "s3",
-        config=Config(
-            connect_timeout=5,
-            read_timeout=60,
-            max_pool_connections=THREADS,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            # checksums of AWS's own that other servers refuse; ours are compared wherever bytes are read
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
+    try:
+        return Session().client(
+            "s3",
+            config=Config(
+                connect_timeout=5,
+                read_timeout=60,
+                max_pool_connections=THREADS,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                # checksums of AWS's own that other servers refuse; ours are compared wherever bytes are read
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+    except BotoCoreError as error:
+        raise StoreError(
+            f"the settings of the AWS tools on this machine cannot be used ({error}); look at $AWS_PROFILE, the other "
+            "$AWS_ variables, ~/.aws/config and ~/.aws/credentials"
+        ) from error
 
 
 def _client_error() -> type[Exception]:
@@ -318,7 +335,8 @@ def _explained(error: Exception, name: str, what: str) -> str | None:
     if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of the AWS tools"
     if isinstance(error, known.HTTPClientError | known.ConnectionError):
-        return f"no S3 server answers at {endpoint()} ({type(error).__name__}); set AWS_ENDPOINT_URL if it is elsewhere"
+        where, why = endpoint(), type(error).__name__
+        return f"no S3 server answers at {where} ({why}){about_a_proxy(where)}; set AWS_ENDPOINT_URL if it is elsewhere"
     if isinstance(error, known.BotoCoreError | Boto3Error):
         return f"{what} ({error})"
     return None

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from orchestration.errors import ClusterError, StoreError
-from orchestration.files import readable
+from orchestration.files import link, readable
 from orchestration.graph import Resources, Step
 from orchestration.mirror import Mirror
 from orchestration.placement import Reserves, gpus_of, must_fit, reserved
@@ -191,7 +191,11 @@ def look(
     else:
         try:
             (place / name).write_text(place.name)
+            link(place / name, linked := place / f"{name}-{uuid4().hex}")
+            linked.unlink()
             wrote = True
+        except StoreError as error:  # no hard links
+            missing.append(str(error))
         except OSError as error:
             missing.append(f"the store {store} cannot be written ({error.strerror}). {mend}")
     for path, size in files.items():

@@ -21,6 +21,7 @@ from orchestration.errors import ClusterError, Stalled
 from orchestration.executor import Emit, Finished, worker_name
 from orchestration.graph import Resources, Step
 from orchestration.leases import Lease
+from orchestration.own_ray import in_our_folder, start
 from orchestration.placement import Reserves, explained, hide_gpus, memory_limit, must_fit, ray_options, reserved
 from orchestration.pools import RETRIES, Pool, Sharded, alive_nodes, has_died, make_pool, ray
 from orchestration.scratch import scratch_folder, told
@@ -34,7 +35,6 @@ _LISTEN_SECONDS = 5.0  # between looks at what running tasks say of their progre
 _LOOK_SECONDS = 1.0  # between looks at their signs of life
 STALL_SECONDS = 600.0
 _STALLS = 3  # of one task or shard, before it fails
-_OBJECT_STORE_BYTES = 128 << 20  # of a cluster of our own: only paths travel through it
 
 
 def _run_alone(reference: str, work: Work, gpus: float, memory: int | None) -> None:
@@ -278,21 +278,13 @@ def _cores() -> int:
 def _connect(address: str | None) -> None:
     """Always by a named address: a bare `ray.init()` attaches to whatever cluster runs on the machine."""
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns before ray.init reads its own logging level
-    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if address is None or address == "local":
-        try:
-            with keeping_signals():
-                ray.init(address="local", object_store_memory=_OBJECT_STORE_BYTES, **quiet)
-        except Exception as error:  # Ray has a bare Exception for a node that did not come up in time
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ClusterError(
-                f"Ray could not start on this machine ({told}). It may be short of memory or very busy: run again, or "
-                "take `--executor inline`, which needs no Ray."
-            ) from error
+        with keeping_signals():
+            start()
         return
     try:
         _knock(address)
-        with keeping_signals():
+        with keeping_signals(), in_our_folder():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(about_the_token(address, str(error))) from error

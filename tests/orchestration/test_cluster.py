@@ -1,5 +1,6 @@
-"""Addresses, tokens, output and ends of jobs, as far as no cluster is needed."""
+"""Addresses, tokens, proxies, output and ends of jobs, as far as no cluster is needed."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from orchestration import cluster
 from orchestration.cluster import Cluster, Job, _number, about_the_token
 from orchestration.errors import ClusterError
+from orchestration.proxies import about_a_proxy
 
 
 def job(status, exit_code=None):
@@ -118,3 +120,60 @@ def test_a_folder_that_cannot_be_packed_is_not_a_lost_connection(head, tmp_path)
     with pytest.raises(ClusterError, match="No space left on device") as told:
         head.cluster.submit("work", ["true"], tmp_path, {})
     assert not isinstance(told.value, cluster.ConnectionLost)
+
+
+def test_a_head_without_an_agent_is_told_with_the_way_out(head, monkeypatch, tmp_path):
+    """As where another Ray of the machine held the agent's port when the head started."""
+
+    def submit_job(**_):
+        raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again")
+
+    head.client.list_jobs = list
+    head.client.submit_job = submit_job
+    monkeypatch.setattr(cluster, "_READY_SECONDS", 0.0)
+    with pytest.raises(ClusterError, match=r"52365.*--dashboard-agent-listen-port=") as told:
+        head.cluster.submit("work", ["true"], tmp_path, {})
+    assert "refuses" not in str(told.value)
+
+
+def test_every_file_of_a_job_is_sent_whatever_its_folder_is_called(head, monkeypatch, tmp_path):
+    """Ray's own client packs the folder; what it leaves out by default is data of the user's like any other."""
+    from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
+
+    packed = []
+
+    def submit_job(runtime_env, **_):
+        upload_working_dir_if_needed(
+            dict(runtime_env),
+            include_gitignore=True,
+            scratch_dir=str(tmp_path),
+            upload_fn=lambda folder, excludes, is_file=False: packed.append(excludes),
+        )
+
+    monkeypatch.delenv("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", raising=False)
+    head.client.list_jobs = list
+    head.client.submit_job = submit_job
+    head.cluster.submit("work", ["true"], tmp_path, {})
+    assert packed == [[]]
+    assert "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, False),
+        ({"http_proxy": "http://somebody:s3cret@proxy.example:3128"}, True),
+        ({"all_proxy": "http://proxy.example:3128"}, True),
+        ({"https_proxy": "http://proxy.example:3128"}, False),
+        ({"http_proxy": "http://proxy.example:3128", "no_proxy": "head"}, False),
+    ],
+)
+def test_a_proxy_between_us_and_the_cluster_is_told(monkeypatch, given, told):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    found = about_a_proxy("http://head:8265")
+    assert ("through the proxy proxy.example" in found, "add head to no_proxy" in found) == (told, told)
+    assert "s3cret" not in found

@@ -1,5 +1,6 @@
 """One driver at a time makes an artifact; who is gone or silent loses its lease, and cannot commit any more."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -66,6 +67,21 @@ def test_a_lease_is_had_by_one_and_named_to_the_others(opened):
     first.give_back(lease)
     assert not lease.kept
     assert isinstance(second.take(STEP), Lease)
+
+
+def test_a_file_system_without_hard_links_is_told(opened, tmp_path, monkeypatch):
+    """A full disk is another cause, with another way out."""
+
+    def link(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    told = r"its file system has no hard links .* Name a store on another one with --store"
+    with pytest.raises(StoreError, match=told):
+        opened().take(STEP)
+    with pytest.raises(StoreError, match=told):
+        open_store(tmp_path / "store")
+    assert not list((tmp_path / "store").iterdir())
 
 
 def test_closing_gives_everything_back_and_leaves_no_file(opened, tmp_path):

@@ -58,6 +58,36 @@ def test_keys_are_below_the_prefix_and_removed_by_name(opened, file, server, buc
     assert set(opened.listing()) == {"x/2/b", "y"}
 
 
+@pytest.mark.parametrize("code", ["MissingContentMD5", "InvalidRequest", "NotImplemented"])
+def test_where_the_server_refuses_to_remove_many_at_once_they_go_one_by_one(opened, file, server, code):
+    """Some ask for a Content-MD5 there, and others do not know the request at all."""
+    for key in ("x/1", "x/2", "y"):
+        opened.put(key, file(key.encode()))
+    server.before = lambda request: refusal(400, code) if request.method == "POST" else None
+    opened.delete(["x/1", "x/2", "not/there"])
+    assert set(opened.listing()) == {"y"}
+
+
+def test_what_may_not_be_removed_is_told(opened, file, server):
+    opened.put("y", file(b"y"))
+    server.before = lambda request: refusal(403, "AccessDenied") if request.method in ("POST", "DELETE") else None
+    with pytest.raises(StoreError, match=r"cannot be written \(AccessDenied\)"):
+        opened.delete(["y"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AWS_PROFILE", "nope"), ("AWS_CONFIG_FILE", "broken"), ("AWS_DEFAULT_REGION", "no region")]
+)
+def test_settings_of_the_aws_tools_that_cannot_be_used_are_told(bucket, monkeypatch, tmp_path, name, value):
+    (tmp_path / "broken").write_text("no section here")
+    monkeypatch.setenv("VOCABSEM_CACHE", str(tmp_path))
+    monkeypatch.setenv(name, str(tmp_path / value) if value == "broken" else value)
+    objects._client.cache_clear()
+    with pytest.raises(StoreError, match=r"the settings of the AWS tools .* look at \$AWS_PROFILE"):
+        open_store(f"s3://{bucket}/x")
+    objects._client.cache_clear()
+
+
 def test_a_listing_of_many_pages_is_whole(opened, file, server, monkeypatch):
     for number in range(7):
         opened.put(f"x/{number}", file(b"-"))
