@@ -134,6 +134,15 @@ def bart(**changes: Any) -> Any:
     return _build("Bart", {**widths, **depths, **rest, **changes}, "Seq2SeqLM")
 
 
+def mbart(**changes: Any) -> Any:
+    """Encoder-decoder whose decoder begins with a token for the language."""
+    widths = {"d_model": WIDTH, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 128}
+    depths = dict.fromkeys(("encoder_layers", "decoder_layers"), DEPTH)
+    heads = dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2)
+    rest = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 3, "decoder_start_token_id": 4}
+    return _build("MBart", {**widths, **depths, **heads, **rest, **changes}, "Seq2SeqLM")
+
+
 def mamba(**changes: Any) -> Any:
     """A state where others have keys and values: nothing can be shared among prompts."""
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "state_size": 4, "vocab_size": VOCABULARY}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -51,6 +52,37 @@ def scale_and_softcap(config: Any) -> tuple[float, float | None]:
     if scale is None:
         scale = 1.0 / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
     return float(scale), getattr(config, "final_logit_softcapping", None)  # Gemma
+
+
+def decoder_start(config: Any, generation: Mapping[str, Any]) -> int:
+    """The token that an encoder-decoder's decoder begins with.
+
+    As in transformers' `generate`: the configuration's, else that of the generation configuration, else the begin
+    token; then the padding token, which is T5's. Raises InputError where none is stated.
+    """
+    decoder = config.get_text_config(decoder=True)
+    stated = [getattr(config, "decoder_start_token_id", None), generation.get("decoder_start_token_id")]
+    others = [getattr(part, name, None) for name in ("bos_token_id", "pad_token_id") for part in (config, decoder)]
+    for token in (*stated, *others):
+        if isinstance(token, int):
+            return token
+    raise InputError(
+        f"model type {config.model_type!r}: neither config.json nor generation_config.json states a "
+        "decoder_start_token_id; set the token that the decoder begins with in config.json"
+    )
+
+
+def window(model: Any) -> int | None:
+    """The most tokens that the position embedding can take; None where the configuration states no limit.
+
+    RoBERTa and its like count positions from the padding token's id + 1 on, so that their first rows are never used.
+    """
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        unused = getattr(module, "padding_idx", None)
+        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings") and unused is not None:
+            return module.num_embeddings - unused - 1
+    return stated
 
 
 def blocks(model: Any) -> torch.nn.ModuleList:

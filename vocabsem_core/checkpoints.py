@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -14,11 +13,19 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vocabsem_core.architectures import Kind, auto_class, kind_of
+from vocabsem_core.architectures import Kind, auto_class, decoder_start, kind_of
 from vocabsem_core.errors import InputError
+from vocabsem_core.model_folder import (
+    CONFIG,
+    GENERATION,
+    folder_of,
+    index_file,
+    json_file,
+    must_be_plain,
+    tokenizer_files,
+    weight_files,
+)
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_TOKENIZER_PATTERNS = ("vocab.*", "merges.txt", "*.model")
 HEAD_BLOCK = 8192  # head rows read at a time
 
 
@@ -64,57 +71,66 @@ def _opened(path: Path) -> Any:
         raise InputError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises InputError where there are none."""
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        pickled = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
-        hint = (
-            f"it has pickled weights ({', '.join(pickled)}), which can run code when loaded; convert them with "
-            "`model.save_pretrained(folder)`"
-            if pickled
-            else "expected a folder that `save_pretrained` wrote"
-        )
-        raise InputError(f"{folder}: no *.safetensors file; {hint}.")
-    return found
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that define the tokenizer. Raises InputError where there are none."""
-    named = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    found = named + sorted(path for pattern in _TOKENIZER_PATTERNS for path in folder.glob(pattern))
-    if not found:
-        raise InputError(
-            f"{folder}: no tokenizer file ({', '.join(_TOKENIZER_FILES)}); save the model's tokenizer there."
-        )
-    return found
-
-
 def load_tokenizer(folder: Path) -> Any:
     """A fast tokenizer. Raises InputError for a slow one: truncation needs the place of each token in the text."""
     from transformers import AutoTokenizer
 
-    tokenizer_files(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: transformers cannot build its tokenizer: {error}") from error
+    must_be_plain(folder)
+    files, config = tokenizer_files(folder), None
+    if (folder / CONFIG).is_file():  # has a say in the tokenizer's class
+        files, config = [*files, folder / CONFIG], load_config(folder)
+    with folder_of(files) as place:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, config=config, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            told = _without(error, place, folder)
+            raise InputError(f"{folder}: transformers cannot build its tokenizer: {told}") from error
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: {type(tokenizer).__name__} has no fast form; save one with a tokenizer.json.")
     return tokenizer
 
 
 def load_config(folder: Path) -> Any:
-    """A model's configuration. Raises InputError where it is missing or of no model that transformers knows."""
+    """A model's configuration; of an encoder-decoder it states the decoder's first token.
+
+    Raises InputError where it is missing, of no model that transformers knows, or of a folder that is more than a
+    model's plain weights.
+    """
+    config = _read_config(folder)
+    if kind_of(config) == "seq2seq":
+        config.decoder_start_token_id = decoder_start(config, json_file(folder / GENERATION))
+    return config
+
+
+def config_files(folder: Path) -> list[Path]:
+    """config.json, and generation_config.json where that alone states an encoder-decoder's first token."""
+    config = _read_config(folder)
+    silent = kind_of(config) == "seq2seq" and getattr(config, "decoder_start_token_id", None) is None
+    return [folder / CONFIG, *([folder / GENERATION] if silent and (folder / GENERATION).is_file() else [])]
+
+
+def _read_config(folder: Path) -> Any:
     from transformers import AutoConfig
 
-    file = folder / "config.json"
+    must_be_plain(folder)
+    file = folder / CONFIG
     if not file.is_file():
         raise InputError(f"{folder}: no config.json; expected a folder that `save_pretrained` wrote.")
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file}: not the configuration of a model that transformers knows: {error}") from error
+    with folder_of([file]) as place:
+        try:
+            config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            told = _without(error, place, folder)
+            raise InputError(f"{file}: not the configuration of a model that transformers knows: {told}") from error
+    config.__dict__.pop("auto_map", None)  # names code of the folder, which is never run
+    return config
+
+
+def _without(error: Exception, place: Path, folder: Path) -> str:
+    """What transformers says, about the model's own folder."""
+    return str(error).replace(str(place), str(folder))
 
 
 def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) -> Any:
@@ -126,20 +142,26 @@ def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) ->
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    files = ", ".join(path.name for path in weight_files(folder))
-    kind = kind_of(load_config(folder))
+    config, weights = load_config(folder), weight_files(folder)
+    kind, index = kind_of(config), index_file(folder)
     options = _four_bit(dtype, device) if four_bit else {}
-    try:
-        loaded: Any = auto_class(kind).from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder}: transformers cannot load {files} as a {kind} language model: {error}") from error
+    with folder_of([*weights, *([index] if index else []), folder / CONFIG]) as place:
+        try:
+            loaded: Any = auto_class(kind).from_pretrained(
+                place,
+                config=config,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            files, told = ", ".join(path.name for path in weights), _without(error, place, folder)
+            raise InputError(
+                f"{folder}: transformers cannot load {files} as a {kind} language model: {told}"
+            ) from error
     model, told = loaded
     if told["missing_keys"]:  # transformers would fill them with random numbers
         raise InputError(f"{folder}: its files lack {', '.join(sorted(told['missing_keys']))}; fetch the model again")
@@ -168,7 +190,7 @@ def model_without_memory(folder: Path) -> tuple[Kind, Any]:
     kind = kind_of(config)
     try:
         with torch.device("meta"):
-            return kind, auto_class(kind).from_config(config)
+            return kind, auto_class(kind).from_config(config, trust_remote_code=False)
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{folder / 'config.json'}: not a {kind} language model that transformers knows: {error}"
@@ -211,19 +233,22 @@ def embedding_rows(folder: Path, rows: list[int]) -> Float[Tensor, "rows d"]:
 
 
 def _stored_tensors(folder: Path) -> dict[str, Path]:
-    """tensor name -> file, from the index where there is one: a file beside the indexed ones is not the model's."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+    """tensor name -> file; of a tensor in two files the later counts, as for transformers.
+
+    Raises InputError for 8-bit floating-point numbers, which mean nothing without the scales beside them.
+    """
     names: dict[str, Path] = {}
     for path in weight_files(folder):
         with _opened(path) as file:
-            names.update(dict.fromkeys(file.keys(), path))
+            for name in file.keys():  # noqa: SIM118  no mapping
+                if (dtype := file.get_slice(name).get_dtype()).startswith("F8"):
+                    raise InputError(f"{path}: tensor {name} is quantised ({dtype}); expected plain weights")
+                names[name] = path
     return names
 
 
 def _find(model: Any, module: Any, name: str, stored: dict[str, Path]) -> TensorPlace | None:
-    """The stored tensor of a module's parameter. Raises InputError where its file is not there.
+    """The stored tensor of a module's parameter; None where no file has it.
 
     Its own name comes before those of modules that it is tied to: where both are stored and differ, transformers loads
     both, whatever the configuration says. A file may leave out the base model's prefix, or use an older name that
@@ -240,7 +265,5 @@ def _find(model: Any, module: Any, name: str, stored: dict[str, Path]) -> Tensor
         by_all = reduce(lambda key, rule: rule.rename_source_key(key)[0], older, own)
         for candidate in (own, own.removeprefix(f"{model.base_model_prefix}."), *renamed, by_all):
             if candidate in stored:
-                if not stored[candidate].is_file():
-                    raise InputError(f"{stored[candidate]}: no such file, though the index names it; fetch it again")
                 return TensorPlace(stored[candidate], candidate)
     return None

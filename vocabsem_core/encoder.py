@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from vocabsem_core.architectures import blocks, kind_of, layer_names
+from vocabsem_core.architectures import blocks, decoder_start, kind_of, layer_names
 from vocabsem_core.errors import InputError
 from vocabsem_core.heads import head_of
 from vocabsem_core.products import fast_float32
@@ -175,7 +175,8 @@ class Encoder:
             return {"input_ids": ids}
         if self._kind == "masked":
             return {"input_ids": ids, "attention_mask": mask}
-        start = torch.full((len(prompts), 1), self._model.config.decoder_start_token_id, device=ids.device)
+        first = decoder_start(self._model.config, self._model.generation_config.to_dict())
+        start = torch.full((len(prompts), 1), first, device=ids.device)
         return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": start}
 
     def _check(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None) -> None:

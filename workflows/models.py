@@ -93,7 +93,7 @@ def describe(entry: ModelEntry, facts: Facts) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry)
     sources = model_files(folder)
-    found = facts.get("model 5", sources, lambda: _facts(folder))
+    found = facts.get("model 6", sources, lambda: _facts(folder))
     return Model(
         entry.config.name,
         folder,
@@ -120,11 +120,12 @@ def must_be_unchanged(folder: Path, stamp: str, content: Mapping[str, str]) -> N
 
 def checked_tokenizer(folder: Path, digest: str) -> Any:
     """A model's tokenizer. Raises ConfigError where its files are no longer those that keys were made from."""
-    from vocabsem_core.checkpoints import load_tokenizer, tokenizer_files
+    from vocabsem_core.checkpoints import load_tokenizer
 
-    if _digest(tokenizer_files(folder)) != digest:
+    tokenizer = load_tokenizer(folder)
+    if _tokenizer_digest(folder, tokenizer) != digest:
         raise _changed(folder)
-    return load_tokenizer(folder)
+    return tokenizer
 
 
 def _changed(folder: Path) -> ConfigError:
@@ -136,10 +137,18 @@ def _changed(folder: Path) -> ConfigError:
 
 def content_digests(folder: Path) -> dict[str, str]:
     """Digests of a model's weights and of its tokenizer, as they stand in keys; reads every file."""
-    from vocabsem_core.checkpoints import tokenizer_files, weight_files
+    from vocabsem_core.checkpoints import config_files, load_tokenizer
+    from vocabsem_core.model_folder import weight_files
 
-    weights = [folder / "config.json", *weight_files(folder)]
-    return {"model": _digest(weights), "tokenizer": _digest(tokenizer_files(folder))}
+    weights = [*config_files(folder), *weight_files(folder)]
+    return {"model": _digest(weights), "tokenizer": _tokenizer_digest(folder, load_tokenizer(folder))}
+
+
+def _tokenizer_digest(folder: Path, tokenizer: Any) -> str:
+    """Of its files, and of what config.json decides beside them: a class that they do not state, a corrected split."""
+    from vocabsem_core.model_folder import settled_beside, tokenizer_files
+
+    return key_of({**_checksums(tokenizer_files(folder)), **settled_beside(folder, tokenizer)})
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -172,7 +181,7 @@ def _facts(folder: Path) -> dict[str, Any]:
             {"weight": head.hexdigest(), "bias": None if bias is None else bias.tolist(), "form": list(shape)}
         ),
         "kept_rows": kept_rows,
-        "window": window_of(model.config, tokenizer),
+        "window": window_of(model, tokenizer),
         "layers": layer_names(model),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "width": first.shape[1],
@@ -180,11 +189,17 @@ def _facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def window_of(config: Any, tokenizer: Any) -> int | None:
-    """RoBERTa's configuration counts two positions more than can be used, which its tokenizer knows."""
-    stated = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+def window_of(model: Any, tokenizer: Any) -> int | None:
+    """The smaller of what the position embedding can take and the tokenizer states; None where neither has a limit."""
+    from vocabsem_core.architectures import window
+
+    stated = [window(model), tokenizer.model_max_length]
     return min((limit for limit in stated if limit is not None and limit < _NO_LIMIT), default=None)
 
 
 def _digest(paths: list[Path]) -> str:
-    return key_of({path.name: files.checksum(path) for path in paths})
+    return key_of(_checksums(paths))
+
+
+def _checksums(paths: list[Path]) -> dict[str, str]:
+    return {path.name: files.checksum(path) for path in paths}

@@ -203,7 +203,7 @@ def _described(reference: str, entry: ModelEntry) -> _Tokens:
         head_place(folder)
     kind, model = model_without_memory(folder)
     tokenizer = load_tokenizer(folder)
-    four_bit, window = place.quantization == "4bit", window_of(model.config, tokenizer)
+    four_bit, window = place.quantization == "4bit", window_of(model, tokenizer)
     return _Tokens(reference, place.name, tokenizer, kind, four_bit, window, layer_names(model))
 
 

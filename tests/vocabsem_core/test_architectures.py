@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from vocabsem_core.architectures import kind_of, layer_names
+from vocabsem_core.architectures import kind_of, layer_names, window
 from vocabsem_core.checkpoints import head_place, load_model
 from vocabsem_core.encoder import Encoder
 from vocabsem_core.errors import InputError
@@ -139,3 +139,22 @@ def test_four_bit_without_bitsandbytes_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install bitsandbytes"):
         load_model(tiny.save(tmp_path, tiny.gpt2()), "float32", "cpu", four_bit=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "usable"),
+    [("Roberta", 64), ("XLMRoberta", 64), ("Camembert", 64), ("MPNet", 64), ("Bert", 66), ("Electra", 66), ("OPT", 66)],
+)
+def test_the_window_is_what_the_position_embedding_can_take(architecture: str, usable: int) -> None:
+    """RoBERTa and its like count positions from the padding token's id + 1 on."""
+    settings = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    more = {"ffn_dim": 8, "word_embed_proj_dim": 8} if architecture == "OPT" else {}
+    head = "CausalLM" if architecture == "OPT" else "MaskedLM"
+    fields = {**settings, **more, "max_position_embeddings": 66, "vocab_size": 20, "pad_token_id": 1}
+    model = tiny._build(architecture, fields, head)
+    assert window(model) == usable
+    with torch.no_grad():
+        model(input_ids=torch.full((1, usable), 5))
+        if head == "MaskedLM":
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=torch.full((1, usable + 1), 5))

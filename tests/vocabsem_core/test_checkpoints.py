@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vocabsem_core.checkpoints import HeadPlace, embedding_rows, head_place, load_model, load_tokenizer, tokenizer_files
+from vocabsem_core.checkpoints import HeadPlace, embedding_rows, head_place, load_model, load_tokenizer
 from vocabsem_core.errors import InputError
+from vocabsem_core.model_folder import tokenizer_files
 
 
 def rewrite(folder: Path, change: Any) -> None:
@@ -150,7 +151,7 @@ class TestRefused:
         (tiny.save(tmp_path, tiny.gpt2()) / "config.json").write_text(text)
         with pytest.raises(
             InputError,
-            match=r"language model|the configuration of a model that transformers knows",
+            match=r"language model|the configuration of a model that transformers knows|is not JSON",
         ):
             read(tmp_path)
 

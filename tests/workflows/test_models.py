@@ -12,11 +12,20 @@ import pytest
 import workflows.catalog
 from orchestration.facts import Facts
 from orchestration.graph import Step
+from tests import tiny
 from vocabsem_core.errors import InputError
 from workflows.catalog import ModelEntry, find_model, find_task
 from workflows.config import Encoding, Execution, ModelConfig
 from workflows.errors import ConfigError
-from workflows.models import Model, check_encoding, checked_tokenizer, describe, find_files, must_be_unchanged
+from workflows.models import (
+    Model,
+    check_encoding,
+    checked_tokenizer,
+    content_digests,
+    describe,
+    find_files,
+    must_be_unchanged,
+)
 from workflows.steps.model import encode_step
 
 REFERENCE = Path(workflows.catalog.__file__).parent / "models" / "reference"
@@ -160,3 +169,36 @@ def test_a_model_that_states_no_window_needs_a_length_limit(copy: Path, tmp_path
         check_encoding(model.name, model.layers, model.window, Encoding())
     limited = encode_step(model, task, texts, Encoding(max_tokens=64), Execution())
     assert limited.identity["max_tokens"] == 64
+
+
+def test_an_adapter_that_appears_in_a_described_folder_is_refused(copy: Path, tmp_path: Path) -> None:
+    described(copy, tmp_path)
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds an adapter"):
+        described(copy, tmp_path)
+
+
+def test_weights_that_are_not_loaded_change_no_digest(copy: Path, tmp_path: Path) -> None:
+    before = described(copy, tmp_path)
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    assert described(copy, tmp_path).weights == before.weights
+
+
+def test_the_model_type_changes_the_tokenizers_digest_where_it_decides_the_class(copy: Path, tmp_path: Path) -> None:
+    stated = copy / "tokenizer_config.json"
+    named = described(copy, tmp_path)
+    stated.write_text(json.dumps({k: v for k, v in json.loads(stated.read_text()).items() if k != "tokenizer_class"}))
+    as_gpt2 = content_digests(copy)["tokenizer"]
+    rewrite(copy / "config.json", model_type="opt")
+    assert len({named.tokenizer, as_gpt2, content_digests(copy)["tokenizer"]}) == 3
+
+
+@pytest.mark.parametrize(("generation", "same"), [({"decoder_start_token_id": 5}, False), ({"max_length": 9}, True)])
+def test_a_generation_configuration_is_part_of_a_model_where_it_states_the_first_token(
+    generation: dict[str, int], same: bool, tmp_path: Path
+) -> None:
+    """The bundled model, a causal one, has such a file too: there it changes nothing."""
+    folder = tiny.save(tmp_path / "t5", tiny.t5(decoder_start_token_id=None if not same else 0))
+    before = content_digests(folder)
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    assert (content_digests(folder) == before) is same
