@@ -189,7 +189,7 @@ def test_the_model_type_changes_the_tokenizers_digest_where_it_decides_the_class
     named = described(copy, tmp_path)
     stated.write_text(json.dumps({k: v for k, v in json.loads(stated.read_text()).items() if k != "tokenizer_class"}))
     as_gpt2 = content_digests(copy)["tokenizer"]
-    rewrite(copy / "config.json", model_type="opt")
+    rewrite(copy / "config.json", model_type="qwen2")
     assert len({named.tokenizer, as_gpt2, content_digests(copy)["tokenizer"]}) == 3
 
 
