@@ -115,8 +115,8 @@ def must_be_plain(folder: Path) -> None:
         method = f" ({found['quant_method']})" if isinstance(found, dict) and "quant_method" in found else ""
         raise InputError(
             f"{folder / CONFIG}: quantization_config{method} says that the weights were quantised when they were "
-            "saved; expected plain weights. Name the model that it was made from, with `quantization: 4bit` in a model's YAML "
-            "file where memory is short. Where the weights are plain, take the entry out of config.json."
+            "saved; expected plain weights. Name the model that it was made from, with `quantization: 4bit` in a "
+            "model's YAML file where memory is short. Where the weights are plain, take the entry out of config.json."
         )
 
 
