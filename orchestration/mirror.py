@@ -31,6 +31,7 @@ from orchestration.errors import Damage, DamagedArtifact, StoreError
 from orchestration.files import MARKER, TEMPORARY
 from orchestration.graph import is_folder
 from orchestration.objects import THREADS, Bucket, Object, endpoint, open_bucket, parse
+from orchestration.paths import expanded
 
 _MANIFEST = "manifest.json"
 _LARGE = 8 << 20  # bytes of a file that is worth more than one request
@@ -308,7 +309,11 @@ def open_mirror(url: str, name: str, content: bytes, fill: bool) -> tuple[Mirror
     folder of copies cannot be written.
     """
     bucket = parse(url)
-    cache = Path(os.environ.get("VOCABSEM_CACHE") or Path.home() / ".cache" / "vocabsem").absolute()
+    given = os.environ.get("VOCABSEM_CACHE")
+    try:
+        cache = Path(expanded(given) if given else Path.home() / ".cache" / "vocabsem").absolute()
+    except ValueError as error:
+        raise StoreError(f"$VOCABSEM_CACHE {given}: {error}") from error
     root = cache / f"{bucket.name}-{xxhash.xxh3_64_hexdigest(f'{endpoint()} {bucket}'.encode())}" / "store"
     try:
         root.mkdir(parents=True, exist_ok=True)

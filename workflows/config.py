@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orchestration.paths import expanded
 from workflows.layers import must_be_stored
 
 
@@ -20,13 +21,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+PathText = Annotated[str, AfterValidator(expanded)]  # a name of the catalog or the hub stays as it is
+
+
 class Source(Strict):
     """Where a task's rows are: local files, or files of a Hugging Face data set."""
 
-    train: str = Field(
+    train: PathText = Field(
         description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`"
     )
-    test: str = Field(description="file of the test rows")
+    test: PathText = Field(description="file of the test rows")
     hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
     revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
     columns: dict[str, str] = Field(
@@ -92,7 +96,7 @@ class ModelConfig(Strict):
     """A language model: a local folder or a Hugging Face id."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name")
-    folder: str | None = Field(None, description="folder that save_pretrained wrote; relative to this YAML file")
+    folder: PathText | None = Field(None, description="folder that save_pretrained wrote; relative to this YAML file")
     hub: str | None = Field(None, description="Hugging Face model id")
     revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
@@ -154,7 +158,7 @@ Reserved = Annotated[
 
 
 StoreField = Annotated[
-    str | None,
+    PathText | None,
     Field(
         description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
         "./.vocabsem/store"
@@ -235,7 +239,9 @@ Seeds = Annotated[tuple[Seed, ...], AfterValidator(_once_each)]
 class MethodConfig(Strict):
     """A method with settings of your own."""
 
-    method: str = Field(description="name of the method, or the Python file of your own; relative to this YAML file")
+    method: PathText = Field(
+        description="name of the method, or the Python file of your own; relative to this YAML file"
+    )
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -263,7 +269,7 @@ class MethodConfig(Strict):
         None, ge=0, description="a budget of its own instead of search.trials; the comparison is no longer an equal one"
     )
     seeds: Seeds | None = Field(None, min_length=1, description="seeds of its own instead of the comparison's")
-    models: tuple[str, ...] | None = Field(
+    models: tuple[PathText, ...] | None = Field(
         None, min_length=1, description="those of the comparison's models that it runs under; none: all of them"
     )
 
@@ -298,10 +304,10 @@ class CompareConfig(Strict):
     """Compare methods on tasks: `workflow: compare`."""
 
     workflow: Literal["compare"]
-    models: tuple[str, ...] = Field(
+    models: tuple[PathText, ...] = Field(
         min_length=1, description="catalog names, folders, model YAML files, or Hugging Face ids (id@revision)"
     )
-    tasks: tuple[str, ...] = Field(min_length=1, description="catalog names or task YAML files")
+    tasks: tuple[PathText, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
     seeds: Seeds = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
     train_size: Annotated[int | str | tuple[int | str, ...], AfterValidator(checked_train_sizes)] = Field(

@@ -19,6 +19,7 @@ from workflows.fields import default_of, kind_of, meaning_of, section_of
 from workflows.methods import METHODS, method_named
 from workflows.methods.base import Method
 from workflows.methods.own import is_own
+from workflows.paths import named
 from workflows.pretrain_config import PretrainConfig
 from workflows.space import Domain
 from workflows.steps.kinds import STEPS
@@ -70,7 +71,7 @@ def topics() -> list[Topic]:
 def explain(name: str) -> list[Topic]:
     """What goes by a name; a field also by the last of its parts. Raises ConfigError, with the nearest name."""
     if is_own(name):
-        return [_method(method_named(name))]
+        return [_method(method_named(named(name, "method")))]
     known, wanted = topics(), _plain(name)
     found = [one for one in known if _plain(one.name) == wanted]
     found += [one for one in known if one not in found and _plain(one.name).endswith(f".{wanted}")]

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from workflows.paths import named
+
 
 def open_store(given: str | None, configured: str | None = None) -> Any:
     """The store a command fills: the option, the environment, the workflow file, a folder here; made where missing."""
@@ -26,12 +28,29 @@ def read_store(given: str | None) -> Any:
 
 def store_place(given: str | None, configured: str | None) -> str:
     """Where the store is: the option, the environment, the workflow file, a folder here."""
-    return given or os.environ.get("VOCABSEM_STORE") or configured or ".vocabsem/store"
+    if given:
+        return named(given, "--store")
+    if set_there := os.environ.get("VOCABSEM_STORE"):
+        return named(set_there, "$VOCABSEM_STORE")
+    return configured or ".vocabsem/store"
 
 
 def tracking_uri(given: str | None) -> str | None:
     """The MLflow a command works with, None for the one beside the store."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI")
+    where, uri = ("--mlflow", given) if given else ("$MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI"))
+    if not uri:
+        return None
+    scheme, path = ("sqlite:///", uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else ("", uri)
+    return uri if "://" in path else scheme + named(path, where)
+
+
+def path_given(value: Path | None) -> Path | None:
+    """A path of the command line; a shell expands `~` in a word of its own alone, not in `--html=~/page.html`."""
+    return None if value is None else Path(named(str(value), "path"))
+
+
+def _reference_given(value: str) -> str:
+    return named(value, "path")
 
 
 def _files(incomplete: str) -> Iterator[str]:
@@ -74,10 +93,16 @@ def _keys_and_runs(context: typer.Context, incomplete: str) -> Iterator[str]:
 
 
 WorkflowFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Workflow file (YAML).", autocompletion=_files, show_default=False)
+    Path,
+    typer.Argument(
+        metavar="FILE", help="Workflow file (YAML).", autocompletion=_files, show_default=False, callback=path_given
+    ),
 ]
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Catalog name, folder, model YAML file, or Hugging Face id.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Catalog name, folder, model YAML file, or Hugging Face id.", callback=_reference_given
+    ),
 ]
 Explained = Annotated[
     list[str] | None,
@@ -133,7 +158,10 @@ StorePlace = Annotated[
     ),
 ]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.")
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.", callback=path_given
+    ),
 ]
 TrackingUri = Annotated[
     str | None,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from workflows.config import AnyExecution, ExperimentField, StoreField, Strict
+from orchestration.paths import expanded
+from workflows.config import AnyExecution, ExperimentField, PathText, StoreField, Strict
 
 
 class Corpus(Strict):
     """The text: UTF-8, one paragraph a line, an empty line between documents; indentation stays."""
 
-    files: tuple[str, ...] = Field(
+    files: tuple[PathText, ...] = Field(
         min_length=1, description="files or patterns such as corpus/*.txt; .txt or .txt.gz; relative to this YAML file"
     )
     hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
@@ -61,7 +62,9 @@ class Training(Strict):
 class Evaluation(Strict):
     """Other texts to measure bits per byte on, beside the held-out part of the corpus."""
 
-    tasks: tuple[str, ...] = Field((), description="tasks whose test texts are used: catalog names or task YAML files")
+    tasks: tuple[PathText, ...] = Field(
+        (), description="tasks whose test texts are used: catalog names or task YAML files"
+    )
     rows: int = Field(300, ge=1, description="texts of each, chosen by hash")
 
 
@@ -98,7 +101,7 @@ class PretrainConfig(Strict):
     training: Training
     evaluation: Evaluation = Evaluation()
     execution: TrainingExecution = TrainingExecution()
-    output: Path | None = Field(
+    output: Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path))))] | None = Field(
         None,
         description="folder the model is written to when it is done; relative to this YAML file; none: models/<name>",
     )

@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 from workflows.errors import ConfigError
-from workflows.options import SomeReport, StorePlace, read_store
+from workflows.options import SomeReport, StorePlace, path_given, read_store
 
 
 def report(
     run: SomeReport = "latest",
-    html: Annotated[Path | None, typer.Option("--html", help="Write the page to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the tables as Markdown.")] = None,
-    latex: Annotated[Path | None, typer.Option("--latex", help="Write the table of scores as LaTeX.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page to this file.", callback=path_given)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables as Markdown.", callback=path_given)
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option("--latex", help="Write the table of scores as LaTeX.", callback=path_given)
+    ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     store: StorePlace = None,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from workflows.errors import ConfigError
-from workflows.options import AsJson, KeptRuns, OneRun, StorePlace, open_store, read_store
+from workflows.options import AsJson, KeptRuns, OneRun, StorePlace, open_store, path_given, read_store
 
 _SECONDS = {"d": 86400, "h": 3600, "m": 60}
 
@@ -104,7 +104,10 @@ def gc(
 
 def export_run(
     run: OneRun,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, a .tar.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The archive to write, a .tar.", show_default=False, callback=path_given),
+    ],
     store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -120,7 +123,9 @@ def export_run(
 
 
 def import_run(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `export` wrote.", show_default=False, callback=path_given)
+    ],
     store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:

@@ -12,6 +12,7 @@ from workflows.config import (
     Execution,
     ExperimentField,
     Limit,
+    PathText,
     Seed,
     StoreField,
     Strict,
@@ -76,9 +77,9 @@ class SweepConfig(Strict):
 
     workflow: Literal["sweep"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name of the sweep")
-    model: str = Field(description="catalog name, folder, model YAML file, or Hugging Face id (id@revision)")
-    task: str = Field(description="catalog name or task YAML file")
-    method: str = Field(description="name of the method")
+    model: PathText = Field(description="catalog name, folder, model YAML file, or Hugging Face id (id@revision)")
+    task: PathText = Field(description="catalog name or task YAML file")
+    method: PathText = Field(description="name of the method")
     layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"

@@ -71,8 +71,7 @@ def find_model(reference: str, base: Path) -> ModelEntry:
     if reference in model_names():
         path = _HERE / "models" / f"{reference}.yaml"
         return ModelEntry(read_yaml(path, ModelConfig), path.parent)
-    if (base / reference).is_dir():
-        folder = located(base, reference)
+    if (folder := located(base, reference)).is_dir():
         return ModelEntry(ModelConfig(name=short_name(folder.name), folder=str(folder)), base)
     hub, _, revision = reference.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):
