@@ -14,6 +14,10 @@ class StoreError(Exception):
     exit_code = 2
 
 
+class Unwritable(StoreError):
+    """A file of the store cannot be written: no room, no permission."""
+
+
 class ClusterError(Exception):
     """Ray cannot be reached or started."""
 

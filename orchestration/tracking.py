@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from orchestration import files
 
@@ -96,14 +97,22 @@ class TrackingError(Exception):
     exit_code = 1
 
 
+class ExperimentDeleted(TrackingError):
+    """The experiment of a run was deleted in MLflow, where others may well be there."""
+
+
 def default_uri(store: Path) -> str:
     """A SQLite database beside the store."""
-    return f"sqlite:///{store.parent / 'mlflow.db'}"
+    plain = str(store.parent / "mlflow.db")
+    quoted = plain.replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the folder of a path as it stands in sqlite:///, without reading the quotes
+    return f"sqlite:///{plain}" if quoted == plain else f"sqlite+pysqlite:///{quoted}"
 
 
 def database_file(uri: str) -> Path | None:
     """The file of a SQLite URI, None for a server's."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    found = re.match(r"sqlite(?:\+pysqlite)?:///([^?]+)", uri)
+    return Path(unquote(found[1])) if found else None
 
 
 def artifact_folder(database: Path) -> Path:
@@ -112,7 +121,9 @@ def artifact_folder(database: Path) -> Path:
 
 
 def page_of(uri: str, run_id: str) -> str:
-    """Where a browser shows a run; of a SQLite database, once it is served."""
+    """Where a browser shows a run; of a SQLite database, once it is served. Other databases have no page."""
+    if database_file(uri) is None and not uri.startswith(("http://", "https://")):
+        return f"run {run_id} in {without_credentials(uri)}"
     if database_file(uri) is None:
         return f"{without_credentials(uri).rstrip('/')}/#/runs/{run_id}"
     return f"`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/{run_id} (another --port: the link that it prints)"
@@ -175,22 +186,56 @@ def _mlflow(uri: str) -> Iterator[MlflowClient]:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with a server, it would stand in a --json document
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven retries would hold a run for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy import Engine, event
-    from sqlalchemy.exc import SQLAlchemyError
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    if (database := database_file(uri)) is not None and str(database.resolve()) not in _unhurried:
-        if not _unhurried:
-            event.listen(Engine, "connect", _do_not_wait_for_the_disk)
-        _unhurried.add(str(database.resolve()))
     try:
+        from mlflow import MlflowClient
+        from mlflow.store.db import utils
+        from sqlalchemy import Engine, event
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is told in a line
+        utils.MAX_RETRY_COUNT = 3  # ten attempts at a database would hold a run for 100 s
+        if (database := database_file(uri)) is not None:
+            if not _unhurried:
+                event.listen(Engine, "connect", _do_not_wait_for_the_disk)
+            _unhurried.add(str(database.resolve()))
+            _make_writable(database)
         with one_at_a_time(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
             yield MlflowClient(tracking_uri=uri)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(without_credentials(f"MLflow at {uri}: {str(error).splitlines()[0]}")) from error
+    except TrackingError:
+        raise
+    except Exception as error:  # of MLflow, SQLAlchemy, a driver, a parser of addresses: results do not depend on them
+        raise TrackingError(without_credentials(f"MLflow at {uri}: {_cause(error)}")) from error
+
+
+def _cause(error: Exception) -> str:
+    """An exception in one line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python module {error.name!r} that this address needs is not installed"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return first if type(error).__module__.startswith(("mlflow", "sqlalchemy")) else f"{type(error).__name__}: {first}"
+
+
+def _make_writable(database: Path) -> None:
+    """Make the file with the permissions that the umask gives: SQLite's own never let a group write.
+
+    Raises TrackingError where this user cannot write it.
+    """
+    if not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True)
+        database.touch()
+    for place in (database, database.parent):  # SQLite keeps a journal beside it
+        if not os.access(place, os.W_OK):
+            raise TrackingError(
+                f"{place}: is {_owner(place)}'s and cannot be written by this user. Give its group write permission "
+                "(chmod g+w), or name an MLflow of your own with --mlflow"
+            )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a user of another machine
+        return f"user {path.stat().st_uid}"
 
 
 @contextlib.contextmanager
@@ -227,6 +272,13 @@ def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise ExperimentDeleted(
+            f"MLflow at {without_credentials(uri)}: the experiment {name!r} was deleted there. Restore it "
+            f"(`{restore}`, with MLFLOW_TRACKING_URI set to this address), or set another `experiment:` in the "
+            "workflow file and run it again"
+        )
     if found is not None:
         return found.experiment_id
     database = database_file(uri)  # a server knows a place for artifacts itself

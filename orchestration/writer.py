@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration import files
-from orchestration.errors import DamagedArtifact, LeaseLost, StoreError
+from orchestration.errors import DamagedArtifact, LeaseLost, StoreError, Unwritable
 from orchestration.files import MARKER, damage_of
 from orchestration.graph import key_of
 from orchestration.leases import Lease
@@ -168,14 +168,14 @@ class Writer:
             raise unwritable(self.folder / name, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> StoreError:
+def unwritable(path: Path, error: OSError) -> Unwritable:
     """What a file that cannot be written means."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
+        return Unwritable(
             f"{path}: cannot be written ({error.strerror}). What is committed is safe: make room and run again, or "
             "name a store on another disk with --store."
         )
-    return StoreError(
+    return Unwritable(
         f"{path}: cannot be written ({error.strerror or error}). Name a folder you can write to with --store or "
         "$VOCABSEM_STORE."
     )

@@ -202,6 +202,8 @@ def sync(run: SomeRun = None, store: StorePlace = None, mlflow: TrackingUri = No
     opened = read_store(store)
     done = list(fill_in(opened, tracking_uri(mlflow) or default_uri(opened.root), run))
     _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
+    if any(entry.state == "refused" for entry in done):
+        raise typer.Exit(1)
 
 
 app.command()(storage_commands.verify)
@@ -241,7 +243,7 @@ def ui(
     """Browse results in MLflow: starts its server on localhost and prints the address."""
     from orchestration.projection import mlflow_run_id
     from orchestration.runs import runs
-    from orchestration.tracking import database_file, default_uri, server_command
+    from orchestration.tracking import database_file, default_uri, server_command, without_credentials
 
     uri, known = tracking_uri(mlflow), []
     if uri is None:
@@ -249,7 +251,10 @@ def ui(
         uri, known = default_uri(opened.root), runs(opened)
     database = database_file(uri)
     if database is None:
-        raise ConfigError(f"{uri} is a server of its own: open it in a browser; `ui` is for SQLite files")
+        raise ConfigError(
+            f"{without_credentials(uri)} is no SQLite file. Open the address of a server in a browser; of another "
+            "database, start `mlflow server --backend-store-uri ADDRESS`"
+        )
     if not database.is_file():
         raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
     _must_be_free(host, port)
@@ -321,6 +326,8 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
         print(instead(opened.store), end="")
     else:
         _show(done, opened, seconds)
+    for warning in done.warnings:
+        _say(f"warning: {warning}")
     _end_if(done.failures)
 
 

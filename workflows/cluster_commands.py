@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -184,7 +183,7 @@ def _for_a_job(uri: str | None) -> str | None:
     """Raises ConfigError for an MLflow that the job could not use, or whose password all would see."""
     if uri is None:
         return None
-    if urlsplit(uri).password:
+    if re.match(r"[^/]*//[^/\s]*:[^/\s]*@", uri):
         raise ConfigError(
             "--mlflow: a password in the address would stand in the cluster's list of jobs; start Ray with "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set instead"

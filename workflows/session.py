@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.disk import DiskRoom
-from orchestration.errors import StoreError
+from orchestration.errors import StoreError, Unwritable
 from orchestration.executor import Outcome, run_plan
 from orchestration.facts import Facts
-from orchestration.graph import Step, in_order
+from orchestration.graph import Step, in_order, run_id_of
 from orchestration.plan import Planned, make_plan
 from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id, write_projection
 from orchestration.runs import RunRecord, open_run
@@ -58,7 +58,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to."""
+    """What a run came to. `warnings`: what a reader should see after the results."""
 
     run_id: str
     counts: dict[str, int]
@@ -66,6 +66,7 @@ class Report:
     results: Results
     notes: list[str]
     mlflow_run_id: str | None
+    warnings: tuple[str, ...] = ()
 
 
 def open_session(config: Config, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None) -> Session:
@@ -88,6 +89,22 @@ def _job(config: Config, base: Path, data_dir: Path | None, facts: Facts, store:
 
 def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing.
+
+    Where nothing is to be done, a store that this user can only read is enough. Raises Interrupted as `_recorded`.
+    """
+    try:
+        return _recorded(session, say, watching)
+    except Unwritable as error:
+        plan = session.plan()
+        if any(planned.state != "cached" for planned in plan):
+            raise
+        counts = {"ran": 0, "cached": len(plan), "failed": 0}
+        results, warning = session.job.results(session.store, say), f"this run is not recorded: {error}"
+        return Report(run_id_of(session.job.targets), counts, [], results, _drifted(plan), None, (warning,))
+
+
+def _recorded(session: Session, say: Say, watching: Watching) -> Report:
+    """The run, with its record in the store.
 
     Raises Interrupted where a signal asked for an end, with everything in order for the next time.
     """

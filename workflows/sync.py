@@ -10,6 +10,7 @@ from orchestration.lookup import find_run
 from orchestration.projection import fill, is_begun, is_filled, mlflow_run_id
 from orchestration.runs import RunRecord, runs
 from orchestration.store import Store
+from orchestration.tracking import ExperimentDeleted
 
 _GONE = "its files are gone; run the workflow again to make them anew"
 _SHOWN = 3  # names
@@ -17,16 +18,18 @@ _SHOWN = 3  # names
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of a run: filled in, complete already, or without anything to track yet.
+    """What became of a run: filled in, complete already, without anything to track yet, or refused by MLflow.
 
     Attributes:
+        why: of a refusal; the runs of other experiments are filled in all the same.
         without: names of its MLflow runs whose model is left out, since its files are gone.
     """
 
     run_id: str
-    state: Literal["filled", "complete", "empty"]
+    state: Literal["filled", "complete", "empty", "refused"]
     mlflow_run_id: str | None
     without: tuple[str, ...] = ()
+    why: str = ""
 
 
 def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
@@ -45,7 +48,10 @@ def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
         elif is_filled(record, uri):
             yield Synced(record.run_id, "complete", mlflow_run_id(record))
         else:
-            yield _filled(record, uri)
+            try:
+                yield _filled(record, uri)
+            except ExperimentDeleted as error:
+                yield Synced(record.run_id, "refused", None, why=str(error))
 
 
 def _filled(record: RunRecord, uri: str) -> Synced:
@@ -59,9 +65,10 @@ def synced_text(done: Sequence[Synced]) -> str:
         "filled": "filled in",
         "complete": "was complete already",
         "empty": "nothing to track yet: run its workflow again",
+        "refused": "not filled in: ",
     }
     lines = [
-        f"run {entry.run_id}   {what[entry.state]}"
+        f"run {entry.run_id}   {what[entry.state]}{entry.why}"
         + (f", MLflow run {entry.mlflow_run_id}" if entry.mlflow_run_id else "")
         + (f", without the model of {_names(entry.without)}: {_GONE}" if entry.without else "")
         for entry in done

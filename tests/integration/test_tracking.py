@@ -1,6 +1,8 @@
 """MLflow holds what a run's files hold: once, and again after it was away."""
 
 import json
+import os
+import stat
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -113,3 +115,47 @@ def test_the_server_binds_to_the_address_it_is_given(tmp_path):
     command = server_command(default_uri(tmp_path / "store"), "127.0.0.1", 5001)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--artifacts-destination") + 1] == str(tmp_path / "mlartifacts")
+
+
+@pytest.mark.parametrize(
+    ("address", "cause"),
+    [
+        ("postgresql://user:secret@h/db", "' that this address needs is not installed"),
+        ("mysql://h/db", "module 'MySQLdb' that this address needs is not installed"),
+        ("http://[::1/x", "Invalid IPv6 URL"),
+        ("nonsense:///x", "MLflow at nonsense:///x: "),
+    ],
+)
+def test_whatever_mlflow_raises_is_one_line(address, cause):
+    with pytest.raises(TrackingError) as told:
+        project(address, "x", parent("p"))
+    assert cause in str(told.value)
+    assert "\n" not in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_a_deleted_experiment_is_named_with_what_to_do(uri):
+    project(uri, "deleted", parent("p1"))
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
+    with pytest.raises(tracking.ExperimentDeleted, match=r"experiment 'deleted' was deleted there\. Restore it"):
+        project(uri, "deleted", parent("p1"))
+
+
+def test_a_database_of_another_user_is_named_with_its_owner(tmp_path, monkeypatch):
+    uri = default_uri(tmp_path / "store")
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.setattr(tracking.os, "access", lambda *_: False)
+    with pytest.raises(TrackingError, match=r"mlflow\.db: is .*'s and cannot be written by this user"):
+        project(uri, "x", parent("p"))
+
+
+def test_a_group_can_write_a_database_where_the_umask_lets_it(tmp_path):
+    before = os.umask(0o002)
+    try:
+        project(default_uri(tmp_path / "a?b%20c" / "store"), "x", parent("p"))
+    finally:
+        os.umask(before)
+    folder = tmp_path / "a?b%20c"
+    assert [path.name for path in tmp_path.iterdir()] == ["a?b%20c"]
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in ("mlflow.db", "mlflow.db.lock")} == {0o664}

@@ -17,3 +17,7 @@ from orchestration.tracking import page_of
 )
 def test_a_run_has_a_page_and_no_secret_in_its_address(uri: str, page: str) -> None:
     assert page_of(uri, "abc") == page
+
+
+def test_a_database_that_nobody_serves_has_no_page():
+    assert page_of("postgresql://user:secret@h/db", "abc") == "run abc in postgresql://h/db"

@@ -6,7 +6,7 @@ from orchestration import projection
 from orchestration.errors import StoreError
 from orchestration.runs import open_run
 from orchestration.store import open_store
-from orchestration.tracking import TrackedModel, TrackedRun, default_uri
+from orchestration.tracking import ExperimentDeleted, TrackedModel, TrackedRun, default_uri
 from tests.orchestration.steps import number
 from workflows.sync import Synced, sync, synced_text
 
@@ -82,3 +82,17 @@ def test_the_text_says_what_was_done(store, told):
     record = ended(store, 1)
     lines = synced_text(list(sync(store, URI, None))).splitlines()
     assert lines == [f"run {record.run_id}   filled in, MLflow run m1", "1 of 1 runs filled in"]
+
+
+def test_a_deleted_experiment_keeps_no_other_run_from_mlflow(store, monkeypatch):
+    first, last = ended(store, 1), ended(store, 2)
+
+    def tell(_uri, _experiment, parent, _children):
+        if parent.key == first.run_id:
+            raise ExperimentDeleted("it was deleted")
+        return "m"
+
+    monkeypatch.setattr(projection, "project", tell)
+    done = list(sync(store, URI, None))
+    assert [(one.run_id, one.state) for one in done] == [(first.run_id, "refused"), (last.run_id, "filled")]
+    assert f"run {first.run_id}   not filled in: it was deleted" in synced_text(done)
