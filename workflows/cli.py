@@ -326,6 +326,7 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
         print(instead(opened.store), end="")
     else:
         _show(done, opened, seconds)
+    sys.stdout.flush()  # of a pipe too, results come first
     for warning in done.warnings:
         _say(f"warning: {warning}")
     _end_if(done.failures)

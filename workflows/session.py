@@ -113,7 +113,7 @@ def _recorded(session: Session, say: Say, watching: Watching) -> Report:
     course = Course(plan, session.store)
     missing: list[str] = []
     try:
-        outcomes, results = _carry_out(session, record, plan, missing, course, say, watching)
+        outcomes, results, warning = _carry_out(session, record, plan, missing, course, say, watching)
     except KeyboardInterrupt:
         _break_off(session, record, plan, missing, "KILLED", say)
         raise Interrupted(course.text()) from None
@@ -131,6 +131,7 @@ def _recorded(session: Session, say: Say, watching: Watching) -> Report:
         results,
         _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
         mlflow_run_id(record, session.tracking_uri),
+        (warning,) if warning else (),
     )
 
 
@@ -142,10 +143,13 @@ def _carry_out(
     course: Course,
     say: Say,
     watching: Watching,
-) -> tuple[dict[str, Outcome], Results]:
-    """Run a plan, and record and track what came of it. `missing` hears what a cluster would lack."""
+) -> tuple[dict[str, Outcome], Results, str | None]:
+    """Run a plan, and record and track what came of it; with a warning where MLflow was not told.
+
+    `missing` hears what a cluster would lack.
+    """
     steps = _to_run(plan)
-    if steps and not _track(session, record, [], "RUNNING", say):
+    if steps and _track(session, record, [], "RUNNING", say):
         missing.append(_mlflow_is_missing(session))
     with watching(plan, say) as watch:
         room = DiskRoom(session.store.root, say)
@@ -169,8 +173,8 @@ def _carry_out(
         record.write_made([key for key, outcome in outcomes.items() if outcome.state == "ran"])
     if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
         session.job.add_to_record(record, session.store, results, say)
-        _track(session, record, results, "FAILED" if failed else "FINISHED", say)
-    return outcomes, results
+        return outcomes, results, _track(session, record, results, "FAILED" if failed else "FINISHED", say)
+    return outcomes, results, None
 
 
 def _break_off(
@@ -178,7 +182,8 @@ def _break_off(
 ) -> None:
     """No run stays RUNNING for ever. One with nothing to run was not told as that, and may stand there as done.
 
-    An MLflow that was away at the beginning is not waited for again; `vocabsem sync` tells it.
+    An MLflow that was away at the beginning is not waited for again; `vocabsem sync` tells it, and so does a line to
+    one who interrupted the run.
     """
     if not _to_run(plan):
         return
@@ -187,8 +192,11 @@ def _break_off(
             write_projection(
                 record, session.config.experiment, *session.job.tracked(record, session.store, [], status, say)
             )
-        else:
-            _track(session, record, [], status, say)
+            warning = f"warning: {missing[0]}" if status == "KILLED" else None
+        elif warning := _track(session, record, [], status, say):
+            warning = f"warning: {warning}"
+        if warning:
+            say(warning)
         record.push()
 
 
@@ -231,8 +239,8 @@ def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
     return {"ran": states["ran"], "cached": states["cached"], "failed": states["failed"] + states["skipped"]}
 
 
-def _track(session: Session, record: RunRecord, results: Results, status: Status, say: Say) -> bool:
-    """Write what MLflow shall hold, and tell it unless that was done. Whether MLflow holds it now.
+def _track(session: Session, record: RunRecord, results: Results, status: Status, say: Say) -> str | None:
+    """Write what MLflow shall hold, and tell it unless that was done; a warning where that could not be.
 
     At the beginning it is told in any case: of a run that was killed it knew, and may be gone since.
     """
@@ -242,9 +250,8 @@ def _track(session: Session, record: RunRecord, results: Results, status: Status
         try:
             fill(record, session.tracking_uri)
         except TrackingError as error:
-            say(
-                f"warning: {error}. The results are safe in {record}; when MLflow is back, fill it in with "
+            return (
+                f"{error}. The results are safe in {record}; when MLflow is back, fill it in with "
                 "`vocabsem sync` (and the same --store and --mlflow)."
             )
-            return False
-    return True
+    return None

@@ -65,6 +65,17 @@ def test_runs_name_the_data_they_read(browsed):
     assert contexts[parent(runs).info.run_name] == {("small", "train"), ("small", "test")}
 
 
+def test_results_come_first_and_then_one_warning_of_an_mlflow_that_cannot_be_used(finished, own_store):
+    command = [sys.executable, "-m", "workflows", "run", "workflow.yaml", "--executor", "inline"]
+    command += ["--store", str(own_store), "--mlflow", "postgresql://h/db"]
+    done = subprocess.run(command, cwd=finished[0], stdout=-1, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    *shown, warning = done.stdout.splitlines()
+    assert any(line.strip().startswith("linear-probe ") for line in shown)
+    assert [line for line in shown if "MLflow" in line or "Traceback" in line] == []
+    assert warning.startswith("warning: MLflow at postgresql://h/db: the Python module ")
+
+
 def test_the_page_is_served_on_the_port_that_is_asked_for_without_noise(finished, browsed):
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "workflows", "ui", "--port", str(port)]

@@ -177,10 +177,11 @@ def test_an_mlflow_that_was_told_of_a_beginning_before_is_asked_again(
     again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run that was killed: its server may be gone since."""
+    asked: list[Any] = []
+    monkeypatch.setattr("workflows.session.fill", lambda *_: asked.append(None))
     monkeypatch.setattr("workflows.session.is_filled", lambda *_: True)
-    said: list[str] = []
-    again(say=said.append)
-    assert [line for line in said if "MLflow is away" in line]
+    again()
+    assert len(asked) == 1
 
 
 def test_a_pretrained_models_numbers_are_kept_text_by_text() -> None:
@@ -189,3 +190,25 @@ def test_a_pretrained_models_numbers_are_kept_text_by_text() -> None:
     before = [entry(task="held-out"), entry(task="films")]
     now = entry(task="films", mean=0.25)
     assert job.with_earlier([now], before) == [before[0], now]
+
+
+def test_an_mlflow_that_is_away_is_one_warning_and_it_comes_with_the_results(again: Callable[..., Report]) -> None:
+    said: list[str] = []
+    report = again(say=said.append)
+    assert [line for line in said if "MLflow" in line] == []
+    (warning,) = report.warnings
+    assert warning.startswith("MLflow is away. The results are safe in ")
+
+
+def test_one_who_interrupts_a_run_that_mlflow_lacks_hears_so(
+    again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workflows.session.run_plan", stopped)
+    said: list[str] = []
+    with pytest.raises(Interrupted):
+        again(say=said.append)
+    (warning,) = [line for line in said if "MLflow" in line]
+    assert warning.endswith("`vocabsem sync` fills MLflow in later.")
