@@ -215,3 +215,10 @@ def prompts(*lengths: int) -> list[list[int]]:
     """Prompts of these lengths, of seeded random tokens."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
+
+
+def larger_tokenizer() -> Any:
+    """The tokenizer with tokens that no tiny model has, "zufrieden" among them: nobody resized the embedding."""
+    made = tokenizer()
+    made.add_tokens([f"<extra{number}>" for number in range(VOCABULARY - len(made))] + ["zufrieden"])
+    return made

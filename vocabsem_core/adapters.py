@@ -19,6 +19,8 @@ from torch.nn import Parameter
 
 from vocabsem_core.errors import InputError
 
+_ALL = "all-linear"  # peft's word
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -27,8 +29,8 @@ class Adaptation:
     Attributes:
         kind: "lora", "ia3", or "full": every weight.
         rank, alpha, dropout: of LoRA, whose update is alpha / rank times the product of its two matrices.
-        target_modules: names of the linear layers that are changed, the end of their path being enough; None: peft's
-            for the family.
+        target_modules: names of the linear layers that are changed, the end of their path being enough, or
+            all-linear alone, as in peft, for all but the head; None: peft's for the family.
         feedforward_modules: those of them whose input IA3 scales instead of the output; None: by peft's own list.
     """
 
@@ -81,6 +83,12 @@ def use(weights: Mapping[str, Parameter], values: Mapping[str, Tensor]) -> None:
             value.copy_(values[name])
 
 
+def must_be_possible(model: Any, how: Adaptation) -> None:
+    """Raises InputError where `adapted` would; the model may be one without memory."""
+    if how.kind != "full":
+        _peft_config(model, how)
+
+
 def linear_layers(model: Any) -> dict[str, Any]:
     """The linear layers by their path, without the output head."""
     from transformers.pytorch_utils import Conv1D
@@ -120,7 +128,7 @@ def _targets(model: Any, how: Adaptation, layers: Mapping[str, Any]) -> list[str
     if how.kind == "ia3":
         known = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
     family, names = model.config.model_type, sorted({name.rsplit(".", 1)[-1] for name in layers})
-    targets = list(how.target_modules or known.get(family, ()))
+    targets = names if how.target_modules == (_ALL,) else list(how.target_modules or known.get(family, ()))
     if not targets:
         raise InputError(
             f"peft does not know which layers of model type {family!r} {how.kind} should change; name them in the "

@@ -60,16 +60,27 @@ def tokenize(
     limit: int,
     closing: bool = False,
     before: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    vocabulary: int | None = None,
 ) -> list[Prompt]:
     """Tokenised prompts of at most `limit` tokens.
 
+    Args:
+        rows: the values of the template's fields.
+        closing: whether special tokens that the tokenizer puts at the end stay.
+        before: a text for each row that stands before its prompt.
+        names: what errors call each row; None: row 1, row 2, and so on.
+        vocabulary: how many tokens the model has; None: they are not checked.
+
     With `closing`, special tokens that the tokenizer puts at the end stay; a causal model would otherwise be asked what
     follows the end. A prompt that is too long loses text tokens from the left of its longest field; the template, the
-    special tokens and the text `before` each prompt stay. Raises InputError where these alone do not fit.
+    special tokens and the text `before` each prompt stay. Raises InputError where these alone do not fit, for a special
+    token that template and tokenizer both add, and for the first row with a second mask or a token the model lacks.
     """
     if MASK in template_fields(template) and tokenizer.mask_token is None:
         raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
     mask = {MASK: tokenizer.mask_token} if MASK in template_fields(template) else {}
+    _must_add_no_token_again(tokenizer, template, closing or bool(mask))
     rendered = [render(template, {**row, **mask}) for row in rows]
     if before is not None:
         rendered = [_after(ahead, *prompt) for ahead, prompt in zip(before, rendered, strict=True)]
@@ -81,10 +92,42 @@ def tokenize(
             while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and tuple(offsets[-1]) == (0, 0):
                 ids.pop(), offsets.pop()
     told = f"template {template!r}{'' if before is None else ' with its demonstrations'}"
-    return [
-        _placed(*_fit(ids, offsets, spans, limit, told), tokenizer.mask_token_id if mask else None, text)
-        for ids, offsets, (text, spans) in zip(encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True)
-    ]
+    found = []
+    for number, (text, spans) in enumerate(rendered):
+        name = f"row {number + 1}" if names is None else names[number]
+        ids, cut = _fit(encoded["input_ids"][number], encoded["offset_mapping"][number], spans, limit, told)
+        if vocabulary is not None and (largest := max(ids, default=0)) >= vocabulary:
+            told_of = _unknown(tokenizer, largest, vocabulary)
+            raise InputError(f"{name}: {told_of}, or take it out of the text: {text!r}")
+        found.append(Prompt(ids, cut, _position(ids, tokenizer if mask else None, name, text)))
+    return found
+
+
+def _must_add_no_token_again(tokenizer: Any, template: str, closing: bool) -> None:
+    """Raises InputError where the template begins or ends with a special token that the tokenizer adds there itself."""
+    parts = [(literal, field) for literal, field, _, _ in string.Formatter().parse(template)]
+    first, last = parts[0][0], parts[-1][0] if closing and parts[-1][1] is None else ""
+    for literal, verb, own, pair in ((first, "begins", 0, slice(0, 2)), (last, "ends", -1, slice(-2, None))):
+        plain = tokenizer(literal, add_special_tokens=False)["input_ids"]
+        if (
+            plain
+            and tokenizer(literal)["input_ids"][pair] == [plain[own]] * 2
+            and plain[own] in tokenizer.all_special_ids
+        ):
+            token = tokenizer.convert_ids_to_tokens(plain[own])
+            raise InputError(
+                f"template {template!r} {verb} with {token}, which the tokenizer adds itself; take it out of the "
+                "template"
+            )
+
+
+def _unknown(tokenizer: Any, token: int, vocabulary: int) -> str:
+    """What is wrong with a token that the model lacks."""
+    return (
+        f"token {tokenizer.convert_ids_to_tokens(token)!r} has id {token}, the model has {vocabulary} tokens: it was "
+        "added to the tokenizer and not to the model. Save the model again after "
+        "`model.resize_token_embeddings(len(tokenizer))`"
+    )
 
 
 def _after(ahead: str, text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
@@ -115,14 +158,16 @@ def _fit(
     return [token for i, token in enumerate(ids) if i not in dropped], excess
 
 
-def _placed(ids: list[int], cut: int, mask_id: int | None, text: str) -> Prompt:
-    if mask_id is None:
-        return Prompt(ids, cut, len(ids) - 1)
-    if ids.count(mask_id) != 1:
+def _position(ids: list[int], masking: Any, name: str, text: str) -> int:
+    """The last place, or that of the mask where there is a tokenizer `masking` the label."""
+    if masking is None:
+        return len(ids) - 1
+    if (count := ids.count(masking.mask_token_id)) != 1:
         raise InputError(
-            f"a prompt holds {ids.count(mask_id)} mask tokens, expected one; take them out of the text: {text!r}"
+            f"{name}: the prompt holds {count} mask tokens, expected one; take {masking.mask_token} out of the text: "
+            f"{text!r}"
         )
-    return Prompt(ids, cut, ids.index(mask_id))
+    return ids.index(masking.mask_token_id)
 
 
 @dataclass(frozen=True)
@@ -140,11 +185,14 @@ class Verbalizer:
     rule: str
 
 
-def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: LabelTokens = "auto") -> Verbalizer:
+def verbalize(
+    tokenizer: Any, template: str, words: Mapping[str, str], rule: LabelTokens = "auto", vocabulary: int | None = None
+) -> Verbalizer:
     """Label words to vocabulary rows: the tokens of prompt + " " + word beyond the prompt's own (our choice).
 
     `auto` takes first tokens where all differ and none is a mere space, else the mean over each word's tokens.
-    Raises InputError for a word without tokens and for labels whose tokens are the same.
+    `vocabulary` is how many tokens the model has. Raises InputError for a word without tokens or with one that the
+    model lacks, and for labels whose tokens are the same.
     """
     before_mask = template.split(f"{{{MASK}}}")[0].rstrip()
     prompt, _ = render(before_mask, dict.fromkeys(template_fields(template), "text"))
@@ -162,6 +210,9 @@ def verbalize(tokenizer: Any, template: str, words: Mapping[str, str], rule: Lab
     chosen = {label: tokens[pick] for label, tokens in all_tokens.items()}
     seen: dict[frozenset[int], str] = {}
     for label, tokens in chosen.items():
+        if vocabulary is not None and max(tokens) >= vocabulary:
+            told = _unknown(tokenizer, max(tokens), vocabulary)
+            raise InputError(f"label {label!r}, word {words[label]!r}: {told}, or choose another word.")
         if (other := seen.setdefault(frozenset(tokens), label)) != label:
             raise InputError(
                 f"labels {other!r} and {label!r} have the same tokens {tokens} (label_tokens: {rule}); "

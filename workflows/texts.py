@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from orchestration.shards import ROW_ID
 from orchestration.store import Artifact
 from vocabsem_core.finetuning import Classifier, Prompts
 from workflows.materials import labels_of, must_have_rows, read_column, split_rows
-from workflows.steps.data import fields_of
+from workflows.steps.data import fields_of, row_names
 
 if TYPE_CHECKING:
     from vocabsem_core.prompts import Prompt
@@ -42,6 +43,7 @@ class Texts:
         seed: of the subsample.
         most: training rows at most, those of smallest hash; None: all.
         fold: which fifth of the training rows is held out for validation, from 0.
+        vocabulary: how many tokens the model has; None: those of prompts are not checked.
         device: where the model runs.
     """
 
@@ -54,6 +56,7 @@ class Texts:
     seed: int
     most: int | None = None
     fold: int = 0
+    vocabulary: int | None = None
     device: str = "cpu"
 
     @cached_property
@@ -127,11 +130,14 @@ class Texts:
         from workflows.models import checked_tokenizer
 
         tokenizer, reading = checked_tokenizer(self.folder, self.reading["tokenizer"]), self.reading
-        limits = reading["max_tokens"], reading["kind"] != "causal"
-        texts = {role: self.inputs[role] for role in ("train_texts", "test_texts") if role in self.inputs}
-        return {
-            role: tokenize(tokenizer, reading["template"], fields_of(found), *limits) for role, found in texts.items()
-        }
+        how = {"limit": reading["max_tokens"], "closing": reading["kind"] != "causal", "vocabulary": self.vocabulary}
+        tokenized = {}
+        for role in ("train_texts", "test_texts"):
+            if role in self.inputs:
+                found = self.inputs[role]
+                names = row_names(read_column(found, ROW_ID).tolist(), f"{role.removesuffix('_texts')} ")
+                tokenized[role] = tokenize(tokenizer, reading["template"], fields_of(found), names=names, **how)
+        return tokenized
 
 
 def _read(found: Sequence[Prompt]) -> Prompts:

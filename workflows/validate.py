@@ -18,10 +18,12 @@ from workflows.engines import check_reserves
 from workflows.errors import ConfigError, Place, in_field
 from workflows.hub import hub_model
 from workflows.methods import method_named
+from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import with_own_methods
 from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
 from workflows.prompting import must_suit
+from workflows.row_checks import Reader
 from workflows.session import WORKFLOWS
 from workflows.steps.kinds import STEPS
 from workflows.steps.methods import demonstrations_of, fixed_settings
@@ -30,6 +32,7 @@ from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines, read_workflow
 
 _SHOWN = 5  # problems of one kind in one file
+_Rows = list[tuple[int, dict[str, str]]]  # numbers in the file, from 0, and fields
 _LEAST_TRAINING_ROWS = 2  # of a class: one of them is for validation
 
 
@@ -81,6 +84,12 @@ class _Tokens:
     four_bit: bool
     window: int | None
     layers: list[str]
+    model: Any  # without memory
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model has."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
 
 def validate(path: Path, data_dir: Path | None) -> Findings:
@@ -136,6 +145,7 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
             if before is not None and method.runs_under(model.reference):
                 with findings.collecting(), naming_lines(path), in_field("methods", index):
                     must_suit(method, model.name, model.kind, model.four_bit)
+                    _check_adaptation(method, model)
     tasks: list[Task] = []
     for place, reference in named.tasks:
         with findings.collecting(), naming_lines(path), in_field(*place):
@@ -146,10 +156,12 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     for task in tasks:
         checked = Checked(task.config.name)
         findings.tasks.append(checked)
-        _check_rows(task, config, bool(needs & {"train", "texts"}), checked, findings)
+        trained = bool(needs & {"train", "texts"})
+        rows = _check_rows(task, config, trained, checked, findings)
+        read = {split: rows[split] for split in rows if trained or split == "test"}
         for model in models:
             with findings.collecting():
-                _check_template(task, model, config.encoding)
+                _check_prompts(task, model, config.encoding, read, findings)
             if needs & {"head", "basis", "texts"}:  # else label words are not read, as in a run
                 with findings.collecting():
                     checked.words.append(_words(task, model))
@@ -204,16 +216,18 @@ def _described(reference: str, entry: ModelEntry) -> _Tokens:
     kind, model = model_without_memory(folder)
     tokenizer = load_tokenizer(folder)
     four_bit, window = place.quantization == "4bit", window_of(model, tokenizer)
-    return _Tokens(reference, place.name, tokenizer, kind, four_bit, window, layer_names(model))
+    return _Tokens(reference, place.name, tokenizer, kind, four_bit, window, layer_names(model), model)
 
 
 def _check_rows(
     task: Task, config: CompareConfig | SweepConfig, trained: bool, checked: Checked, findings: Findings
-) -> None:
+) -> dict[Split, _Rows]:
+    """Counts the rows of each label into `checked`. Returns the rows that a run would use, by split."""
+    rows: dict[Split, _Rows] = {}
     splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
     for split, limit in splits:
         with findings.collecting():
-            checked.rows[split] = _rows_by_label(task, split, limit, findings)
+            checked.rows[split], rows[split] = _rows_by_label(task, split, limit, findings)
     for name, count in checked.rows.get("train", {}).items():
         if count < _LEAST_TRAINING_ROWS:
             told = (
@@ -224,19 +238,22 @@ def _check_rows(
     for name, count in checked.rows.get("test", {}).items():
         if not count:
             findings.notes.append(f"task {checked.task!r}: label {name!r} has no test row")
+    return rows
 
 
-def _rows_by_label(task: Task, split: Split, limit: int | None, findings: Findings) -> dict[str, int]:
+def _rows_by_label(task: Task, split: Split, limit: int | None, findings: Findings) -> tuple[dict[str, int], _Rows]:
     file, names = split_file(task, split), list(task.config.words)
     rows: list[dict[str, str]] | None = None
+    bad_texts: list[str] = []
     with findings.collecting():
-        rows, problems = checked_texts(file, sorted(file.columns))
-        findings.problems.extend(_first(problems, str(file.path)))
+        rows, bad_texts = checked_texts(file, sorted(file.columns))
+        findings.problems.extend(_first(bad_texts, str(file.path)))
     labels, problems = checked_labels(file, names)
     findings.problems.extend(_first(problems, str(file.path)))
     kept = kept_rows(rows, limit) if rows is not None else range(len(labels))
     counts = Counter(labels[place] for place in kept)
-    return {name: counts[number] for number, name in enumerate(names)}
+    usable = [] if rows is None or bad_texts else [(place, rows[place]) for place in kept]
+    return {name: counts[number] for number, name in enumerate(names)}, usable
 
 
 def _first(problems: Sequence[str], file: str) -> list[str]:
@@ -244,13 +261,39 @@ def _first(problems: Sequence[str], file: str) -> list[str]:
     return [*problems[:_SHOWN], *([f"{file}: {more:,} more rows of this kind"] if more > 0 else [])]
 
 
-def _check_template(task: Task, model: _Tokens, encoding: Encoding) -> None:
-    """The template must fit the window with nothing filled in."""
-    from vocabsem_core.prompts import tokenize
-
+def _check_prompts(
+    task: Task, model: _Tokens, encoding: Encoding, rows: Mapping[Split, _Rows], findings: Findings
+) -> None:
+    """The template must fit the window with nothing filled in; then each row must be one that a run can read."""
     template, limit = prompt_template(task.config, model.kind), token_limit(model.window, encoding)
-    if limit is not None:
-        tokenize(model.tokenizer, template, [dict.fromkeys(task.config.source.columns, "")], limit)
+    if limit is None:
+        return
+    reader = Reader(model.tokenizer, template, limit, model.kind, model.vocabulary)
+    reader.check_template(sorted(task.config.source.columns))
+    for split, found in rows.items():
+        file = split_file(task, split).path
+        findings.problems.extend(_first(reader.row_problems(found, str(file)), str(file)))
+
+
+def _check_adaptation(config: MethodConfig, model: _Tokens) -> None:
+    """Raises ConfigError where a method that trains the model finds no layers to change.
+
+    Settings that are wrong by themselves are told elsewhere.
+    """
+    from vocabsem_core.adapters import must_be_possible
+    from vocabsem_core.errors import InputError
+
+    method = method_named(config.method)
+    try:
+        given = fixed_settings(config)
+    except ConfigError:
+        return
+    if isinstance(method, Finetuned):
+        settings = method.Settings.model_validate(given)
+        try:
+            must_be_possible(model.model, method.adaptation(settings))
+        except InputError as error:
+            raise ConfigError(f"method {config.label!r}, model {model.name}: {error}", ("settings",)) from error
 
 
 def _words(task: Task, model: _Tokens) -> Words:
@@ -258,7 +301,8 @@ def _words(task: Task, model: _Tokens) -> Words:
 
     template = prompt_template(task.config, model.kind)
     try:
-        found = verbalize(model.tokenizer, template, task.config.words, task.config.label_tokens)
+        rule = task.config.label_tokens
+        found = verbalize(model.tokenizer, template, task.config.words, rule, model.vocabulary)
     except ValueError as error:
         raise ConfigError(f"task {task.config.name!r}, model {model.name}: {error}") from error
     pieces = [[model.tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]

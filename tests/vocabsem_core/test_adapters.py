@@ -7,7 +7,7 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model, get_peft_model_state_dict
 
 from tests import tiny
-from vocabsem_core.adapters import Adaptation, adapted, use
+from vocabsem_core.adapters import Adaptation, adapted, must_be_possible, use
 from vocabsem_core.errors import InputError
 
 KNOWN = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "gemma2", "phi", "opt"]
@@ -104,6 +104,22 @@ def test_its_layers_can_be_named():
     model = tiny.cohere()
     with adapted(model, Adaptation("ia3", target_modules=("k_proj", "v_proj", "down_proj")), seed=0) as weights:
         assert count(weights) == tiny.DEPTH * (2 * tiny.WIDTH + 48)  # the feed-forward layer's input is scaled
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+@pytest.mark.parametrize("name", ["gpt2", "bert", "t5", "opt"])
+def test_all_linear_is_what_it_is_in_peft(name, kind):
+    model = BUILDERS[name]()
+    must_be_possible(model, Adaptation(kind, target_modules=("all-linear",)))
+    config = (LoraConfig if kind == "lora" else IA3Config)(target_modules="all-linear", fan_in_fan_out=name == "gpt2")
+    if kind == "ia3":
+        config.feedforward_modules = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = get_peft_model(BUILDERS[name](), config)
+    expected = {key.replace(".default", "") for key, value in theirs.named_parameters() if value.requires_grad}
+    with adapted(model, Adaptation(kind, target_modules=("all-linear",)), seed=0) as weights:
+        assert set(weights) == expected
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,9 @@ def test_truncation_keeps_the_mask() -> None:
 
 
 def test_a_text_that_holds_a_mask_is_refused() -> None:
-    with pytest.raises(InputError, match="holds 2 mask tokens, expected one; take them out of the text"):
-        tokenize(tiny.masked_tokenizer(), TEMPLATE, [{"text": "a <mask> film"}], 64)
+    rows = [{"text": "a good film"}, {"text": "a <mask> film"}]
+    with pytest.raises(InputError, match=r"^row 2: the prompt holds 2 mask tokens, expected one; take <mask> out of"):
+        tokenize(tiny.masked_tokenizer(), TEMPLATE, rows, 64)
 
 
 def test_a_tokenizer_without_a_mask_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
@@ -159,3 +159,34 @@ def _words_only() -> Any:
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "film": 1}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words)
+
+
+def test_a_label_whose_token_the_model_lacks_is_refused() -> None:
+    tokenizer, words = tiny.larger_tokenizer(), {"good": "zufrieden", "bad": "negative"}
+    expected = "label 'good', word 'zufrieden': token 'zufrieden' has id 320, the model has 320 tokens: .*resize_token"
+    with pytest.raises(InputError, match=expected):
+        verbalize(tokenizer, "review: {text}", words, vocabulary=tiny.VOCABULARY)
+    assert verbalize(tokenizer, "review: {text}", words, vocabulary=tiny.VOCABULARY + 1).tokens[0][-1] == 320
+
+
+def test_a_text_with_a_token_the_model_lacks_is_refused_by_its_row() -> None:
+    tokenizer, rows = tiny.larger_tokenizer(), [{"text": "a fine film"}, {"text": "a zufrieden film"}]
+    with pytest.raises(InputError, match=r"row 2: token 'zufrieden' has id 320, the model has 320 tokens: .*'review"):
+        tokenize(tokenizer, "review: {text}", rows, 64, vocabulary=tiny.VOCABULARY)
+    with pytest.raises(InputError, match=r"^the second: token 'zufrieden'"):
+        tokenize(tokenizer, "review: {text}", rows, 64, names=["the first", "the second"], vocabulary=tiny.VOCABULARY)
+    tokenize(tokenizer, "review: {text}", rows, 64, vocabulary=tiny.VOCABULARY + 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [("<s>review: {text}", "begins with <s>"), ("<s> {text}", "begins with <s>"), ("{text} it is {mask}<s>", "ends")],
+)
+def test_a_special_token_that_the_tokenizer_adds_is_no_part_of_a_template(template: str, told: str) -> None:
+    made = tiny.masked_tokenizer()
+    ends = processors.TemplateProcessing(single="<s> $A <s>", special_tokens=[("<s>", 0)])
+    made.backend_tokenizer.post_processor = processors.Sequence([processors.ByteLevel(), ends])
+    with pytest.raises(InputError, match=rf"{told}.*, which the tokenizer adds itself; take it out of the template"):
+        tokenize(made, template, [{"text": "a fine film"}], 64)
+    (prompt,) = tokenize(tiny.tokenizer(), "<s>review: {text}", [{"text": "a fine film"}], 64)  # adds none
+    assert prompt.ids[0] == 0

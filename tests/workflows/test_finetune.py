@@ -147,6 +147,30 @@ def test_prompts_that_were_cut_are_counted_once_for_all_who_read_them(folder):
     assert len(truncations(folder.run(LORA, "linear-probe", encoding={"max_tokens": 60})[0], folder.store)) == 1
 
 
+def test_a_token_that_the_model_lacks_is_told_by_row_whichever_method_reads_it(folder):
+    tiny.larger_tokenizer().save_pretrained(folder.path / "model")
+    folder.rows([*ROWS, {"text": "ein zufrieden", "label": "good"}])
+    _, outcomes = folder.run(LORA, "linear-probe")
+    told = sorted(errors(outcomes))
+    assert [error.split(": token 'zufrieden' has id 320, ")[0] for error in told] == ["row 41", "train row 41"]
+    assert set(errors(outcomes).values()) == {2}
+
+
+def test_a_mask_in_a_text_is_told_by_row(tmp_path):
+    folder = Folder(tmp_path, tiny.bert())
+    tiny.masked_tokenizer().save_pretrained(folder.path / "model")
+    folder.rows([*ROWS[:4], {"text": "a <mask> film", "label": "good"}, *ROWS[4:]])
+    _, outcomes = folder.run(LORA, "linear-probe")
+    told = sorted(errors(outcomes))
+    assert [error.split(": the prompt holds 2 mask tokens")[0] for error in told] == ["row 5", "train row 5"]
+
+
+def test_all_linear_layers_can_be_adapted(folder):
+    cells, _ = folder.run({"method": "lora", "settings": {**QUICK, "target_modules": ["all-linear"]}})
+    _, detail = read_result(cells[0], Ledger(folder.store))
+    assert detail.trained_weights > 4 * 8 * tiny.WIDTH * tiny.DEPTH
+
+
 def test_trial_rows_are_those_of_smallest_hash(folder):
     cells, _ = folder.run(LORA)
     step = cells[0].fits[0]

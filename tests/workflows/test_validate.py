@@ -177,6 +177,61 @@ def test_what_finetuning_cannot_do_is_told_as_a_run_tells_it(folder):
     assert "'lora' trains the model itself and reads no stored layer" in told
 
 
+def test_layers_that_cannot_be_adapted_are_told_as_a_run_tells_it(folder):
+    def problems(method, **settings):
+        return check(folder, methods=["knn", {"method": method, "settings": settings}]).problems
+
+    assert problems("lora", target_modules=["all-linear"]) == []
+    (told,) = problems("lora", target_modules=["c_atn"])
+    assert told.startswith(f"{folder / 'workflow.yaml'}:")
+    assert "method 'lora', model model: target module 'c_atn' is no linear layer" in told
+    (folder / "model").unlink()
+    tiny.save(folder / "model", tiny.cohere())
+    (told,) = problems("ia3")
+    assert "peft does not know which layers of model type 'cohere'" in told
+
+
+def test_a_mask_in_a_text_is_told_by_file_and_row(folder):
+    (folder / "model").unlink()
+    tiny.save(folder / "model", tiny.bert())
+    tiny.masked_tokenizer().save_pretrained(folder / "model")
+    rows(folder, "train", [*ROWS, {"text": "a <mask> film", "label": "good"}])
+    (told,) = check(folder).problems
+    assert told.startswith(f"{folder / 'train.jsonl'}: row 9: the prompt holds 2 mask tokens, expected one")
+    assert check(folder, methods=["zero-shot"]).problems == []  # which reads no training row
+    rows(folder, "test", [{"text": "<mask>", "label": "good"}] * 7)
+    found = check(folder, methods=["zero-shot"]).problems
+    assert [told.split(": ")[1] for told in found] == [
+        "row 1",
+        "row 2",
+        "row 3",
+        "row 4",
+        "row 5",
+        "2 more rows of this kind",
+    ]
+    assert check(folder, methods=["zero-shot"], limit={"test": 1}).problems == found[:1]
+
+
+def test_tokens_that_the_model_lacks_are_told(folder):
+    (folder / "model").unlink()
+    tiny.save(folder / "model", tiny.gpt2())
+    tiny.larger_tokenizer().save_pretrained(folder / "model")
+    assert check(folder).problems == []
+    (told,) = check(folder, {"words": {"good": "zufrieden", "bad": "negative"}}).problems
+    assert told.startswith("task 'mine', model model: label 'good', word 'zufrieden': token 'zufrieden' has id 320")
+    rows(folder, "test", [*ROWS, {"text": "ein zufrieden", "label": "good"}])
+    (told,) = check(folder).problems
+    assert told.startswith(f"{folder / 'test.jsonl'}: row 9: token 'zufrieden' has id 320, the model has 320 tokens")
+
+
+def test_a_begin_token_in_the_template_is_told_where_the_tokenizer_adds_one(folder):
+    (folder / "model").unlink()
+    tiny.save(folder / "model", tiny.gpt2())
+    tiny.tokenizer(bos=True).save_pretrained(folder / "model")
+    (told,) = check(folder, {"template": "<s>review: {text}"}).problems
+    assert "begins with <s>, which the tokenizer adds itself" in told
+
+
 def test_an_own_method_that_is_none_is_a_problem(folder):
     (folder / "own.py").write_text(CONSTANT.replace('"train"', '"trian"'))
     (told,) = check(folder, methods=["knn", "own.py"]).problems

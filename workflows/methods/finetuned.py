@@ -37,7 +37,9 @@ class Ia3Settings(FullSettings):
 
     learning_rate: float = Field(3e-2, gt=0, description="the highest, of AdamW; large models want less")
     target_modules: tuple[str, ...] | None = Field(
-        None, min_length=1, description="linear layers that are changed; none: peft's choice for the model's family"
+        None,
+        min_length=1,
+        description="linear layers that are changed, [all-linear] for all but the head; none: peft's for the family",
     )
     feedforward_modules: tuple[str, ...] | None = Field(
         None, description="those of them whose input is scaled, not the output; none: peft's choice"
@@ -52,7 +54,9 @@ class LoraSettings(FullSettings):
     dropout: float = Field(0.0, ge=0, lt=1, description="on the update's input")
     learning_rate: float = Field(3e-3, gt=0, description="the highest, of AdamW")
     target_modules: tuple[str, ...] | None = Field(
-        None, min_length=1, description="linear layers that are changed; none: peft's choice for the model's family"
+        None,
+        min_length=1,
+        description="linear layers that are changed, [all-linear] for all but the head; none: peft's for the family",
     )
 
 

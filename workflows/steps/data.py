@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,11 @@ def fields_of(texts: Artifact) -> list[dict[str, str]]:
     return [row for table in read_tables(texts) for row in field_columns(table).to_pylist()]
 
 
+def row_names(rows: Iterable[int], file: str = "") -> list[str]:
+    """What errors call rows of these ids: counted from 1, as in their file."""
+    return [f"{file}row {row + 1}" for row in rows]
+
+
 def field_columns(table: Any) -> Any:
     """A table of texts without what is no prompt field."""
     from orchestration.shards import ROW_ID
@@ -112,7 +118,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
             ],  # a list: the order of classes counts
             "label_tokens": task.config.label_tokens,
         },
-        local={"folder": str(model.folder)},
+        local={"folder": str(model.folder), "vocabulary": model.kept_rows},
         resources=_LIGHT,
         sources=("vocabsem_core.prompts",),
     )
@@ -124,7 +130,8 @@ def fill_verbalizer(work: Work) -> None:
 
     identity = work.identity
     tokenizer = checked_tokenizer(Path(work.local["folder"]), identity["tokenizer"])
-    found = verbalize(tokenizer, identity["template"], dict(identity["words"]), identity["label_tokens"])
+    words, rule = dict(identity["words"]), identity["label_tokens"]
+    found = verbalize(tokenizer, identity["template"], words, rule, work.local["vocabulary"])
     pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
     work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
 

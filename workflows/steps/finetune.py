@@ -58,6 +58,7 @@ def place_of(model: Model, execution: CompareExecution) -> dict[str, Any]:
     return {
         "folder": str(model.folder),
         "stamp": model.stamp,
+        "vocabulary": model.kept_rows,
         **{
             name: getattr(execution, name) for name in ("executor", "trainers", "cores_per_trainer", "gpus_per_trainer")
         },
@@ -303,8 +304,9 @@ def _texts_of(work: Work, seed: int, device: str, most: int | None = None) -> An
     from workflows.texts import Texts
 
     identity, place = work.identity, (Path(work.local["folder"]), work.local["stamp"])
-    rows = {"train_size": identity["train_size"], "seed": seed, "most": most}
-    return Texts(work.inputs, identity["reading"], *place, list(identity["labels"]), **rows, device=device)
+    rows = {"train_size": identity["train_size"], "seed": seed, "most": most, "device": device}
+    labels, vocabulary = list(identity["labels"]), work.local["vocabulary"]
+    return Texts(work.inputs, identity["reading"], *place, labels, **rows, vocabulary=vocabulary)
 
 
 def _load(texts: Texts) -> None:

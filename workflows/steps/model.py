@@ -16,7 +16,7 @@ from workflows.layers import stored_layers
 from workflows.measures import measured, numerics
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
-from workflows.steps.data import field_columns
+from workflows.steps.data import field_columns, row_names
 from workflows.steps.demonstrations import texts_before, told_of
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def encode_step(
             "position": {"causal": "last", "masked": "mask", "seq2seq": "decoder first"}[model.kind],
         },
         inputs={"texts": texts, **({"demonstrations": demonstrations} if demonstrations else {})},
-        local={"batch_tokens": execution.batch_tokens, "width": model.width},
+        local={"batch_tokens": execution.batch_tokens, "width": model.width, "vocabulary": model.kept_rows},
         setup={
             **model.files,
             "dtype": model.dtype,
@@ -212,9 +212,11 @@ class EncodeWorker:
         from vocabsem_core.products import float32_library
 
         texts, before = read_table(work.inputs["texts"].shard(shard)), None
+        rows = column_array(texts, ROW_ID).tolist()
         if "demonstrations" in work.inputs:
-            before = texts_before(work.inputs["demonstrations"], column_array(texts, ROW_ID).tolist())
-        prompts = prompts_of(self._tokenizer, work.identity, field_columns(texts).to_pylist(), before)
+            before = texts_before(work.inputs["demonstrations"], rows)
+        told = {"names": row_names(rows), "vocabulary": work.local["vocabulary"]}
+        prompts = prompts_of(self._tokenizer, work.identity, field_columns(texts).to_pylist(), before, **told)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
         shared = common_prefix(ids) if before is not None else 0
         with measured() as took:
@@ -233,13 +235,20 @@ class EncodeWorker:
 
 
 def prompts_of(
-    tokenizer: Any, identity: Mapping[str, Any], rows: Sequence[Mapping[str, str]], before: Sequence[str] | None = None
+    tokenizer: Any,
+    identity: Mapping[str, Any],
+    rows: Sequence[Mapping[str, str]],
+    before: Sequence[str] | None = None,
+    **told: Any,
 ) -> list[Prompt]:
-    """Rows as an `encode` step of these identity fields tokenises them, each after what stands `before` it."""
+    """Rows as an `encode` step of these identity fields tokenises them, each after what stands `before` it.
+
+    `told` are the names of rows in errors and the size of the model's vocabulary: see `tokenize`.
+    """
     from vocabsem_core.prompts import tokenize
 
     ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
-    return tokenize(tokenizer, identity["template"], rows, identity["max_tokens"], ends, before)
+    return tokenize(tokenizer, identity["template"], rows, identity["max_tokens"], ends, before, **told)
 
 
 def stored_states(layer: str, states: Any, dtype: str) -> Any:
