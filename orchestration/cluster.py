@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MARK = "vocabsem"  # in a job's metadata: the work it does
-_STOP_SECONDS, _LOOK_SECONDS, _AGAIN_SECONDS = 30.0, 0.5, 2.0
+_GRACE_SECONDS = 25  # for a job that is stopped to say what is kept and to tell MLflow, which takes more than Ray's 3
+_STOP_SECONDS, _LOOK_SECONDS, _AGAIN_SECONDS = _GRACE_SECONDS + 5.0, 0.5, 2.0
 _READY_SECONDS = 60.0  # for a head to take jobs
 _EVERY_FILE = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}  # else Ray leaves out what is in .git, .venv and venv
 _LOST = 5  # connections in a row, before following is given up
@@ -90,7 +91,10 @@ class Cluster:
                     self._client.submit_job(
                         entrypoint=line,
                         submission_id=job_id,
-                        runtime_env={"working_dir": str(folder)},
+                        runtime_env={
+                            "working_dir": str(folder),
+                            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_GRACE_SECONDS)},
+                        },
                         metadata=dict(told),
                     )
                 return

@@ -158,6 +158,15 @@ def test_every_file_of_a_job_is_sent_whatever_its_folder_is_called(head, monkeyp
     assert "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES" not in os.environ
 
 
+def test_a_job_that_is_stopped_has_time_for_its_last_words(head, tmp_path):
+    """Ray ends it after 3 s, unless the job's own environment, which its supervisor shares, says otherwise."""
+    sent = []
+    head.client.list_jobs = list
+    head.client.submit_job = lambda runtime_env, **_: sent.append(runtime_env)
+    head.cluster.submit("work", ["true"], tmp_path, {})
+    assert 10 <= int(sent[0]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) < cluster._STOP_SECONDS
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
