@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,15 +17,18 @@ from orchestration.store import Store, source_digests
 
 State = Literal["cached", "run", "blocked"]
 _SHOWN_CHANGES = 3  # more differing fields than this are another piece of work, not a changed one
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
+_DIGEST_SHOWN = 8  # of its characters
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One step of a plan."""
+    """One step of a plan. `nearest`: of a step to run, the artifact most like what it will make, if there is one."""
 
     step: Step
     state: State
     why: str
+    nearest: Nearest | None = None
 
 
 def make_plan(targets: Iterable[Step], store: Store) -> list[Planned]:
@@ -63,9 +67,10 @@ def _state_of(step: Step, store: Store, plan: Mapping[str, Planned], made: MadeB
     for source in step.inputs.values():
         if plan[source.key].state == "blocked":
             return Planned(step, "blocked", f"needs {source.label}, which is blocked")
+    found = nearest(step.payload, store)
     if (run_id := made.run_of(step.key)) is not None:
-        return Planned(step, "run", f"its folder {step.folder} is gone; run {run_id} had made it")
-    return Planned(step, "run", _reason(step, store, plan))
+        return Planned(step, "run", f"its folder {step.folder} is gone; run {run_id} had made it", found)
+    return Planned(step, "run", _reason(step, found, plan), found)
 
 
 def _drift(step: Step, recorded: Mapping[str, str]) -> str:
@@ -75,10 +80,11 @@ def _drift(step: Step, recorded: Mapping[str, str]) -> str:
     return f"code changed since, version {step.version} kept: {', '.join(changed)}" if changed else ""
 
 
-def _reason(step: Step, store: Store, plan: Mapping[str, Planned]) -> str:
-    found = nearest(step.payload, store)
+def _reason(step: Step, found: Nearest | None, plan: Mapping[str, Planned]) -> str:
     if found is None:
         return "never made"
+    if found.contents:
+        return f"never made for this {' and '.join(name.rpartition('.')[2] for name in found.contents)}"
     labels = {source.key: source.label for source in step.inputs.values()}
     phrases = [_phrase(field, *change, labels, plan) for field, change in found.changes.items()]
     if len(phrases) > _SHOWN_CHANGES:
@@ -89,7 +95,7 @@ def _reason(step: Step, store: Store, plan: Mapping[str, Planned]) -> str:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The artifact of the same step that differs in the fewest fields, the newest of equals.
+    """The artifact of the same step that differs in the fewest contents, then fields; of equals the newest.
 
     Attributes:
         folder: below the store.
@@ -98,6 +104,15 @@ class Nearest:
 
     folder: str
     changes: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def contents(self) -> list[str]:
+        """Fields that hold the digest of a content, a model's or a file's, and differ: it is of another thing."""
+        return [
+            field
+            for field, (old, new) in self.changes.items()
+            if field.startswith("identity.") and is_digest(old) and is_digest(new)
+        ]
 
 
 def nearest(payload: Mapping[str, Any], store: Store) -> Nearest | None:
@@ -110,7 +125,7 @@ def nearest(payload: Mapping[str, Any], store: Store) -> Nearest | None:
         for path in identities
         if (folder := str(path.parent.relative_to(store.root))) != mine
     ]
-    return min(others, key=lambda other: len(other.changes), default=None)
+    return min(others, key=lambda other: (len(other.contents), len(other.changes)), default=None)
 
 
 @lru_cache(maxsize=100_000)
@@ -144,4 +159,11 @@ def _phrase(field: str, old: Any, new: Any, labels: Mapping[str, str], plan: Map
 
 def shown(value: Any) -> str:
     """A field's value for a person to read."""
+    if is_digest(value):
+        return f"{value[:_DIGEST_SHOWN]}…"
     return "(absent)" if value is ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a field's value is the digest of a content: one that differs tells a person nothing."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None

@@ -7,15 +7,18 @@ import pytest
 import typer
 import yaml
 
+from orchestration.graph import in_order
+from orchestration.store import open_store
 from workflows.catalog import task_names
 from workflows.cli import app
 from workflows.config import CompareConfig, TaskConfig
 from workflows.methods import METHODS
 from workflows.pretrain_config import PretrainConfig
 from workflows.reference import pages
-from workflows.session import WORKFLOWS
+from workflows.session import WORKFLOWS, open_session
 from workflows.space import Domain
 from workflows.sweep_config import SweepConfig
+from workflows.yaml_file import read_workflow
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -54,6 +57,20 @@ def test_every_yaml_shown_is_valid(page):
 
 def test_the_readme_shows_the_quickstart_file_as_it_is():
     assert (REPOSITORY / "quickstart.yaml").read_text() in blocks(REPOSITORY / "README.md", "yaml")
+
+
+def test_the_quick_start_counts_steps_as_the_plan_does(tmp_path):
+    text = (REPOSITORY / "quickstart.yaml").read_text()
+    found = []
+    for seeds in ("[0, 1, 2]", "[0, 1, 2, 3, 4, 5]"):
+        file = tmp_path / "workflow.yaml"
+        file.write_text(re.sub(r"^seeds: .*", f"seeds: {seeds}", text, flags=re.MULTILINE))
+        opened = open_session(read_workflow(file, WORKFLOWS), file, open_store(tmp_path / "store"), None, None)
+        found.append({step.key for step in in_order(opened.job.targets)})
+    first, more = found
+    told = re.search(r"(\d+) cached, +(\d+) to run", (REPOSITORY / "docs" / "quickstart.md").read_text())
+    assert told is not None
+    assert (int(told[1]), int(told[2])) == (len(more & first), len(more - first))
 
 
 def test_the_readme_names_every_task_and_method():

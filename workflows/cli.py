@@ -100,13 +100,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do, and why: each step cached, to run because of something, or blocked. Runs nothing."""
+    from workflows.estimates import estimate, estimate_text
+
     if tree + mermaid + as_json > 1:
         raise ConfigError("--tree, --mermaid and --json are three forms of one plan; give one of them")
     opened = _session(file, store, data_dir, None)
     planned = opened.plan()
+    cost = estimate(planned, opened.store)
     if as_json:
         steps = [{"name": p.step.label, "key": p.step.key, "state": p.state, "why": p.why} for p in planned]
-        print(json.dumps({"steps": steps}))
+        print(json.dumps({"steps": steps, "estimate": vars(cost)}))
         return
     if mermaid or tree:
         from orchestration.drawing import plan_mermaid, plan_tree
@@ -118,6 +121,8 @@ def plan(
         print(f"{entry.state:8} {entry.step.label}" + (f"   because {entry.why}" if entry.why else ""))
     counts = {state: sum(entry.state == state for entry in planned) for state in ("cached", "run", "blocked")}
     print(f"{counts['cached']} cached, {counts['run']} to run, {counts['blocked']} blocked")
+    if text := estimate_text(cost):
+        print(text)
 
 
 @app.command()

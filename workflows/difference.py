@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,21 +14,29 @@ from workflows.results import sized
 
 _PAYLOAD = ("step", "version", "identity", "inputs")
 _CELL = ("model", "task", "method", "train_size")
+_FOUND = ("model", "method", "train_size", "metric", "mean", "n_test", "seeds", "settings", "labels", "confusion")
 
 
 def diff_document(old: RunRecord, new: RunRecord) -> dict[str, Any]:
-    """Steps by label and results by cell, of two runs."""
+    """Steps and results of two runs: a step is the same by its key, whatever it is called; the others go by label."""
     a, b = _steps(old), _steps(new)
-    shared = [label for label in b if label in a]
+    names = {step["key"]: label for label, step in a.items()}
+    keys = {step["key"] for step in b.values()}
+    same = [label for label, step in b.items() if step["key"] in names]
+    rest_a = {label: step for label, step in a.items() if step["key"] not in keys}
+    rest_b = {label: step for label, step in b.items() if step["key"] not in names}
     return {
         "runs": [old.run_id, new.run_id],
-        "same": [label for label in shared if a[label]["key"] == b[label]["key"]],
-        "only_a": [label for label in a if label not in b],
-        "only_b": [label for label in b if label not in a],
+        "same": same,
+        "renamed": [
+            {"a": before, "b": label} for label in same if (before := names[b[label]["key"]]) not in (label, *same)
+        ],
+        "only_a": [label for label in rest_a if label not in rest_b],
+        "only_b": [label for label in rest_b if label not in rest_a],
         "changed": [
-            {"label": label, "changes": _changes(a[label], b[label], a, b)}
-            for label in shared
-            if a[label]["key"] != b[label]["key"]
+            {"label": label, "changes": _changes(rest_a[label], step, a, b)}
+            for label, step in rest_b.items()
+            if label in rest_a
         ],
         "results": _results(old.read("results.json") or [], new.read("results.json") or []),
     }
@@ -58,7 +67,10 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], a: Mapping[str, Any
 
 
 def _results(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Side by side; a task that has another name in the new run goes by that name."""
     a, b = ({_place(line): line for line in lines} for lines in (old, new))
+    names = _renamed(a, b)
+    a = {(model, names.get(task, task), *rest): line for (model, task, *rest), line in a.items()}
     rows = []
     for cell in dict.fromkeys([*a, *b]):
         numbers = [{n: side[cell][n] for n in ("mean", "low", "high")} if cell in side else None for side in (a, b)]
@@ -70,6 +82,22 @@ def _results(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]])
     return rows
 
 
+def _renamed(a: Mapping[tuple[Any, ...], Any], b: Mapping[tuple[Any, ...], Any]) -> dict[str, str]:
+    """Tasks of A alone whose every prediction counts the same under a name of B alone -> that name."""
+    names_a, names_b = ({task for _, task, *_ in side} for side in (a, b))
+    found = {_content(line): line["task"] for line in b.values() if line["task"] not in names_a}
+    return {
+        line["task"]: found[content]
+        for line in a.values()
+        if line["task"] not in names_b and line.get("confusion") and (content := _content(line)) in found
+    }
+
+
+def _content(line: Mapping[str, Any]) -> str:
+    """What a result says, without the name of its task."""
+    return json.dumps([line.get(name) for name in _FOUND], sort_keys=True)
+
+
 def _place(line: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells a result from the others of its run. A record of an older version names no training size."""
     return tuple({"train_size": "full", **line}[name] for name in _CELL)
@@ -78,7 +106,8 @@ def _place(line: Mapping[str, Any]) -> tuple[Any, ...]:
 def diff_text(document: Mapping[str, Any]) -> str:
     """The comparison of two runs for a person to read."""
     a, b = document["runs"]
-    lines = [f"A = run {a}", f"B = run {b}", f"{len(document['same'])} steps are the same"]
+    renamed = f", {count} of them under another name" if (count := len(document["renamed"])) else ""
+    lines = [f"A = run {a}", f"B = run {b}", f"{len(document['same'])} steps are the same{renamed}"]
     for name, steps in (("only in A", document["only_a"]), ("only in B", document["only_b"])):
         lines += [name, *(f"  {label}" for label in steps)] if steps else []
     if document["changed"]:

@@ -16,7 +16,6 @@ from orchestration.store import Artifact, Store
 from workflows.results import read_stored
 from workflows.table import table
 
-_DIGEST = 40  # characters and more without a space: a digest
 _SHORT = 24  # characters of a value in a tree
 
 
@@ -76,6 +75,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "folder": str(record),
         "started": graph["started"],
         "steps": len(graph["steps"]),
+        "keys": {folder_of(step["step"], step["key"]): step["label"] for step in graph["steps"]},
         "workflow": (record.folder / "workflow.yaml").read_text(encoding="utf-8"),
         "results": record.read("results.json") or [],
         "mlflow_run_id": mlflow_run_id(record),
@@ -84,9 +84,11 @@ def run_document(record: RunRecord) -> dict[str, Any]:
 
 def run_text(document: Mapping[str, Any]) -> str:
     """A run for a person to read."""
-    head = {name: document[name] for name in ("folder", "started", "steps")}
+    head = {name: document[name] for name in ("folder", "started")}
+    head["steps"] = f"{document['steps']}; their keys, for `vocabsem why KEY`, are below"
     head["mlflow run"] = document["mlflow_run_id"] or "none; `vocabsem sync` makes it"
     lines = [f"run {document['run_id']}", *_fields(head), "", document["workflow"].rstrip(), ""]
+    lines += [*_fields(document["keys"]), ""]
     return "\n".join(lines) + "\n" + (table(read_stored(document["results"])) or "no results yet")
 
 
@@ -161,8 +163,6 @@ def _name(node: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     """A field's value in a few characters."""
-    if isinstance(value, str) and len(value) >= _DIGEST and " " not in value:
-        return f"{value[:8]}…"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name} {_short(item)}" for name, item in value.items()) + "}"
     text = shown(value)

@@ -18,8 +18,10 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60}
 def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
     """List the artifacts of the store, and the runs, the last first."""
     from orchestration.runs import runs
+    from orchestration.upkeep import labels
 
     opened = read_store(store)
+    names = labels(opened)
     recorded = [{"run_id": record.run_id, "started": record.read("graph.json")["started"]} for record in runs(opened)]
     rows = [
         {
@@ -28,6 +30,7 @@ def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
             "rows": artifact.rows,
             "bytes": sum(entry["bytes"] for entry in artifact.manifest["files"].values()),
             "finished": artifact.json("provenance.json")["finished"],
+            "label": names.get(f"{artifact.folder.parent.name}/{artifact.folder.name}"),
         }
         for artifact in opened.artifacts()
     ]
@@ -35,7 +38,8 @@ def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
         print(json.dumps({"artifacts": rows, "runs": recorded}))
         return
     for row in rows:
-        print(f"{row['step']:10}  {row['key']}  {row['rows']:>9,} rows  {row['bytes']:>13,} bytes  {row['finished']}")
+        place, name = f"{row['step']}/{row['key']}", row["label"] or "in no run"
+        print(f"{place:31}  {row['rows']:>9,} rows  {row['bytes']:>13,} bytes  {row['finished']}  {name}")
     print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows):,} bytes")
     for entry in recorded:
         print(f"run         {entry['run_id']}  begun {entry['started']}")

@@ -107,3 +107,29 @@ def test_code_that_changed_under_the_same_version_is_a_warning_not_a_rerun(store
     state, why = plan(store, step)["number 2"]
     assert state == "cached"
     assert why == "code changed since, version 1 kept: tests.orchestration.steps"
+
+
+def of(model, **identity):
+    return dataclasses.replace(number(2), identity={"value": 2, "model": model * 64, **identity})
+
+
+def test_a_model_never_seen_is_told_as_that_without_its_digest_or_what_else_differs(store):
+    run(store, of("a"))
+    assert plan(store, of("b", rows=3)) == {"number 2": ("run", "never made for this model")}
+
+
+def test_all_contents_never_seen_together_are_named(store):
+    run(store, of("a", tokenizer="c" * 64))
+    never = plan(store, of("b", tokenizer="d" * 64))
+    assert never == {"number 2": ("run", "never made for this model and tokenizer")}
+
+
+def test_the_nearest_is_one_of_the_same_model_even_where_more_settings_differ(store):
+    run(store, of("a", layers=1, rows=1))
+    run(store, of("b", layers=2, rows=1))
+    assert plan(store, of("a", layers=2, rows=2))["number 2"] == ("run", "layers 1 -> 2; rows 1 -> 2")
+
+
+def test_a_digest_that_only_one_side_has_is_shown_in_short(store):
+    run(store, number(2))
+    assert plan(store, of("a"))["number 2"] == ("run", "model (absent) -> aaaaaaaa…")

@@ -45,6 +45,31 @@ def test_steps_of_one_label_are_compared_in_their_order(store):
     assert (found["same"], found["only_a"]) == (["twin"], ["twin (2)"])
 
 
+def test_a_step_of_another_name_is_the_same_by_its_key(store):
+    renamed = dataclasses.replace(number(2), label="number two")
+    found = diff_document(run(store, number(2), number(3)), run(store, renamed, number(4)))
+    assert (found["same"], found["renamed"]) == (["number two"], [{"a": "number 2", "b": "number two"}])
+    assert (found["only_a"], found["only_b"]) == (["number 3"], ["number 4"])
+    assert "1 steps are the same, 1 of them under another name" in diff_text(found)
+
+
+def test_the_results_of_a_renamed_task_stand_in_one_line(store):
+    def counted(task, method, right):
+        result, detail = entry(task=task, method=method, mean=right / 10)
+        return result, dataclasses.replace(detail, confusion=[[right, 10 - right]])
+
+    old = [counted("old", "knn", 3), counted("old", "affinity", 5), counted("stays", "knn", 3)]
+    new = [counted("new", "knn", 3), counted("new", "affinity", 6), counted("stays", "knn", 3)]
+    rows = diff_document(run(store, number(2), results=old), run(store, number(3), results=new))["results"]
+    assert [(row["task"], row["method"]) for row in rows] == [("new", "knn"), ("new", "affinity"), ("stays", "knn")]
+    assert [row["difference"] for row in rows] == [0.0, pytest.approx(0.1), 0.0]
+
+
+def test_tasks_that_count_differently_are_two_tasks(store):
+    a, b = (run(store, number(n), results=[entry(task=f"task {n}")]) for n in (2, 3))
+    assert [row["difference"] for row in diff_document(a, b)["results"]] == [None, None]
+
+
 def test_results_stand_side_by_side_with_their_difference(store):
     a = run(store, number(2), results=[entry(), entry(method="gone")])
     b = run(store, number(3), results=[entry(mean=0.625), entry(method="new")])

@@ -100,6 +100,9 @@ def test_a_run_shows_its_workflow_and_results(store):
     record.write("mlflow.json", {"run_id": "m1"})
     found = run_document(record)
     assert (found["run_id"], found["steps"], found["mlflow_run_id"]) == (record.run_id, 5, "m1")
+    assert found["keys"][TARGETS[1].folder] == "total x 2.0"
     text = run_text(found)
-    for part in ("workflow: compare   # mine", "affinity", "0.410 to 0.590", "m1"):
+    assert find_artifact(TARGETS[1].folder, store).manifest["key"] == TARGETS[1].key
+    assert f"  {TARGETS[1].folder} " in text
+    for part in ("total x 2.0", "workflow: compare   # mine", "affinity", "0.410 to 0.590", "m1"):
         assert part in text
