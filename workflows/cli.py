@@ -100,29 +100,18 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do, and why: each step cached, to run because of something, or blocked. Runs nothing."""
-    from workflows.estimates import estimate, estimate_text
+    from workflows.plan_text import plan_document, plan_text
 
     if tree + mermaid + as_json > 1:
         raise ConfigError("--tree, --mermaid and --json are three forms of one plan; give one of them")
     opened = _session(file, store, data_dir, None)
     planned = opened.plan()
-    cost = estimate(planned, opened.store)
-    if as_json:
-        steps = [{"name": p.step.label, "key": p.step.key, "state": p.state, "why": p.why} for p in planned]
-        print(json.dumps({"steps": steps, "estimate": vars(cost)}))
-        return
     if mermaid or tree:
         from orchestration.drawing import plan_mermaid, plan_tree
 
         print(plan_mermaid(planned) if mermaid else plan_tree(opened.job.targets, planned))
-    if mermaid:
-        return
-    for entry in planned if not tree else ():
-        print(f"{entry.state:8} {entry.step.label}" + (f"   because {entry.why}" if entry.why else ""))
-    counts = {state: sum(entry.state == state for entry in planned) for state in ("cached", "run", "blocked")}
-    print(f"{counts['cached']} cached, {counts['run']} to run, {counts['blocked']} blocked")
-    if text := estimate_text(cost):
-        print(text)
+    if not mermaid:
+        _print(plan_document(planned, opened.store), as_json, lambda found: plan_text(found, not tree))
 
 
 @app.command()

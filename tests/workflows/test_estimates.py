@@ -13,6 +13,7 @@ from orchestration.graph import Step
 from orchestration.plan import make_plan
 from orchestration.store import Store, open_store
 from workflows.estimates import Estimate, estimate, estimate_text
+from workflows.plan_text import plan_document, plan_text
 
 MODEL = {"model": "a" * 64}
 
@@ -88,3 +89,15 @@ def test_what_is_not_known_is_counted_beside_what_is(store: Store) -> None:
 
 def test_nothing_to_run_says_nothing(store: Store) -> None:
     assert estimate_text(told(store, step("demonstrations", {"seed": 0}))) == ""
+
+
+def test_the_plan_ends_with_the_numbers_of_its_steps_and_the_estimate(store: Store) -> None:
+    planned = make_plan([step("demonstrations", {"seed": 0}), step("demonstrations", {"seed": 1})], store)
+    lines = plan_text(plan_document(planned, store), listed=True).splitlines()
+    assert lines[:3] == [
+        "cached   demonstrations {'seed': 0}",
+        "run      demonstrations {'seed': 1}   because seed 0 -> 1",
+        "1 cached, 1 to run, 0 blocked",
+    ]
+    assert lines[3].startswith("about 2.0 s of work and ")
+    assert plan_text(plan_document(planned, store), listed=False).splitlines() == lines[2:]
