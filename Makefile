@@ -3,7 +3,7 @@ PYTHON ?= python3
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-system chaos lint
+.PHONY: demo test test-system test-gpu chaos lint
 
 demo: .venv/installed
 	.venv/bin/vocabsem run quickstart.yaml
@@ -14,6 +14,10 @@ test: lint
 # PostgreSQL, MLflow on it, Ray with workers, a browser: what docker/compose.yaml starts, as processes of this machine.
 test-system: .venv/installed
 	.venv/bin/python -m pytest -m system -rs tests/system
+
+# On a real GPU: states, calibrations, finetuning, pretraining and neighbours against the processor's.
+test-gpu: .venv/installed
+	.venv/bin/python -m pytest -m gpu -rs tests/gpu
 
 # Processes killed and frozen at random moments, damage, a full disk: all seeds; `make test` has a few of each.
 chaos: .venv/installed

@@ -86,7 +86,9 @@ class TrainingExecution(AnyExecution):
         description="of products; auto: bfloat16 on a GPU that has it, on a processor if a trial finds it much faster",
     )
     compile: bool = Field(
-        False, description="use torch.compile: a minute at the start; seldom pays on a processor, not tried on a GPU"
+        False,
+        description="use torch.compile: a minute at the start; seldom pays on a processor, 1.2 times as fast on "
+        "an H100",
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.benchmarks.common import Case, alternate
+from tests.benchmarks.common import Case, alternate, seconds
 from vocabsem_core.memory import keep_freed_memory
 from vocabsem_core.pretraining import Pretraining, Recipe, new_model
 from vocabsem_core.products import half_is_fast
@@ -38,8 +39,15 @@ SHAPE = Recipe(
 )
 
 
+GPT2 = replace(SHAPE, vocabulary=50_304, width=768, layers=12, heads=12, context=1024, batch_rows=16)
+GPU_STEPS = 10
+
+
 def cases(data_dir: Path | None = None) -> Iterator[Case]:
-    """Both cases, at the shape of the largest reference model; `data_dir` is not used."""
+    """At the shape of the largest reference model; where there is a GPU, on it as well. `data_dir` is not used."""
+    if torch.cuda.is_available():
+        yield gpu_case(SHAPE, ROUNDS)
+        yield gpu_case(GPT2, ROUNDS)
     yield loop_case(SHAPE, ROUNDS)
     yield workers_case(SHAPE, ROUNDS)
 
@@ -50,22 +58,26 @@ def batch_of(recipe: Recipe) -> Tensor:
     return torch.randint(0, recipe.vocabulary, shape, generator=torch.Generator().manual_seed(0))
 
 
-def plain_loop(recipe: Recipe) -> Any:
-    """A function that takes a step as a first script would: the model's own loss, AdamW, float32, the whole batch."""
-    model, batch = new_model(recipe).train(), batch_of(recipe)
+def plain_loop(recipe: Recipe, device: str = "cpu", half: bool = False) -> Any:
+    """A function that takes a step as a first script would: the model's own loss, AdamW, the whole batch."""
+    model, batch = new_model(recipe).to(device).train(), batch_of(recipe).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
 
     def step() -> None:
-        model(input_ids=batch[:, :-1], labels=batch[:, :-1]).loss.backward()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            loss = model(input_ids=batch[:, :-1], labels=batch[:, :-1]).loss
+        loss.backward()
         optimiser.step()
         optimiser.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
 
-def our_loop(recipe: Recipe, half: bool) -> Any:
+def our_loop(recipe: Recipe, half: bool, device: str = "cpu", compiled: bool = False) -> Any:
     """A function that takes our step on the same batch."""
-    training, batch = Pretraining(recipe, 0, 1, torch.device("cpu"), half, compiled=False), batch_of(recipe)
+    training, batch = Pretraining(recipe, 0, 1, torch.device(device), half, compiled), batch_of(recipe)
     return partial(training.advance, batch)
 
 
@@ -89,6 +101,30 @@ def loop_case(recipe: Recipe, rounds: int) -> Case:
     return Case("pretrain", "our step against the plain loop", speed["ours"] / speed["plain"], 4.0, detail)
 
 
+def gpu_case(recipe: Recipe, rounds: int) -> Case:
+    """Tokens a second of our step on a GPU over those of the plain loop with products in bfloat16 as well."""
+    sides = {
+        "plain, float32": plain_loop(recipe, "cuda"),
+        "plain, bfloat16": plain_loop(recipe, "cuda", half=True),
+        "ours": our_loop(recipe, half=True, device="cuda"),
+        "ours, compiled": our_loop(recipe, half=True, device="cuda", compiled=True),
+    }
+    first = {name: seconds(side) for name, side in sides.items()}  # with what is done once: kernels, compilation
+    for side in sides.values():
+        side()
+    several = {name: lambda side=side: [side() for _ in range(GPU_STEPS)] for name, side in sides.items()}
+    tokens = recipe.batch_rows * recipe.context
+    speed = {name: GPU_STEPS * tokens / wall for name, wall in alternate(several, rounds).items()}
+    told = ", ".join(f"{name} {found:,.0f}" for name, found in speed.items())
+    detail = (
+        f"{torch.cuda.get_device_name()}: tokens/s: {told}; compiling takes {first['ours, compiled']:.0f} s at the "
+        f"first step; {recipe.batch_rows} x {recipe.context} tokens a step, width {recipe.width}, {recipe.layers} "
+        f"layers; ours with Muon and AdamW, plain with AdamW; median of {rounds} alternating runs of {GPU_STEPS} steps"
+    )
+    case = f"on a GPU, width {recipe.width}: our step against the plain loop in bfloat16"
+    return Case("pretrain", case, speed["ours"] / speed["plain, bfloat16"], 1.0, detail)
+
+
 def products_seconds(recipe: Recipe, half: bool) -> float:
     """Seconds of a step's matrix products: what no loop on this processor can go below.
 
@@ -98,9 +134,9 @@ def products_seconds(recipe: Recipe, half: bool) -> float:
     tokens, width = recipe.batch_rows * recipe.context, recipe.width
     kind = torch.bfloat16 if half else torch.float32
     left, right = torch.ones(tokens // 2, width, dtype=kind), torch.ones(width, 4 * width, dtype=kind)
-    seconds = alternate({"product": lambda: left @ right}, 50)["product"]
+    one = alternate({"product": lambda: left @ right}, 50)["product"]
     weights = 12 * recipe.layers * width**2 + recipe.vocabulary * width
-    return 6 * weights * tokens * seconds / (2 * left.numel() * 4 * width)
+    return 6 * weights * tokens * one / (2 * left.numel() * 4 * width)
 
 
 def loop_seconds(recipe: Recipe, side: str, half: bool) -> float:
