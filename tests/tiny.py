@@ -121,6 +121,13 @@ def t5_untied(**changes: Any) -> Any:
     return t5(tie_word_embeddings=False, feed_forward_proj="gated-gelu", **changes)
 
 
+def longt5(**changes: Any) -> Any:
+    """Encoder-decoder as T5, with attention to near tokens alone in its encoder."""
+    settings = {"d_model": WIDTH, "d_kv": 16, "d_ff": 48, "num_layers": DEPTH, "num_decoder_layers": DEPTH}
+    heads = {"num_heads": 2, "local_radius": 7, "decoder_start_token_id": 0, "pad_token_id": 0}
+    return _build("LongT5", {**settings, **heads, "vocab_size": VOCABULARY, **changes}, "Seq2SeqLM")
+
+
 def bart(**changes: Any) -> Any:
     """Encoder-decoder with a bias that is added after the head."""
     widths = {"d_model": WIDTH, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}

@@ -208,6 +208,8 @@ def test_what_decides_the_tokenizer_beside_its_files_is_known(folder: Path) -> N
     [
         (tiny.t5, {"decoder_start_token_id": 5}, 5),
         (tiny.t5, None, 0),  # the padding token
+        (tiny.longt5, {"decoder_start_token_id": 5}, 5),
+        (tiny.longt5, None, 0),
         (tiny.mbart, {"decoder_start_token_id": 5}, 5),
         (tiny.mbart, None, 3),  # the begin token
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from orchestration.executor import Outcome
 from orchestration.graph import in_order
+from tests import tiny
+from vocabsem_core.errors import InputError
 from workflows import cli
 
 
@@ -54,3 +57,54 @@ def test_what_failed_is_gone_on_with_by_a_command_that_works(
     told = capsys.readouterr().err.splitlines()[-1]
     command = "go on with:  vocabsem run 'inputs/my file.yaml'"
     assert told.endswith("mended, submit the file again." if in_a_job else f"mended, {command}")
+
+
+NOVEL = {"model_type": "novel", "auto_map": {"AutoConfig": "novel.NovelConfig", "AutoModelForCausalLM": "novel.Novel"}}
+
+
+def make_novel(folder: Path, mark: Path) -> None:
+    """A model of an unknown type beside the program that it names, which leaves a mark where it is run."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **NOVEL}))
+    (folder / "novel.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+
+
+def test_code_of_a_model_folder_is_not_run_whoever_says_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_novel(tiny.save(tmp_path / "folder", tiny.gpt2()), tmp_path / "mark")
+    done = CliRunner().invoke(cli.app, ["basis", "./folder", "--store", "store", "--json"], input="y\n" * 1000)
+    assert isinstance(done.exception, InputError)
+    assert "auto_map names code of its own" in str(done.exception)
+    assert done.stdout == ""  # nobody was asked
+    assert not (tmp_path / "mark").exists()
+
+
+def test_code_of_a_model_of_the_hub_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the hub's cache a model is a folder of links into another one."""
+    from huggingface_hub import constants
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit, cached = "0" * 40, tmp_path / "hub" / "models--some--model"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots" / commit).mkdir(parents=True)
+    Path("m.yaml").write_text("name: m\nhub: some/model\nrevision: main\n")
+
+    def basis(unsafe: bool) -> Any:
+        tiny.save(cached / "blobs", tiny.gpt2())
+        if unsafe:
+            make_novel(cached / "blobs", tmp_path / "mark")
+        for blob in (cached / "blobs").iterdir():
+            link = cached / "snapshots" / commit / blob.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(Path("../../blobs") / blob.name)
+        return CliRunner().invoke(cli.app, ["basis", "m.yaml", "--store", "store", "--json"], input="y\n" * 1000)
+
+    assert json.loads(basis(unsafe=False).stdout)["model"] == "m"
+    done = basis(unsafe=True)
+    assert isinstance(done.exception, InputError)
+    assert "auto_map names code of its own" in str(done.exception)
+    assert done.stdout == ""  # nobody was asked
+    assert not (tmp_path / "mark").exists()
