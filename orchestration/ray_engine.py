@@ -24,14 +24,13 @@ from orchestration.leases import Lease
 from orchestration.own_ray import in_our_folder, start
 from orchestration.placement import Reserves, explained, hide_gpus, memory_limit, must_fit, ray_options, reserved
 from orchestration.pools import RETRIES, Pool, Sharded, alive_nodes, has_died, make_pool, ray
-from orchestration.scratch import scratch_folder, told
 from orchestration.signals import keeping_signals
 from orchestration.stalls import Watch
 from orchestration.store import Store
 from orchestration.work import Work, callable_of, commit_shards, run_watched, work_of
 
 _KNOCK_SECONDS = 5.0
-_LISTEN_SECONDS = 5.0  # between looks at what running tasks say of their progress
+_LOOK_AROUND_SECONDS = 5.0  # between looks at what room the cluster has
 _LOOK_SECONDS = 1.0  # between looks at their signs of life
 STALL_SECONDS = 600.0
 _STALLS = 3  # of one task or shard, before it fails
@@ -76,7 +75,6 @@ class RayEngine:
         self._looked = time.monotonic()
         self._pools: dict[str, Pool] = {}
         self._done: deque[Finished] = deque()
-        self._said: dict[str, Any] = {}
 
     def accepts(self, step: Step) -> bool:
         """Few plain steps at a time: each is a process, and light ones reserve no core. Workers never run dry.
@@ -109,9 +107,9 @@ class RayEngine:
         cores = self._cores  # once they are more, there is room for another plain step
         while not self._done and self._cores <= cores and time.monotonic() < deadline:
             refs = list(self._tasks) + [ref for pool in self._pools.values() for ref in (*pool.busy, *pool.starting)]
-            patience = max(0.0, min(_LISTEN_SECONDS, deadline - time.monotonic()))
+            patience = max(0.0, min(_LOOK_AROUND_SECONDS, deadline - time.monotonic()))
             found, _ = ray.wait(refs, num_returns=1, timeout=patience)
-            self._listen()
+            self._look_around()
             if time.monotonic() - self._looked > _LOOK_SECONDS:
                 self._replace_silent()
                 continue  # what is ready will be so again, unless it was replaced
@@ -131,16 +129,11 @@ class RayEngine:
                 break  # there may be room for another sharded step, before its workers run dry
         return self._done.popleft() if self._done else None
 
-    def _listen(self) -> None:
-        """Pass on what running tasks say of their progress, where it is new; and use what room the cluster has now."""
+    def _look_around(self) -> None:
+        """Use what room the cluster has now."""
         self._cores = _cores()
         for pool in self._pools.values():
             pool.grow()
-        for step, _ in self._tasks.values():
-            said = told(scratch_folder(self.store.root, step.folder))
-            if said is not None and self._said.get(step.key) != said:
-                self._said[step.key] = said
-                self._emit("progress", step, said)
 
     def _submit(self, step: Step, work: Work) -> None:
         asked = reserved(step, self._reserves)

@@ -8,6 +8,8 @@ too seldom for work this short. A configuration is {"key", ...} and a record {"k
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -23,7 +25,7 @@ from typing import Any, Protocol
 from orchestration import files
 from orchestration.graph import Resources, key_of
 from orchestration.placement import hide_gpus
-from orchestration.scratch import tell
+from orchestration.scratch import Told, begin_anew, tell, withdraw
 from orchestration.stopping import Referee, Stopping
 from orchestration.work import callable_of
 
@@ -89,6 +91,7 @@ def search(
     """
     (scratch / _PACKS).mkdir(parents=True, exist_ok=True)
     (scratch / _MISTAKE).unlink(missing_ok=True)
+    begin_anew(scratch)
     known = finished(scratch)
     proposals.tell(known)
     board = Board(proposals, scratch, known, time.time() + seconds if seconds is not None else None)
@@ -135,9 +138,10 @@ class Board:
     def __init__(self, proposals: Proposals, scratch: Path, known: Sequence[Record], deadline: float | None) -> None:
         self._proposals, self._scratch, self.deadline = proposals, scratch, deadline
         self.records = {record["key"]: record for record in known}
-        self._before, self._started, self._spent = len(known), time.monotonic(), seconds_spent(scratch)
+        self._started, self._spent = time.monotonic(), seconds_spent(scratch)
         self._again: list[Pack] = []
         self._deaths: Counter[str] = Counter()
+        self._say()
 
     def take(self) -> Pack | None:
         """The next pack, None where there is none now."""
@@ -159,10 +163,11 @@ class Board:
         self.records |= {record["key"]: record for record in records}
         self._proposals.tell(records)
         files.replace_json(self._scratch / _SPENT, round(self._spent + time.monotonic() - self._started, 3))
-        tell(self._scratch, len(self.records), self._proposals.total, self._note())
+        self._say()
 
     def died(self, pack: Pack) -> None:
         """A worker died with this pack, for want of memory perhaps: half as many at a time."""
+        withdraw(self._scratch, part_of(pack))
         name = pack[0]["key"]
         self._deaths[name] += len(pack) == 1
         if self._deaths[name] < _DEATHS:
@@ -172,15 +177,13 @@ class Board:
         lost: Record = {"ended": "lost", "validation": None, "loss": None, "curve": []}
         self.tell([{**pack[0], **lost, "error": f"its worker died {_DEATHS} times"}])
 
-    def _note(self) -> str:
+    def _say(self) -> None:
         scores = [record["validation"] for record in self.records.values() if record["validation"] is not None]
-        best = f"best {max(scores):.3f}, " if scores else ""
-        seconds = time.monotonic() - self._started
-        speed = max(1, len(self.records) - self._before) / seconds
-        left = (self._proposals.total - len(self.records)) / speed
+        notes = [f"best {max(scores):.3f}"] if scores else []
         if self.deadline is not None:
-            left = max(0.0, min(left, self.deadline - time.time()))
-        return f"{best}{speed:.1f} configurations/s, {left:.0f} s left"
+            notes.append(f"ends in {max(0.0, self.deadline - time.time()):.0f} s at the latest")
+        told = Told(len(self.records), self._proposals.total, "trials", ", ".join(notes))
+        tell(self._scratch, told, at_once=True)
 
 
 def _try(job: Mapping[str, Any], pack: Pack, referee: Watch | None) -> list[Record]:
@@ -201,7 +204,12 @@ def _keep(scratch: Path, pack: Pack, records: Sequence[Record]) -> None:
 
 
 def _file(scratch: Path, pack: Pack) -> Path:
-    return scratch / _PACKS / f"{key_of({'keys': [one['key'] for one in pack]})[:16]}.json"
+    return scratch / _PACKS / f"{part_of(pack)}.json"
+
+
+def part_of(pack: Sequence[Mapping[str, Any]]) -> str:
+    """The name of a pack, by which its worker says how far it is."""
+    return key_of({"keys": [one["key"] for one in pack]})[:16]
 
 
 def _tune(
@@ -231,7 +239,8 @@ def _tune(
         ),
         run_config=tune.RunConfig(name=_TUNE, storage_path=str(scratch), verbose=0),
     )
-    tuner.fit()
+    with contextlib.redirect_stdout(io.StringIO()):  # a banner, with the largest integer as the number of trials
+        tuner.fit()
     if (scratch / _MISTAKE).is_file():
         raise SearchMistake(**json.loads((scratch / _MISTAKE).read_text(encoding="utf-8")))
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from orchestration.graph import Step
 from orchestration.leases import Lease
-from orchestration.scratch import scratch_folder
+from orchestration.scratch import SIGNS, WHOLE, Told, begin_anew, scratch_folder, tell
 from orchestration.stalls import give_sign, pulse
 from orchestration.store import Artifact, Store
 from orchestration.writer import Writer
@@ -55,11 +55,15 @@ class Work:
 
     def sign_file(self, shard: int | None = None) -> Path:
         """Where the worker at a shard, or at the whole of a plain step, leaves its signs of life."""
-        return self.scratch / "signs" / ("step" if shard is None else str(shard))
+        return self.scratch / SIGNS / ("step" if shard is None else str(shard))
 
     def give_sign(self, shard: int) -> None:
         """Say that a batch of a shard is done: a worker that does not for execution.stall_seconds is replaced."""
         give_sign(self.sign_file(shard))
+
+    def tell(self, done: float, of: float, unit: str, note: str = "", part: str = WHOLE, at_once: bool = False) -> None:
+        """Say how far the work is, or a part of it, for whoever watches the run; see `scratch.tell`."""
+        tell(self.scratch, Told(done, of, unit, note), part, at_once)
 
 
 class ShardWorker(Protocol):
@@ -98,6 +102,7 @@ def run_whole(reference: str, work: Work) -> None:
     """Fill and commit an artifact in one call; what the function returns joins the provenance."""
     started = time.time()
     work.out.begin()
+    begin_anew(work.scratch)
     told = callable_of(reference)(work) or {}
     work.out.commit({**provenance(started), **told})
     shutil.rmtree(work.scratch, ignore_errors=True)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.ticks import tick
 
 RCOND = 1e-6  # our choice: singular values below RCOND times the largest are cut
 _PART_ROWS = 1024  # rows held in float64 at a time: they stay in a processor's cache, and in little memory
@@ -43,18 +44,22 @@ class SemanticBasis:
         return rows
 
 
-def semantic_basis(blocks: Iterable[Float[Tensor, "_ d"]], rcond: float = RCOND) -> SemanticBasis:
-    """The basis of a head given as blocks of its rows, each block used once.
+def semantic_basis(
+    blocks: Iterable[Float[Tensor, "_ d"]], rcond: float = RCOND, rows: int | None = None
+) -> SemanticBasis:
+    """The basis of a head given as blocks of its rows, each block used once; `rows` in all, where that is known.
 
     Memory: one block as given, 1024 of its rows in float64, and a few d x d matrices in float64.
     Raises InputError where there are no rows, or a value is not finite.
     """
-    gram = None
+    gram, done = None, 0
     for block in blocks:
         if gram is None:
             gram = torch.zeros(block.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
         for part in block.split(_PART_ROWS):
             _add_gram(gram, part.double())  # before the product: a bfloat16 product would return bfloat16
+            done += len(part)
+            tick(done, rows or 0, "rows read")
     if gram is None:
         raise InputError("the output matrix has no rows; expected [vocabulary size, width]")
     if not torch.isfinite(gram).all():

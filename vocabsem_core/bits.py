@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,19 @@ from torch.nn import functional
 
 from vocabsem_core.encoder import batches, padded
 from vocabsem_core.errors import InputError
+from vocabsem_core.ticks import tick
 
 _BATCH_TOKENS = 2048
 _RESAMPLES = 1000
 
 
 @torch.inference_mode()
-def text_bits(
-    model: Any, tokenizer: Any, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, of: None
-) -> np.ndarray:
+def text_bits(model: Any, tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
     """Bits of each text, [n], float64: the sum over its tokens of -log2 p(token | those before it).
 
     The first token follows the tokenizer's start token. A text longer than the window goes on in further windows, which
     do not overlap and each begin with the start token (our choice: cheap, and the same for every model of a window).
-    `progress` hears after every batch how many windows are done, of how many. Raises InputError where there is no text,
-    or no start token.
+    Raises InputError where there is no text, or no start token.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
@@ -45,7 +43,7 @@ def text_bits(
         losses = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
         np.add.at(nats, [windows[i][0] for i in batch], (losses * mask[:, 1:]).double().sum(dim=1).cpu().numpy())
         done += len(batch)
-        progress(done, len(windows))
+        tick(done, len(windows), "windows of text")
     return nats / math.log(2)
 
 

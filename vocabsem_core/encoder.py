@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -35,6 +36,14 @@ _TOLERANCE = {
     torch.float16: 2e-2,
     torch.bfloat16: 1e-1,
 }  # relative to max |logit|
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some prompts' states: their numbers, and [n, d] a layer in the same order, on the CPU."""
+
+    rows: list[int]
+    states: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -84,17 +93,20 @@ class Encoder:
         prompts: Sequence[Sequence[int]],
         batch_tokens: int = BATCH_TOKENS,
         positions: Sequence[int] | None = None,
-        after_batch: Callable[[], None] = lambda: None,
+        after_batch: Callable[[Encoded], None] = lambda _: None,
         shared: int = 0,
+        known: Sequence[Encoded] = (),
     ) -> dict[str, Float[Tensor, "n d"]]:
         """States of the prompts in their order: [n, d] a layer, in the model's dtype, on the CPU.
 
         Args:
             positions: the token of each prompt whose state is kept; None: the last. An encoder-decoder's state is that
                 of the decoder's first position, whatever is given.
-            after_batch: called after each, to show that work goes on.
+            after_batch: called with the states of each.
             shared: leading tokens that all prompts have in common, to be run once; of a causal model only. Each prompt
                 needs a token beyond them.
+            known: what `after_batch` got before an interruption, from the first batch on; of batches made otherwise it
+                is not used.
 
         Batches hold prompts of like length, padded on the right. A causal model needs no mask: padding cannot reach
         the tokens before it.
@@ -104,17 +116,19 @@ class Encoder:
         prefix = self._run_prefix(prompts[0][:shared]) if shared else None
         shared = prefix.length if prefix is not None else 0
         self._check_once(prompts, places, prefix)
-        found: dict[str, list[Tensor]] = {layer: [] for layer in self._layers}
-        order: list[int] = []
         most = prefix.most_copies(batch_tokens) if prefix is not None else None
-        for batch in batches([len(prompt) - shared for prompt in prompts], batch_tokens, most):
+        planned = list(batches([len(prompt) - shared for prompt in prompts], batch_tokens, most))
+        found = list(known) if _begins(known, planned) else []
+        done = sum(len(one.rows) for one in found)
+        for batch, end in zip(planned, accumulate(map(len, planned)), strict=True):
+            if end <= done:
+                continue
             own, at = [prompts[i][shared:] for i in batch], [places[i] - shared for i in batch]
-            for layer, states in self.states(own, at, prefix).items():
-                found[layer].append(states.cpu())
-            order.extend(batch)
-            after_batch()
-        back = torch.tensor(order).argsort()
-        return {layer: torch.cat(states)[back] for layer, states in found.items()}
+            states = {layer: kept.cpu() for layer, kept in self.states(own, at, prefix).items()}
+            found.append(Encoded(batch, states))
+            after_batch(found[-1])
+        back = torch.tensor([row for one in found for row in one.rows]).argsort()
+        return {layer: torch.cat([one.states[layer] for one in found])[back] for layer in self._layers}
 
     @torch.no_grad()
     def check(self, prompts: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
@@ -198,6 +212,12 @@ class Encoder:
                 f"{type(self._model).__name__}: logits rebuilt from the captured states differ from the model's own by "
                 f"{gap:.1e} of the largest logit; this architecture's output head is not one that can be captured"
             )
+
+
+def _begins(known: Sequence[Encoded], planned: Sequence[Sequence[int]]) -> bool:
+    """Whether what is known is whole batches of those planned, from the first on."""
+    rows, order = [row for one in known for row in one.rows], [row for batch in planned for row in batch]
+    return rows == order[: len(rows)] and len(rows) in (0, *accumulate(map(len, planned)))
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:

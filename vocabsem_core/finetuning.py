@@ -27,6 +27,7 @@ from vocabsem_core.errors import InputError
 from vocabsem_core.heads import OutputHead
 from vocabsem_core.memory import tokens_of_a_pass
 from vocabsem_core.parallel import sum_over_processes
+from vocabsem_core.ticks import part_of_more, tick
 from vocabsem_core.training_state import below, load_state, moments, save_state, use_moments
 
 _CLIP = 1.0  # largest norm of a step's gradient
@@ -126,9 +127,12 @@ class Classifier:
         """Class logits of all prompts in their order, on the CPU; shared out among the processes."""
         self.model.eval()
         found = torch.zeros(len(prompts), len(self._tokens), device=self.model.device)
+        done = 0
         for part in prompts.parts(self.part_tokens)[team.rank :: team.world]:
             rows = torch.tensor(part)
             found[rows.to(found.device)] = self.logits(prompts[rows])
+            done += len(part)
+            tick(done * team.world, len(prompts), "prompts")
         sum_over_processes([found], team.world)
         return found.cpu()
 
@@ -179,9 +183,13 @@ class Finetuning:
         first = len(self.losses) * self._steps_an_epoch
         lengths = [len(ids) for ids in self._train[0].ids]
         order = epoch_batches(lengths, self._schedule.batch_size, self._seed, len(self.losses))
-        for step, rows in enumerate(order, start=first):
-            self._must_be_number(self._advance(step, rows), f"step {step}: the loss")
-        found = self._validation_loss()
+        last = f"validation loss {self.losses[-1]:.3f}" if self.losses else ""
+        with part_of_more(len(self.losses), self._schedule.epochs, "epochs", note=last):
+            for step, rows in enumerate(order, start=first):
+                self._must_be_number(self._advance(step, rows), f"step {step}: the loss")
+                tick(step - first + 1, len(order), "steps")
+        with part_of_more(len(self.losses) + 1, self._schedule.epochs, "epochs", size=0, note=last):
+            found = self._validation_loss()
         self._must_be_number(found, f"epoch {len(self.losses)}: the validation loss")
         self.losses.append(found)
         if self.best_epoch == len(self.losses) - 1:

@@ -23,6 +23,7 @@ from vocabsem_core.calibration import (
     untrained,
 )
 from vocabsem_core.residual import as_stored, for_training, residual_similarities
+from vocabsem_core.ticks import tick
 
 _TEMPERATURE = "log_temperature"  # the last of every module's weights
 Dropout = tuple[Tensor | None, Tensor | None]  # factors of what the residual module reads, and of its hidden units
@@ -113,13 +114,15 @@ class Batch:
         alone = len(seeds) == 1  # then every lane sees the same rows, and they are read once
         order = orders[seeds[0]] if alone else torch.stack([orders[seed] for seed in self._seeds])
         leaves = [self._weights[name] for name in self._trained]
-        for rows in order.split(self._settings.batch_size, dim=-1):
+        batches = order.split(self._settings.batch_size, dim=-1)
+        for number, rows in enumerate(batches, start=1):
             states, labels = train.states[rows].to(self._device), train.labels[rows].to(self._device)
             dropout = self._read_factors(rows.shape[-1], states.shape[-1]), self._unit_factors(rows.shape[-1])
             loss = self._losses(states, labels.expand(len(self.numbers), -1), targets, dropout).sum()
             gradients = torch.autograd.grad(loss, leaves)
             torch.cat([part.reshape(len(self.numbers), -1) for part in gradients], dim=1, out=self._gradient)
             self._optimizer.step(self._gradient)
+            tick(number, len(batches), "batches")
 
     def _unit_factors(self, rows: int) -> Tensor | None:
         """Dropout's factor for each hidden unit of each lane: 0, or 1 over the share that is kept."""

@@ -18,6 +18,7 @@ from vocabsem_core.calibration import Calibration, CalibrationSettings, Labelled
 from vocabsem_core.errors import InputError
 from vocabsem_core.lanes import Batch, Lane
 from vocabsem_core.products import fast_float32
+from vocabsem_core.ticks import part_of_more
 
 _CHUNK = 512  # rows measured at once: in float64 they are soon more than the lanes
 _COPIES = 8  # of a lane's weights: themselves, two moments, the best, the gradient in parts and whole, and to spare
@@ -74,7 +75,9 @@ def fit_pack(
     epoch = 0
     while batch.numbers:
         epoch += 1
-        batch.train_epoch(train, targets)
+        most = max(lanes[number].settings.epochs for number in batch.numbers)
+        with part_of_more(epoch - 1, most, "epochs"):
+            batch.train_epoch(train, targets)
         now = batch.validation_losses(validation, basis)
         dropped = watch(epoch, dict(zip(batch.numbers, now, strict=True))) if watch else ()
         staying = []

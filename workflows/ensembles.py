@@ -6,6 +6,7 @@ rows are learned from, and no member decides alone. What members learned lies in
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
 def fit_folds(method: Method, settings: Any, materials: Materials, seed: int, folds: int) -> dict[str, Tensor]:
     """What the method learns on so many folds, each with a seed of its own; with one it is the method's own fit."""
+    from vocabsem_core.ticks import part_of_more
+
     members = []
     for fold in range(folds):
-        member = method.fit(settings, _of_fold(materials, fold), seed * folds + fold)
+        with part_of_more(fold, folds, "folds") if folds > 1 else nullcontext():
+            member = method.fit(settings, _of_fold(materials, fold), seed * folds + fold)
         must_be_tensors(method, member)
         members.append(member)
     if folds == 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestration.graph import Step
 from orchestration.plan import Planned
-from orchestration.scratch import scratch_folder, told
+from orchestration.scratch import keeps, scratch_folder, told
 from orchestration.store import Store
 
 _SHOWN = 5  # steps in hand
@@ -48,8 +48,9 @@ class Course:
 
     def _so_far(self, step: Step) -> str:
         done, of = self._shards.get(step.key, (0, 1))
-        if done:
+        folder = scratch_folder(self._store.root, step.folder)
+        said, kept = told(folder), keeps(folder)
+        if done and not kept:
             return f"{done:,} of {of:,} shards, which are kept"
-        if said := told(scratch_folder(self._store.root, step.folder)):
-            return f"{said['done']:,} of {said['of']:,}; goes on from what is kept of it"
-        return "will begin again"
+        amount = f"{said.amount()}; " if said is not None else ""
+        return amount + ("goes on from what is kept of it" if done or kept else "will begin again")

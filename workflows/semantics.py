@@ -14,7 +14,7 @@ from orchestration.store import Artifact, Store
 from workflows.catalog import find_model
 from workflows.errors import ConfigError
 from workflows.models import Model, describe
-from workflows.progress import Say, plain_lines
+from workflows.progress import Say, looking_in, plain_lines
 from workflows.steps.model import basis_step
 
 
@@ -33,7 +33,7 @@ def make_basis(reference: str, store: Store, say: Say) -> Basis:
     model = describe(find_model(reference, Path.cwd()), Facts(store.root / "facts.json"))
     step = basis_step(model)
     plan = make_plan([step], store)
-    with plain_lines(plan, say) as watch:
+    with plain_lines(plan, say, looking_in(store)) as watch:
         outcomes = run_plan(plan, lambda: InlineEngine(store, watch), watch)
     labels = {planned.step.key: planned.step.label for planned in plan}
     return Basis(

@@ -28,7 +28,7 @@ from workflows.jobs import Comparison, Job, Results
 from workflows.methods.own import with_own_methods
 from workflows.pretrain import pretrain
 from workflows.pretrain_config import PretrainConfig
-from workflows.progress import Say, Watching, plain_lines
+from workflows.progress import Say, Watching, looking_in, plain_lines
 from workflows.results import read_stored, stored
 from workflows.sweep import sweep
 from workflows.sweep_config import SweepConfig
@@ -151,7 +151,7 @@ def _carry_out(
     steps = _to_run(plan)
     if steps and _track(session, record, [], "RUNNING", say):
         missing.append(_mlflow_is_missing(session))
-    with watching(plan, say) as watch:
+    with watching(plan, say, looking_in(session.store)) as watch:
         room = DiskRoom(session.store.root, say)
 
         def emit(kind: str, step: Step, details: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ which adds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,9 @@ from pydantic import ValidationError
 
 from orchestration.graph import KEY_CHARACTERS, key_of
 from orchestration.placement import lacks_memory
+from orchestration.scratch import withdraw
+from orchestration.search import part_of
+from orchestration.work import Work
 from vocabsem_core.errors import InputError
 from workflows.methods.base import Fitted, Method, must_be_scores
 from workflows.space import Settings, Space, grid_settings, random_settings
@@ -105,6 +109,24 @@ def side_by_side(needed: int, device: str, concurrent: int) -> int:
     if device == "cpu":
         room = min(room, _CACHE)
     return max(1, min(_MOST_SIDE_BY_SIDE[device], room // max(1, needed)))
+
+
+@contextmanager
+def telling(work: Work, pack: Sequence[Configuration]) -> Iterator[None]:
+    """Within, the ticks of a pack's fits are told as a part of the step's trials."""
+    from vocabsem_core.ticks import listening
+
+    part = part_of(pack)
+
+    def tell(done: float, of: float, unit: str, note: str) -> None:
+        told = f"{int(done):,} of {int(of):,} {unit}"
+        work.tell(len(pack) * done / of, 0, "trials", f"{told}, {note}" if note else told, part)
+
+    try:
+        with listening(tell):
+            yield
+    finally:
+        withdraw(work.scratch, part)
 
 
 def try_pack(

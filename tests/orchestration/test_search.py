@@ -116,8 +116,8 @@ def test_the_progress_says_how_many_are_done_and_the_best(tmp_path: Path) -> Non
     run(tmp_path, Packs(numbers(1, 7), numbers(3)))
     progress = told(tmp_path / "scratch")
     assert progress is not None
-    assert (progress["done"], progress["of"]) == (3, 3)
-    assert progress["note"].startswith("best 0.700, ")
+    assert (progress.done, progress.of, progress.unit) == (3, 3, "trials")
+    assert progress.note == "best 0.700"
 
 
 def test_an_attempt_that_broke_off_is_gone_on_with_and_repeats_nothing(tmp_path: Path) -> None:
@@ -323,6 +323,23 @@ def test_tunes_side_gives_out_packs_and_hears_of_results_deaths_and_mistakes(tmp
     assert searcher.suggest("d") == PackSearcher.FINISHED
     searcher.on_trial_complete("c", error=True)
     assert list(found.records) == ["k3"]
+
+
+def test_tunes_banner_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = pytest.importorskip("ray.tune")
+
+    class Tuner:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def fit(self) -> None:
+            print("Number of trials", 2**63 - 1)
+
+    monkeypatch.setattr(tune, "Tuner", Tuner)
+    monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: trial)
+    search("unused:unused", {}, Packs(numbers(1)), Places(1, 1, 0), NONE, None, tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 def test_tunes_side_is_finished_when_the_last_pack_is(tmp_path: Path) -> None:

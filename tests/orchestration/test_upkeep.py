@@ -13,7 +13,7 @@ from orchestration.leases import Leases
 from orchestration.lookup import find_run
 from orchestration.plan import make_plan
 from orchestration.runs import open_run, runs
-from orchestration.scratch import scratch_folder, tell
+from orchestration.scratch import Told, scratch_folder, tell
 from orchestration.shards import table_of
 from orchestration.store import open_store
 from orchestration.upkeep import bytes_of, damages, garbage, labels, remove, remove_damaged
@@ -137,7 +137,7 @@ def test_leftovers_go_scratch_of_what_is_done_or_unreached_and_old_temporary_fil
     run(store, number(2))
     open_run(store, [number(4)], "workflow: test\n")
     for step in (number(2), number(3), number(4)):
-        tell(scratch_folder(store.root, step.folder), 1, 2, "half")
+        tell(scratch_folder(store.root, step.folder), Told(1, 2, "rows"))
     old, new = (store.root / number(2).folder / f"{TEMPORARY}{age}-part-00000.arrow" for age in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"half")

@@ -14,6 +14,7 @@ from vocabsem_core.bits import per_byte, text_bits
 from vocabsem_core.byte_pairs import train_byte_pairs
 from vocabsem_core.errors import InputError
 from vocabsem_core.pretraining import new_model
+from vocabsem_core.ticks import listening
 
 TEXTS = ["the cat sat", "a dog", "logs and cats and dogs"]
 
@@ -48,7 +49,8 @@ def test_a_long_text_goes_on_in_windows_that_do_not_overlap(pair):
 def test_progress_is_told_after_every_batch(pair, monkeypatch):
     monkeypatch.setattr(bits, "_BATCH_TOKENS", 1)
     told = []
-    text_bits(*pair, TEXTS, lambda done, of: told.append((done, of)))
+    with listening(lambda done, of, unit, note: told.append((done, of))):
+        text_bits(*pair, TEXTS)
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -10,13 +10,13 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes, stage
 from orchestration.graph import Resources, Step
-from orchestration.scratch import tell
 from orchestration.search import Places, room, search
 from orchestration.stopping import Stopping
 from orchestration.training import Seat, run_workers, seats
@@ -29,7 +29,7 @@ from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, token_limit
 from workflows.proposals import Listed
 from workflows.steps.methods import Inputs, fixed_settings, searched_space, whole_settings, write_trials
-from workflows.trials import Configuration, configuration, listed, try_pack
+from workflows.trials import Configuration, configuration, listed, telling, try_pack
 
 if TYPE_CHECKING:
     from vocabsem_core.finetuning import Finetuning
@@ -137,7 +137,7 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     method, records = method_named(work.identity["method"]), []
     fewer = {"rows": len(texts.stored_train.labels)} if texts.shortened else {}
     for one in pack:
-        with measured() as took:
+        with telling(work, [one]), measured() as took:
             (record,) = try_pack(method, texts, [one], work.identity["metric"], watch)
         records.append({**record, "seconds": took.pop("work_seconds"), "peaks": took, **fewer})
     return records
@@ -210,6 +210,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     from vocabsem_core.finetuning import Team
     from vocabsem_core.memory import forget_peaks, keep_freed_memory, peak_bytes
     from vocabsem_core.parallel import from_all_processes
+    from vocabsem_core.ticks import listening
 
     work: Work = config["work"]
     if config["threads"] is not None:
@@ -221,17 +222,15 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     texts = _texts_of(work, seed, device)
     _load(texts)
     forget_peaks()
-    with adapted(texts.model, method.adaptation(settings), seed) as weights:
+    heard = listening(work.tell) if seat.rank == 0 else nullcontext()
+    with heard, adapted(texts.model, method.adaptation(settings), seed) as weights:
         fit = method.begin(settings, seed, texts, weights, team=team)
         seconds, peaks = _resume(fit, seat.checkpoint)
         while not fit.over:
             started = time.perf_counter()
-            loss = fit.epoch()
+            fit.epoch()
             seconds += time.perf_counter() - started
             peaks = largest(peaks, *from_all_processes(peak_bytes(), seat.world))
-            if seat.rank == 0:
-                note = f"epoch {len(fit.losses)} of at most {settings.epochs}, validation loss {loss:.3f}"
-                tell(seat.scratch, len(fit.losses), settings.epochs, note)
             seat.keep(partial(_save, fit, seconds, peaks))
         started = time.perf_counter()
         fit.use_best()

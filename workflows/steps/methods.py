@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from orchestration.files import json_bytes
 from orchestration.graph import Step
+from orchestration.search import Places, search, seconds_spent
+from orchestration.stopping import Stopping
 from orchestration.work import Work
 from workflows.config import Demonstrations, MethodConfig
 from workflows.ensembles import fit_folds, predict_folds, trained_in_folds
@@ -20,8 +22,9 @@ from workflows.methods import method_named
 from workflows.methods.base import Method, Need, must_be_scores
 from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import naming_the_file
+from workflows.proposals import Listed
 from workflows.space import Domain
-from workflows.trials import Configuration, Record, best_first, configuration, listed, pack_size, packs_of, try_pack
+from workflows.trials import Configuration, Record, best_first, configuration, listed, pack_size, telling, try_pack
 
 _SOURCES = ("workflows.materials", "workflows.steps.methods", "workflows.trials")
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
@@ -91,11 +94,29 @@ def fill_search(work: Work) -> dict[str, float]:
     method, materials = method_of(work), materials_of(work)
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
     import_sources(method)
-    packs = packs_of(method, tried, partial(pack_size, method, materials, os.cpu_count() or 1))
+    size = partial(pack_size, method, materials, os.cpu_count() or 1)
+    setup = {"work": work, "method": method, "materials": materials}
+    before = seconds_spent(work.scratch)
     with naming_the_file(method), measured() as took:
-        tries = [record for pack in packs for record in try_pack(method, materials, pack, work.identity["metric"])]
-    write_trials(work, method, tried, tries)
+        records = search(
+            "workflows.steps.methods:try_here",
+            setup,
+            Listed(method, tried, size, 1),
+            Places(0, 1, 0),
+            Stopping("none", 1, 1),
+            None,
+            work.scratch,
+        )
+    write_trials(work, method, tried, records)
+    took["work_seconds"] = round(took["work_seconds"] + before, 4)
     return took
+
+
+def try_here(setup: Mapping[str, Any], pack: Sequence[Configuration], watch: Any) -> list[Record]:
+    """Try a pack out in the process of the search."""
+    work: Work = setup["work"]
+    with telling(work, pack):
+        return try_pack(setup["method"], setup["materials"], pack, work.identity["metric"])
 
 
 def write_trials(work: Work, method: Method, tried: Sequence[Configuration], records: Sequence[Record]) -> None:
@@ -142,6 +163,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     from safetensors.torch import save
 
     from orchestration.shards import ROW_ID, table_of
+    from vocabsem_core.ticks import listening
     from workflows.materials import read_column
 
     method, materials = method_of(work), materials_of(work)
@@ -149,7 +171,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
     folds, states = work.identity.get("folds", 1), materials.load()
     import_sources(method)
-    with naming_the_file(method), measured() as took:
+    with naming_the_file(method), listening(work.tell), measured() as took:
         fitted = fit_folds(method, settings, materials, work.identity["seed"], folds)
         scores = predict_folds(method, settings, fitted, states, materials, folds)
     must_be_scores(method, scores, len(states), len(materials.labels))

@@ -13,7 +13,7 @@ from workflows.catalog import Task
 from workflows.config import Encoding, Execution, prompt_template
 from workflows.errors import ConfigError
 from workflows.layers import stored_layers
-from workflows.measures import measured, numerics
+from workflows.measures import largest, measured, numerics
 from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.data import field_columns, row_names
@@ -61,6 +61,7 @@ def fill_head(work: Work) -> dict[str, float]:
                 columns["bias"] = bias[start : start + len(block)].numpy()
             work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
             start += len(block)
+            work.tell(start, rows, "rows")
     scale, softcap = scale_and_softcap(load_config(folder))
     work.out.write("head.json", json_bytes({"scale": scale, "softcap": softcap, "bias": bias is not None}))
     return took
@@ -86,6 +87,7 @@ def fill_basis(work: Work) -> dict[str, float]:
 
     from orchestration.shards import column_array, table_of
     from vocabsem_core.basis import round_trip, semantic_basis
+    from vocabsem_core.ticks import listening
     from workflows.materials import read_rows, read_tables
 
     tables = read_tables(work.inputs["head"])
@@ -93,13 +95,14 @@ def fill_basis(work: Work) -> dict[str, float]:
     def blocks() -> Any:
         return (torch.tensor(column_array(table, "weight")) for table in tables)
 
-    start = 0
-    with measured() as took:
-        basis = semantic_basis(blocks(), work.identity["rcond"])
+    start, whole = 0, work.inputs["head"].rows
+    with listening(work.tell), measured() as took:
+        basis = semantic_basis(blocks(), work.identity["rcond"], whole)
         for shard, block in enumerate(blocks()):
             columns = {"basis": basis.rows(block).numpy()}
             work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
             start += len(block)
+            work.tell(start, whole, "rows written")
     ids = np.sort(np.random.default_rng(0).choice(start, size=min(_SEEDED_ROWS, start), replace=False))
     rows = basis.rows(torch.from_numpy(read_rows(work.inputs["head"], "weight", ids.tolist())))
     diagnostics = {
@@ -208,8 +211,9 @@ class EncodeWorker:
         import numpy as np
 
         from orchestration.shards import ROW_ID, column_array, read_table, table_of
-        from vocabsem_core.encoder import common_prefix
+        from vocabsem_core.encoder import Encoded, common_prefix
         from vocabsem_core.products import float32_library
+        from workflows.open_shard import OpenShard
 
         texts, before = read_table(work.inputs["texts"].shard(shard)), None
         rows = column_array(texts, ROW_ID).tolist()
@@ -219,19 +223,36 @@ class EncodeWorker:
         prompts = prompts_of(self._tokenizer, work.identity, field_columns(texts).to_pylist(), before, **told)
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
         shared = common_prefix(ids) if before is not None else 0
+        own = {"float32_products": float32_library()} if self._device == "cpu" else {}
+        made = {**numerics(self._device), **own, "batch_tokens": work.local["batch_tokens"]}
+        begun = OpenShard(work.scratch / "open" / str(shard), made)
+
+        def after(batch: Encoded) -> None:
+            begun.add(batch)
+            work.give_sign(shard)
+            tell(at_once=begun.rows == len(ids))
+
+        def tell(at_once: bool) -> None:
+            work.tell(begun.rows, work.inputs["texts"].rows, "rows", part=str(shard), at_once=at_once)
+
+        tell(at_once=True)
         with measured() as took:
-            states = self._encoder.encode(
-                ids, work.local["batch_tokens"], positions, lambda: work.give_sign(shard), shared
-            )
+            try:
+                states = self._encoder.encode(ids, work.local["batch_tokens"], positions, after, shared, begun.known)
+            except BaseException:  # Ctrl-C
+                begun.save()
+                tell(at_once=True)
+                raise
+        took["work_seconds"] = round(took["work_seconds"] + begun.seconds, 4)
+        took |= largest(took, begun.peaks)
         columns = {
             "row_hash": column_array(texts, "row_hash"),
             "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),
             "cut": np.array([prompt.cut for prompt in prompts], dtype=np.int32),
             **{layer: stored_states(layer, found, work.identity["store_dtype"]) for layer, found in states.items()},
         }
-        own = {"float32_products": float32_library()} if self._device == "cpu" else {}
-        made = {**numerics(self._device), **own, "batch_tokens": work.local["batch_tokens"]}
         work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), made, took)
+        begun.close()
 
 
 def prompts_of(

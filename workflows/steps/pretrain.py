@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
-from orchestration.scratch import tell
+from orchestration.scratch import Told, tell
 from orchestration.store import Artifact
 from orchestration.training import Seat, run_workers, seats
 from orchestration.work import Work
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vocabsem_core.pretraining import Pretraining, Recipe
 
 _STATE, _CURVE = "state.safetensors", "curve.json"  # of a checkpoint
-_TELL_SECONDS = 5.0
 CURVE = "curve.json"  # of the artifact
 
 
@@ -114,7 +113,6 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
         training.load(seat.checkpoint / _STATE)
         curve = json.loads((seat.checkpoint / _CURVE).read_text(encoding="utf-8"))
     rows = TokenRows(config["shards"])
-    said = 0.0
     while training.step < last:
         step, started = training.step, time.monotonic()
         loss = training.advance(rows[rows_of_step(recipe, step, len(rows))])
@@ -128,9 +126,8 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
             ("tokens_per_second", round(speed, 1)),
         ):
             curve[name].append(value)
-        if seat.rank == 0 and (time.monotonic() - said > _TELL_SECONDS or training.step == last):
-            tell(seat.scratch, training.step, last, _note(curve, last, recipe.batch_rows * recipe.context))
-            said = time.monotonic()
+        if seat.rank == 0:
+            tell(seat.scratch, Told(training.step, last, "steps", _note(curve)))
         if training.step % local["checkpoint_steps"] == 0 or training.step == last:
             seat.keep(partial(_save, training, curve))
 
@@ -140,11 +137,10 @@ def _save(training: Pretraining, curve: Mapping[str, Any], folder: Path) -> None
     (folder / _CURVE).write_bytes(json_bytes(dict(curve)))
 
 
-def _note(curve: Mapping[str, list[float]], last: int, step_tokens: int) -> str:
+def _note(curve: Mapping[str, list[float]]) -> str:
     recent = curve["tokens_per_second"][-20:]
     speed = len(recent) / sum(1 / value for value in recent)
-    minutes = (last - len(curve["loss"])) * step_tokens / speed / 60
-    return f"loss {sum(curve['loss'][-20:]) / len(recent):.3f}, {speed:,.0f} tokens/s, {minutes:.0f} min left"
+    return f"loss {sum(curve['loss'][-20:]) / len(recent):.3f}, {speed:,.0f} tokens/s"
 
 
 class TokenRows:
@@ -193,20 +189,15 @@ def fill_bits(work: Work) -> None:
     from orchestration.shards import table_of
     from vocabsem_core.bits import per_byte, text_bits
     from vocabsem_core.checkpoints import load_model, load_tokenizer
+    from vocabsem_core.ticks import listening
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with TemporaryDirectory() as folder:
         copy_model(work.inputs["model"], work.inputs["tokenizer"], Path(folder))
         model, tokenizer = load_model(Path(folder), "float32", device), load_tokenizer(Path(folder))
-    texts, said = _texts(work.inputs["texts"]), time.monotonic()
-
-    def progress(done: int, of: int) -> None:
-        nonlocal said
-        if time.monotonic() - said > _TELL_SECONDS:
-            tell(work.scratch, done, of, "windows of text")
-            said = time.monotonic()
-
-    bits = text_bits(model, tokenizer, texts, progress)
+    texts = _texts(work.inputs["texts"])
+    with listening(work.tell):
+        bits = text_bits(model, tokenizer, texts)
     sizes = np.array([len(text.encode()) for text in texts])
     work.out.write_shard(0, table_of(range(len(texts)), {"bits": bits, "bytes": sizes}))
     mean, low, high = per_byte(bits, sizes)

@@ -39,6 +39,7 @@ from workflows.trials import (
     configuration,
     listed,
     pack_size,
+    telling,
     try_pack,
     validation_predictions,
 )
@@ -188,7 +189,7 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
         _loaded.clear()
         _loaded[name] = materials_of(work, device=setup["device"])
     method = method_of(work)
-    with naming_the_file(method):
+    with naming_the_file(method), telling(work, pack):
         return try_pack(method, _loaded[name], pack, work.identity["metric"], watch)
 
 
@@ -217,6 +218,7 @@ def fill_confirm(work: Work) -> None:
     import numpy as np
 
     from vocabsem_core.scoring import score
+    from vocabsem_core.ticks import listening, part_of_more
 
     identity, method = work.identity, method_of(work)
     found = best_first(work.inputs["sweep"].json(RECORDS))[: identity["best"]]
@@ -226,13 +228,18 @@ def fill_confirm(work: Work) -> None:
     labels, failed = [], {}
     fits: dict[str, list[_Refit]] = {name: [] for name in names}
     import_sources(method)
-    for fold in identity["folds"]:  # the outer loop, so that the states of one fold at a time are in memory
+    tried_in_all = len(names) * len(identity["folds"])
+    for number, fold in enumerate(identity["folds"]):
+        # The outer loop, so that the states of one fold at a time are in memory.
         materials = materials_of(work, fold=fold)
         materials.load_training()  # no part of the first candidate's seconds
         labels.append(materials.stored_validation.labels.numpy())
-        for name in [name for name in names if name not in failed]:
+        for place, name in enumerate(names):
+            if name in failed:
+                continue
             try:
-                with naming_the_file(method):
+                done = number * len(names) + place
+                with naming_the_file(method), listening(work.tell), part_of_more(done, tried_in_all, "fits"):
                     fits[name].append(_refit(method, materials, names[name]))
             except InputError as error:
                 failed[name] = {"name": name, "settings": names[name], "error": str(error)}
