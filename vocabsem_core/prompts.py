@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from vocabsem_core.errors import InputError
@@ -196,7 +198,7 @@ def verbalize(
     """
     before_mask = template.split(f"{{{MASK}}}")[0].rstrip()
     prompt, _ = render(before_mask, dict.fromkeys(template_fields(template), "text"))
-    all_tokens = {label: _tokens_after(tokenizer, prompt, word) for label, word in words.items()}
+    all_tokens = {label: _tokens_after(tokenizer, prompt, word.strip()) for label, word in words.items()}
     for label, tokens in all_tokens.items():
         if not tokens or not words[label].strip():
             raise InputError(
@@ -206,19 +208,38 @@ def verbalize(
         firsts = {tokens[0] for tokens in all_tokens.values()}
         telling = len(firsts) == len(all_tokens) and all(tokenizer.decode([first]).strip() for first in firsts)
         rule = "first" if telling else "mean"
-    pick = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}[rule]
-    chosen = {label: tokens[pick] for label, tokens in all_tokens.items()}
-    seen: dict[frozenset[int], str] = {}
-    for label, tokens in chosen.items():
-        if vocabulary is not None and max(tokens) >= vocabulary:
+    for label, tokens in all_tokens.items():
+        if vocabulary is not None and max(tokens[_PICKED[rule]]) >= vocabulary:
             told = _unknown(tokenizer, max(tokens), vocabulary)
             raise InputError(f"label {label!r}, word {words[label]!r}: {told}, or choose another word.")
-        if (other := seen.setdefault(frozenset(tokens), label)) != label:
-            raise InputError(
-                f"labels {other!r} and {label!r} have the same tokens {tokens} (label_tokens: {rule}); "
-                "give them other words, or choose another label_tokens rule"
-            )
-    return Verbalizer(list(words), list(chosen.values()), rule)
+    if (same := _same(all_tokens, rule)) is not None:
+        one, other = same
+        raise InputError(
+            f"labels {one!r} and {other!r} have the same tokens {all_tokens[one][_PICKED[rule]]} "
+            f"(label_tokens: {rule}); {_advice(all_tokens)}"
+        )
+    return Verbalizer(list(words), [tokens[_PICKED[rule]] for tokens in all_tokens.values()], rule)
+
+
+_PICKED = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}
+
+
+def _same(tokens: Mapping[str, list[int]], rule: str) -> tuple[str, str] | None:
+    """Two labels that a rule cannot tell apart, if there are any: a mean knows how often a token comes, not where."""
+    seen: dict[frozenset[tuple[int, Fraction]], str] = {}
+    for label, own in tokens.items():
+        picked = own[_PICKED[rule]]
+        shares = frozenset((token, Fraction(count, len(picked))) for token, count in Counter(picked).items())
+        if (other := seen.setdefault(shares, label)) != label:
+            return other, label
+    return None
+
+
+def _advice(tokens: Mapping[str, list[int]]) -> str:
+    telling = [f"`label_tokens: {rule}`" for rule in _PICKED if _same(tokens, rule) is None]
+    if telling:
+        return f"{' and '.join(telling)} can tell all labels apart: set it in the task, or give them other words"
+    return "give them other words: no label_tokens rule can tell all labels apart"
 
 
 def _tokens_after(tokenizer: Any, prompt: str, word: str) -> list[int]:

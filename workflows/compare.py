@@ -16,6 +16,7 @@ from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, check_encoding, describe
 from workflows.prompting import must_suit, prompted
+from workflows.row_choice import rows_digest
 from workflows.steps import finetune
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.demonstrations import content_free_step
@@ -137,7 +138,8 @@ def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Tas
     for split, limit in splits:
         file = split_file(task, split)
         digests = column_digests(file, facts)
-        texts = texts_step(task, split, file, digests, limit)
+        rows = rows_digest(file, list(task.config.words), split, limit, facts)
+        texts = texts_step(task, split, file, digests, limit, rows)
         steps[f"{split}_texts"] = texts
         steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
         steps[f"{split}_labels"] = labels_step(task, split, file, digests)

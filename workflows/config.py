@@ -30,7 +30,15 @@ class Source(Strict):
     train: PathText = Field(
         description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`"
     )
-    test: PathText = Field(description="file of the test rows")
+    test: PathText | None = Field(None, description="file of the test rows; this or `split` is needed")
+    split: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the rows of `train` that are test rows, where there is no `test`: of each label alike, "
+        "by hash of the row, equal rows on one side; 0.2 is a fifth",
+    )
+    split_seed: int = Field(0, ge=0, description="another one makes other rows of `split` test rows")
     hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
     revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
     columns: dict[str, str] = Field(
@@ -40,6 +48,20 @@ class Source(Strict):
     values: dict[str, str] | None = Field(
         None, description="value in the label column -> label name; none: the values are the names"
     )
+
+    @model_validator(mode="after")
+    def _test_rows_are_named_or_split_off(self) -> Source:
+        if self.test is None and self.split is None:
+            raise ValueError(
+                "test is missing; name the file of the test rows, or give `split: 0.2` to hold out a fifth of `train`"
+            )
+        if self.test is not None and self.split is not None:
+            raise ValueError("split holds test rows out of `train`, but `test` names a file of them; keep one")
+        return self
+
+    def file(self, split: Literal["train", "test"]) -> str:
+        """The name of the file that holds a split's rows."""
+        return self.test if split == "test" and self.test is not None else self.train
 
 
 class TaskConfig(Strict):
@@ -59,6 +81,12 @@ class TaskConfig(Strict):
         description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, "
         "else their mean",
     )
+
+    @field_validator("words")
+    @classmethod
+    def _words_without_spaces_around(cls, words: dict[str, str]) -> dict[str, str]:
+        """Other tools write a word with the space that separates it from the prompt, which is put there anyway."""
+        return {label: word.strip() for label, word in words.items()}
 
     @model_validator(mode="after")
     def _template_has_the_fields(self) -> TaskConfig:
@@ -122,7 +150,9 @@ class Search(Strict):
 class Limit(Strict):
     """Use a part of a large data set, chosen by hash of the row."""
 
-    train: int | None = Field(None, ge=2, description="training rows at most")
+    train: int | None = Field(
+        None, ge=2, description="training rows at most, but for two of each label, which are kept in any case"
+    )
     test: int | None = Field(None, ge=1, description="test rows at most")
 
 

@@ -6,11 +6,13 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from workflows.errors import ConfigError
 
+_ANSWER_SECONDS = 10  # a hub that says nothing for so long is not reachable
 _WEIGHTS = "*.safetensors"
 _DESCRIPTION = ["*.json", "*.model", "vocab.*", "merges.txt"]  # configuration and tokenizer
 
@@ -28,7 +30,7 @@ def hub_file(repository: str, revision: str, file: str, elsewhere: str) -> Path:
             pass
         except ValueError as error:
             raise ConfigError(f"{file} of data set {repository!r}: not an id or file of the hub ({error})") from error
-        _say_no_retries()
+        _check_reachable()
         return Path(hf_hub_download(**place))
 
 
@@ -51,7 +53,7 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
             pass
         except ValueError as error:
             raise ConfigError(f"model {repository!r}: not an id of the hub ({error})") from error
-        _say_no_retries()
+        _check_reachable()
         folder = Path(snapshot_download(**place))  # where the hub does not answer: what is in the cache
         if not _is_whole(folder, needed) and (constants.HF_HUB_OFFLINE or any(folder.glob(needed))):
             raise LocalEntryNotFoundError(f"the local cache holds a part of the model, not all of {needed}")
@@ -68,9 +70,28 @@ def _is_whole(folder: Path, needed: str) -> bool:
     return bool(found) and not any("-of-" in name for name in found)  # a part of several, and no index yet
 
 
-def _say_no_retries() -> None:
-    """The hub's client warns at every retry; the error at the end says all there is to say."""
+def _check_reachable() -> None:
+    """Raises OSError where nothing answers at the hub's address.
+
+    The hub's client tries again for half a minute a file, and warns each time: the error at the end says enough.
+    """
+    from huggingface_hub import constants
+
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
+    if not constants.HF_HUB_OFFLINE and not _answers(constants.ENDPOINT):
+        raise OSError(f"nothing answers at {constants.ENDPOINT}")
+
+
+@cache  # one answer for all the files of a workflow
+def _answers(endpoint: str) -> bool:
+    """Whether anything answers there, with whatever status."""
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(endpoint, timeout=_ANSWER_SECONDS)
+    except Exception:  # of whichever HTTP client the library is built on, which has no common base
+        return False
+    return True
 
 
 @contextmanager

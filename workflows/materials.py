@@ -16,6 +16,7 @@ from orchestration.store import Artifact
 from vocabsem_core.calibration import Labelled
 from vocabsem_core.heads import OutputHead
 from workflows.errors import ConfigError
+from workflows.labels import training_problems
 
 DEMONSTRATIONS = "demonstrations.json"
 VALIDATION_SHARE = 0.2  # of the training rows of each class
@@ -221,13 +222,10 @@ def labels_of(rows: Artifact, labels: Artifact) -> np.ndarray:
 
 
 def must_have_rows(labels: np.ndarray, names: Sequence[str]) -> None:
-    """Raises ConfigError for a label with less than two rows."""
-    for number, name in enumerate(names):
-        if (count := int((labels == number).sum())) < 2:
-            raise ConfigError(
-                f"label {name!r} has {count} training rows; at least two are needed, one of them for validation. "
-                "Add rows, or take the label out of the task's `words`."
-            )
+    """Raises ConfigError for a label without a row, and where no label has a second one, for validation."""
+    counts = np.bincount(labels, minlength=len(names))
+    if problems := training_problems(dict(zip(names, counts.tolist(), strict=True))):
+        raise ConfigError(problems[0])
 
 
 def split_rows(
@@ -240,7 +238,8 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers for training and for validation: of each class, a seeded subsample, of it a fifth (one row at least).
 
-    The order of rows in the file does not matter, but for rows of equal hash.
+    A class with one row has none for validation. The order of rows in the file does not matter, but for rows of equal
+    hash.
     """
     kept, held = [], []
     for number in range(n_classes):
@@ -259,6 +258,8 @@ def _held_out(rows: np.ndarray, fold: int) -> np.ndarray:
 
     Of the less than four others of a tiny class some are in several folds, but never in fold 0.
     """
+    if len(rows) < 2:
+        return rows[:0]
     size = max(1, round(VALIDATION_SHARE * len(rows)))
     others = rows[size:]
     if fold == 0:

@@ -27,6 +27,7 @@ from workflows.model_card import model_card, weights_digest
 from workflows.pretrain_config import PretrainConfig
 from workflows.progress import Say
 from workflows.results import Detail, Result
+from workflows.row_choice import rows_digest
 from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
 from workflows.steps.data import texts_step
 from workflows.steps.pretrain import CURVE, bits_step, copy_model, model_files, pretrain_step
@@ -195,9 +196,9 @@ def _task_texts(config: PretrainConfig, base: Path, data_dir: Path | None, facts
         with in_field("evaluation", "tasks", index):
             task = find_task(reference, base, data_dir)
             file = split_file(task, "test")
-            found[task.config.name] = texts_step(
-                task, "test", file, column_digests(file, facts), config.evaluation.rows
-            )
+            limit, digests = config.evaluation.rows, column_digests(file, facts)
+            rows = rows_digest(file, list(task.config.words), "test", limit, facts)
+            found[task.config.name] = texts_step(task, "test", file, digests, limit, rows)
     return found
 
 

@@ -10,8 +10,8 @@ from orchestration.facts import Facts
 from orchestration.graph import Resources, Step
 from orchestration.preflight import Needs
 from orchestration.store import Store
-from workflows.data import read_columns
 from workflows.models import model_files
+from workflows.row_files import read_columns
 
 PACKAGES = ("vocabsem_core", "orchestration", "workflows")
 _BYTES = {"float16": 2, "float32": 4}
@@ -67,7 +67,7 @@ def _rows(texts: Step, store: Store) -> int:
         return len(texts.identity["texts"])
     path, column = Path(texts.local["path"]), next(iter(texts.local["columns"].values()))
     facts = Facts(store.root / "facts.json")
-    rows = facts.get(f"rows of {column}", [path], lambda: len(read_columns(path, [column])[column]))
+    rows = facts.get(f"rows of {column}", [path], lambda: len(read_columns(path, [column]).values[column]))
     return min(rows, texts.identity["limit"] or rows)
 
 

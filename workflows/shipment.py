@@ -148,7 +148,7 @@ def _task_files(reference: str, base: Path, local_data: Path | None) -> list[Pat
         return files + [split_file(task, split).path for split in splits]
     if not files or task.config.source.hub is not None:  # the catalog's own rows go with the source
         return files
-    local = [split for split in splits if not Path(getattr(task.config.source, split)).is_absolute()]
+    local = [split for split in splits if not Path(task.config.source.file(split)).is_absolute()]
     return files + [split_file(task, split).path for split in local]
 
 

@@ -13,10 +13,11 @@ from workflows.catalog import ModelEntry, Task, find_model, find_task
 from workflows.compare import must_differ
 from workflows.config import CompareConfig, Demonstrations, Encoding, MethodConfig, prompt_template
 from workflows.corpus import corpus_files, pieces
-from workflows.data import Split, checked_labels, checked_texts, kept_rows, split_file
+from workflows.data import Split, SplitFile, fields_of_rows, split_file, text_problems
 from workflows.engines import check_reserves
 from workflows.errors import ConfigError, Place, in_field
 from workflows.hub import hub_model
+from workflows.labels import Labels, label_problems, read_labels, training_problems
 from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.methods.own import with_own_methods
@@ -24,6 +25,8 @@ from workflows.models import check_encoding, find_files, token_limit, window_of
 from workflows.pretrain_config import PretrainConfig
 from workflows.prompting import must_suit
 from workflows.row_checks import Reader
+from workflows.row_choice import chosen_rows
+from workflows.row_files import read_columns
 from workflows.session import WORKFLOWS
 from workflows.steps.kinds import STEPS
 from workflows.steps.methods import demonstrations_of, fixed_settings
@@ -32,8 +35,7 @@ from workflows.sweep_config import SweepConfig
 from workflows.yaml_file import naming_lines, read_workflow
 
 _SHOWN = 5  # problems of one kind in one file
-_Rows = list[tuple[int, dict[str, str]]]  # numbers in the file, from 0, and fields
-_LEAST_TRAINING_ROWS = 2  # of a class: one of them is for validation
+_Rows = list[tuple[int, dict[str, Any]]]  # numbers in the file, from 0, and fields
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
     findings = Findings()
     with findings.collecting():
-        config = with_own_methods(read_workflow(path, WORKFLOWS), path.parent.resolve())
+        config = with_own_methods(read_workflow(path, WORKFLOWS, findings.problems), path.parent.resolve())
         with findings.collecting(), naming_lines(path):
             check_reserves(config.execution, STEPS)  # of all workflows: which this one has, only its graph says
         if isinstance(config, PretrainConfig):
@@ -117,7 +119,7 @@ def _check_pretrain(path: Path, config: PretrainConfig, data_dir: Path | None, f
         findings.notes.append(f"the corpus has {characters:,} characters")
     for index, reference in enumerate(config.evaluation.tasks):
         with findings.collecting(), naming_lines(path), in_field("evaluation", "tasks", index):
-            split_file(find_task(reference, base, data_dir), "test")
+            split_file(find_task(reference, base, data_dir, findings.problems), "test")
 
 
 def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | None, findings: Findings) -> None:
@@ -135,7 +137,7 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     models: list[_Tokens] = []
     for place, reference in named.models:
         with findings.collecting(), naming_lines(path), in_field(*place):
-            models.append(model := _described(reference, find_model(reference, base)))
+            models.append(model := _described(reference, find_model(reference, base, findings.problems)))
             check_encoding(model.name, model.layers, model.window, config.encoding)
     for index, method in enumerate(() if isinstance(config, SweepConfig) else config.methods):
         before = _demonstrations(method)
@@ -149,7 +151,7 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     tasks: list[Task] = []
     for place, reference in named.tasks:
         with findings.collecting(), naming_lines(path), in_field(*place):
-            tasks.append(find_task(reference, base, data_dir))
+            tasks.append(find_task(reference, base, data_dir, findings.problems))
     for kind, names in (("model", [m.name for m in models]), ("task", [t.config.name for t in tasks])):
         with findings.collecting(), naming_lines(path):
             must_differ(kind, names)
@@ -225,35 +227,39 @@ def _check_rows(
     """Counts the rows of each label into `checked`. Returns the rows that a run would use, by split."""
     rows: dict[Split, _Rows] = {}
     splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
+    found: dict[Path, tuple[SplitFile, Labels]] = {}
     for split, limit in splits:
         with findings.collecting():
-            checked.rows[split], rows[split] = _rows_by_label(task, split, limit, findings)
-    for name, count in checked.rows.get("train", {}).items():
-        if count < _LEAST_TRAINING_ROWS:
-            told = (
-                f"task {checked.task!r}: label {name!r} has {count} training rows; at least two are needed, one of "
-                "them for validation. Add rows, or take the label out of the task's `words`."
+            file, labels, rows[split] = _rows_read(task, split, limit, findings)
+            counts = Counter(labels.numbers[place] for place, _ in rows[split])
+            checked.rows[split] = {name: counts[number] for number, name in enumerate(task.config.words)}
+            found[file.path] = file, labels
+    if problems := label_problems(list(found.values()), list(task.config.words)):
+        findings.problems.extend(_first(problems, f"task {checked.task!r}"))
+        return rows  # what labels have no rows follows from it
+    train = checked.rows.get("train", {})
+    told = findings.problems if trained else findings.notes
+    told.extend(f"task {checked.task!r}: {problem}" for problem in (training_problems(train) if train else ()))
+    for name, count in train.items():
+        if trained and count == 1:
+            findings.notes.append(
+                f"task {checked.task!r}: label {name!r} has one training row, and so no validation row"
             )
-            (findings.problems if trained else findings.notes).append(told)
     for name, count in checked.rows.get("test", {}).items():
         if not count:
             findings.notes.append(f"task {checked.task!r}: label {name!r} has no test row")
     return rows
 
 
-def _rows_by_label(task: Task, split: Split, limit: int | None, findings: Findings) -> tuple[dict[str, int], _Rows]:
+def _rows_read(task: Task, split: Split, limit: int | None, findings: Findings) -> tuple[SplitFile, Labels, _Rows]:
+    """The labels of a split's file, and the rows that a run would use."""
     file, names = split_file(task, split), list(task.config.words)
-    rows: list[dict[str, str]] | None = None
-    bad_texts: list[str] = []
-    with findings.collecting():
-        rows, bad_texts = checked_texts(file, sorted(file.columns))
-        findings.problems.extend(_first(bad_texts, str(file.path)))
-    labels, problems = checked_labels(file, names)
-    findings.problems.extend(_first(problems, str(file.path)))
-    kept = kept_rows(rows, limit) if rows is not None else range(len(labels))
-    counts = Counter(labels[place] for place in kept)
-    usable = [] if rows is None or bad_texts else [(place, rows[place]) for place in kept]
-    return {name: counts[number] for number, name in enumerate(names)}, usable
+    read = read_columns(file.path, file.names)
+    if file.part is None or split == "train":  # else it is the same file
+        findings.notes.extend(read.notes)
+        findings.problems.extend(_first(text_problems(file, read.values), str(file.path)))
+    labels, rows = read_labels(file, read.values, names), fields_of_rows(file, read.values)
+    return file, labels, [(place, rows[place]) for place in chosen_rows(file, read.values, names, split, limit)]
 
 
 def _first(problems: Sequence[str], file: str) -> list[str]:
@@ -272,7 +278,8 @@ def _check_prompts(
     reader.check_template(sorted(task.config.source.columns))
     for split, found in rows.items():
         file = split_file(task, split).path
-        findings.problems.extend(_first(reader.row_problems(found, str(file)), str(file)))
+        readable = [(number, row) for number, row in found if all(isinstance(text, str) for text in row.values())]
+        findings.problems.extend(_first(reader.row_problems(readable, str(file)), str(file)))
 
 
 def _check_adaptation(config: MethodConfig, model: _Tokens) -> None:

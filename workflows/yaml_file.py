@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,27 +16,40 @@ from workflows.errors import ConfigError, Place, YamlError, nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_yaml(path: Path, model: type[Model]) -> Model:
+class _Loader(yaml.SafeLoader):
+    """Keys are the text that is written: `yes`, `true`, `0` and `1.0` as keys are words like any other."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+
+def read_yaml(path: Path, model: type[Model], problems: list[str] | None = None) -> Model:
     """The document of a file as a checked model.
 
-    Raises YamlError with file, line, field, value and what was expected.
+    Where text is expected, a number or a truth value is the text that is written. With `problems`, mistakes are added
+    to it and the fields that have them are left out, where what is left is a whole document. Raises YamlError with
+    file, line, field, value and what was expected.
     """
-    return _checked(path, model, *_read(path))
+    return _checked(path, model, *_read(path), problems)
 
 
-def read_workflow(path: Path, kinds: Mapping[str, type[Model]]) -> Model:
-    """The document of a workflow file as the model of its kind, which its field `workflow` names. Raises YamlError."""
-    document, lines = _read(path)
+def read_workflow(path: Path, kinds: Mapping[str, type[Model]], problems: list[str] | None = None) -> Model:
+    """The document of a workflow file as the model of its kind, which its field `workflow` names.
+
+    `problems` are as in `read_yaml`. Raises YamlError.
+    """
+    document, nodes = _read(path)
     kind = str(document.get("workflow", ""))
     if kind not in kinds:
-        line = _line_of(("workflow",), lines)
+        line = _line_of(("workflow",), _lines_of(nodes))
         told = f"workflow: found {kind!r}" if kind else "field 'workflow' is missing; add it"
         raise YamlError(f"{path}:{line}: {told}; {nearest(kind, list(kinds))}")
-    return _checked(path, kinds[kind], document, lines)
+    return _checked(path, kinds[kind], document, nodes, problems)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
-    """The fields of a file, and the line of each place."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[Place, _Written]]:
+    """The fields of a file, and how each place is written."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -48,8 +62,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
         raise YamlError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = _lines(node, path) if node is not None else {}
-        document = yaml.safe_load(text)
+        nodes = _written(node, path) if node is not None else {}
+        document = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -60,15 +74,50 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
         raise YamlError(f"{path}: a value cannot be read: {error}; put quotes around it") from error
     if not isinstance(document, dict):
         raise YamlError(f"{path}: holds {type(document).__name__}, expected fields such as `workflow: compare`")
-    return document, lines
+    return document, nodes
 
 
-def _checked(path: Path, model: type[Model], document: dict[str, Any], lines: dict[Place, int]) -> Model:
+def _checked(
+    path: Path, model: type[Model], document: Any, nodes: dict[Place, _Written], problems: list[str] | None
+) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems = [problem for problem in error.errors() if not _follows(problem, error.errors())]
-        raise YamlError("\n".join(_phrase(path, lines, model, problem) for problem in problems)) from error
+        found = error.errors()
+        texts = {
+            problem["loc"]: nodes[problem["loc"]].text
+            for problem in found
+            if problem["type"] == "string_type" and problem["input"] is not None and _is_scalar(nodes, problem["loc"])
+        }
+        if texts:
+            return _checked(path, model, _replaced(document, texts), nodes, problems)
+        told = [_phrase(path, _lines_of(nodes), model, problem) for problem in found if not _follows(problem, found)]
+        rest = _replaced(document, {problem["loc"]: None for problem in found if problem["type"] != "missing"})
+        if problems is None or rest == document:
+            raise YamlError("\n".join(told)) from error
+        try:
+            kept = model.model_validate(rest)
+        except ValidationError:
+            raise YamlError("\n".join(told)) from error
+        problems.extend(told)
+        return kept
+
+
+def _is_scalar(nodes: Mapping[Place, _Written], place: Place) -> bool:
+    return place in nodes and nodes[place].text is not None
+
+
+def _replaced(document: Any, values: Mapping[Place, str | None], place: Place = ()) -> Any:
+    """A document with other values at some places; None takes what is there out."""
+    if isinstance(document, dict):
+        items = [(key, value, (*place, key)) for key, value in document.items()]
+        kept = [(key, value, at) for key, value, at in items if values.get(at, "") is not None]
+        return {key: values.get(at) or _replaced(value, values, at) for key, value, at in kept}
+    if isinstance(document, list):
+        entries = [(value, (*place, index)) for index, value in enumerate(document)]
+        left = [(value, at) for value, at in entries if values.get(at, "") is not None]
+        return [values.get(at) or _replaced(value, values, at) for value, at in left]
+    return document
 
 
 @contextmanager
@@ -80,7 +129,7 @@ def naming_lines(path: Path) -> Iterator[None]:
         if not error.place:
             raise
         document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        line = _line_of(error.place, _lines(document, path) if document is not None else {})
+        line = _line_of(error.place, _lines_of(_written(document, path)) if document is not None else {})
         raise YamlError("\n".join(f"{path}:{line}: {told}" for told in str(error).splitlines())) from error
 
 
@@ -97,9 +146,22 @@ def _follows(problem: Any, problems: Sequence[Any]) -> bool:
     )
 
 
-def _lines(node: yaml.Node, path: Path, place: Place = ()) -> dict[Place, int]:
-    """Place in the document -> line, from 1. Raises YamlError for a key that stands twice."""
-    lines = {place: node.start_mark.line + 1}
+@dataclass(frozen=True)
+class _Written:
+    """How a value is written: in which line, and a scalar's text."""
+
+    line: int
+    text: str | None
+
+
+def _lines_of(nodes: Mapping[Place, _Written]) -> dict[Place, int]:
+    return {place: written.line for place, written in nodes.items()}
+
+
+def _written(node: yaml.Node, path: Path, place: Place = ()) -> dict[Place, _Written]:
+    """Place in the document -> how it is written. Raises YamlError for a key that is listed twice."""
+    text = node.value if isinstance(node, yaml.ScalarNode) else None
+    found = {place: _Written(node.start_mark.line + 1, text)}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -108,16 +170,17 @@ def _lines(node: yaml.Node, path: Path, place: Place = ()) -> dict[Place, int]:
                     f"{path}:{line}: a field's name is not a word; put quotes around text that holds {{ or ["
                 )
             inner = (*place, key.value)
-            if inner in lines:
+            if inner in found:
                 raise YamlError(
-                    f"{path}:{key.start_mark.line + 1}: {key.value!r} stands twice (first in "
-                    f"line {lines[inner]}); keep one"
+                    f"{path}:{key.start_mark.line + 1}: {key.value!r} is listed twice (first in "
+                    f"line {found[inner].line}); keep one"
                 )
-            lines |= {**_lines(value, path, inner), inner: key.start_mark.line + 1}
+            found |= _written(value, path, inner)
+            found[inner] = replace(found[inner], line=key.start_mark.line + 1)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines |= _lines(value, path, (*place, index))
-    return lines
+            found |= _written(value, path, (*place, index))
+    return found
 
 
 def _phrase(path: Path, lines: dict[Place, int], model: type[BaseModel], problem: Any) -> str:

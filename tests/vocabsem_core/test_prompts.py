@@ -149,6 +149,25 @@ def test_labels_of_the_same_tokens_are_refused_by_name(words: dict[str, str], ru
         verbalize(TOKENIZER, REVIEW, words, rule)
 
 
+def test_the_error_names_the_rules_that_tell_the_labels_apart() -> None:
+    words = {"up": "film world", "down": "world film"}
+    with pytest.raises(InputError, match="`label_tokens: first` and `label_tokens: last` can tell all labels apart"):
+        verbalize(TOKENIZER, REVIEW, words, "mean")
+    assert verbalize(TOKENIZER, REVIEW, words, "last").tokens == [tokens_of(word)[-1:] for word in words.values()]
+    with pytest.raises(InputError, match="no label_tokens rule can"):
+        verbalize(TOKENIZER, REVIEW, {"up": "film", "down": "film"}, "first")
+
+
+def test_means_of_the_same_tokens_in_other_shares_are_told_apart() -> None:
+    words = {"up": "film world", "down": "film film world"}
+    assert verbalize(TOKENIZER, REVIEW, words, "mean").rule == "mean"
+
+
+def test_a_space_around_a_word_does_not_count() -> None:
+    plain, spaced = (verbalize(TOKENIZER, REVIEW, {"a": f"{space}film{space}", "b": "fine"}) for space in ("", " "))
+    assert plain == spaced
+
+
 def test_a_word_without_tokens_is_refused() -> None:
     with pytest.raises(InputError, match=r"label 'none': the word '' has no tokens"):
         verbalize(_words_only(), REVIEW, {"some": "film", "none": ""})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ from workflows.catalog import Task, find_task
 from workflows.config import TaskConfig
 from workflows.data import (
     SplitFile,
-    checked_labels,
-    checked_texts,
     column_digests,
     kept_rows,
-    label_numbers,
     row_hash,
     split_file,
+    text_problems,
     text_rows,
 )
 from workflows.errors import ConfigError
+from workflows.labels import label_numbers, label_problems, read_labels
+from workflows.row_files import read_columns
 
 ROWS = [{"text": "a plain line", "label": "good"}, {"text": 'café, "quoted"\nand broken', "label": "bad"}]
 FORMATS = ["csv", "jsonl", "parquet"]
@@ -51,6 +51,14 @@ def split(path: Path, values: dict[str, str] | None = None, **columns: str) -> S
     return SplitFile(path, columns or {"text": "text"}, "label", values)
 
 
+def texts(file: SplitFile) -> list[dict[str, str]]:
+    return text_rows(file, read_columns(file.path, file.names).values)
+
+
+def numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
+    return label_numbers(file, read_columns(file.path, file.names).values, names)
+
+
 def digests(file: SplitFile) -> dict[str, str]:
     return column_digests(file, Facts(file.path.parent / "facts.json"))
 
@@ -63,8 +71,8 @@ def task(base: Path, local: Path | None = None, **source: Any) -> Task:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_same_rows_labels_and_digests(tmp_path: Path, kind: str) -> None:
     file, first = split(write(tmp_path / f"a.{kind}", ROWS)), split(write(tmp_path / "b.jsonl", ROWS))
-    assert text_rows(file, ["text"]) == [{"text": row["text"]} for row in ROWS]
-    assert label_numbers(file, ["good", "bad"]) == [0, 1]
+    assert texts(file) == [{"text": row["text"]} for row in ROWS]
+    assert numbers(file, ["good", "bad"]) == [0, 1]
     assert digests(file) == digests(first)
 
 
@@ -74,7 +82,7 @@ def test_text_that_looks_like_something_else_stays_text_in_every_format(
 ) -> None:
     rows = [{"text": f"row {label}", "label": label} for label in labels]
     files = [split(write(tmp_path / f"a.{kind}", rows)) for kind in FORMATS]
-    assert [label_numbers(file, labels) for file in files] == [[0, 1]] * 3
+    assert [numbers(file, labels) for file in files] == [[0, 1]] * 3
     assert len({digests(file)["label"] for file in files}) == 1
 
 
@@ -82,15 +90,16 @@ def test_text_that_looks_like_something_else_stays_text_in_every_format(
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_text_that_is_one_odd_word_is_kept(tmp_path: Path, kind: str, text: str) -> None:
     file = split(write(tmp_path / f"a.{kind}", [{"text": text, "label": "good"}]))
-    assert text_rows(file, ["text"]) == [{"text": text}]
+    assert texts(file) == [{"text": text}]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_column_of_dates_is_kept_or_refused_but_never_changed(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("text", ["2024-01-01", "2024-03-01 10:00:00", "12:30:00"])
+def test_text_that_looks_like_a_time_stays_text(tmp_path: Path, kind: str, text: str) -> None:
     """Readers of JSON lines take a column of dates for times."""
-    file = split(write(tmp_path / f"a.{kind}", [{"text": "2024-01-01", "label": "good"}]))
-    with suppress(ConfigError):
-        assert text_rows(file, ["text"]) == [{"text": "2024-01-01"}]
+    file = split(write(tmp_path / f"a.{kind}", [{"text": text, "label": text}]))
+    assert texts(file) == [{"text": text}]
+    assert numbers(file, [text]) == [0]
 
 
 def test_changed_labels_change_only_the_label_columns_digest(tmp_path: Path) -> None:
@@ -110,29 +119,30 @@ def test_the_order_of_rows_is_part_of_the_digest_and_other_columns_are_not(tmp_p
 def test_a_missing_column_is_refused_with_the_nearest_one(tmp_path: Path, kind: str) -> None:
     file = split(write(tmp_path / f"a.{kind}", ROWS), text="texd")
     with pytest.raises(ConfigError, match=rf"a\.{kind}: no column 'texd'; did you mean 'text'\?.*`source`"):
-        text_rows(file, ["text"])
+        texts(file)
 
 
 @pytest.mark.parametrize("empty", ["", "  \n", None])
 def test_a_row_without_text_is_named_by_its_number(tmp_path: Path, empty: str | None) -> None:
     file = split(write(tmp_path / "a.jsonl", [*ROWS, {"text": empty, "label": "bad"}]))
     with pytest.raises(ConfigError, match=r"a\.jsonl: row 3: column 'text' is .*expected text that is not empty"):
-        text_rows(file, ["text"])
+        texts(file)
 
 
 def test_a_label_without_a_word_is_named_by_its_row_with_the_nearest_label(tmp_path: Path) -> None:
     file = split(write(tmp_path / "a.jsonl", [*ROWS, {"text": "x", "label": "goood"}]))
     with pytest.raises(ConfigError, match=r"a\.jsonl: row 3: label 'goood' .*did you mean 'good'\?"):
-        label_numbers(file, ["good", "bad"])
+        numbers(file, ["good", "bad"])
 
 
 def test_all_that_is_wrong_with_the_rows_can_be_told_at_once(tmp_path: Path) -> None:
     rows = [{"text": "", "label": "goood"}, *ROWS, {"text": "x", "label": None}, {"text": None, "label": "baad"}]
     file = split(write(tmp_path / "a.jsonl", rows))
-    _, problems = checked_texts(file, ["text"])
-    assert [problem.split(": ")[1] for problem in problems] == ["row 1", "row 5"]
-    numbers, problems = checked_labels(file, ["good", "bad"])
-    assert numbers == [None, 0, 1, None, None]
+    columns = read_columns(file.path, file.names).values
+    assert [problem.split(": ")[1] for problem in text_problems(file, columns)] == ["row 1", "row 5"]
+    found = read_labels(file, columns, ["good", "bad"])
+    assert found.numbers == [None, 0, 1, None, None]
+    problems = label_problems([(file, found)], ["good", "bad"])
     assert [problem.split(": ")[1] for problem in problems] == ["row 1", "row 4", "row 5"]
 
 
@@ -149,15 +159,15 @@ def test_a_limit_keeps_the_same_rows_whatever_their_order() -> None:
 def test_integer_labels_are_named_by_values(tmp_path: Path, kind: str) -> None:
     rows = [{"text": "x", "label": number} for number in (1, 0, 1)]
     file = split(write(tmp_path / f"a.{kind}", rows), values={"0": "bad", "1": "good"})
-    assert label_numbers(file, ["good", "bad"]) == [0, 1, 0]
-    with pytest.raises(ConfigError, match="row 1 and 1 more: label '1'"):
-        label_numbers(split(file.path, values={"0": "bad"}), ["good", "bad"])
+    assert numbers(file, ["good", "bad"]) == [0, 1, 0]
+    with pytest.raises(ConfigError, match="row 1 and 1 more: value '1' is not in the task's `values`; known: 0"):
+        numbers(split(file.path, values={"0": "bad"}), ["good", "bad"])
 
 
 def test_a_pair_task_reads_two_fields_from_their_columns(tmp_path: Path) -> None:
     rows = [{"p": "it rains", "h": "it is wet", "label": "good"}]
     file = split(write(tmp_path / "a.jsonl", rows), text_a="p", text_b="h")
-    assert text_rows(file, ["text_a", "text_b"]) == [{"text_a": "it rains", "text_b": "it is wet"}]
+    assert texts(file) == [{"text_a": "it rains", "text_b": "it is wet"}]
     assert set(digests(file)) == {"p", "h", "label"}
 
 
@@ -167,7 +177,7 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, kind: str) -> None:
     path.write_bytes(
         {"csv": "text,label\ncafé,good\n", "jsonl": '{"text": "café", "label": "good"}\n'}[kind].encode("latin-1")
     )
-    with pytest.raises(ConfigError, match=rf"a\.{kind}: cannot be read .*utf-8.*Expected UTF-8 text"):
+    with pytest.raises(ConfigError, match=rf"a\.{kind}: .*not UTF-8 text .*save the file as UTF-8"):
         digests(split(path))
 
 
@@ -182,12 +192,12 @@ def test_a_file_without_rows_is_named(tmp_path: Path, kind: str) -> None:
 def test_a_csv_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nhello,good\n", encoding="utf-8-sig")
-    assert text_rows(split(path), ["text"]) == [{"text": "hello"}]
+    assert texts(split(path)) == [{"text": "hello"}]
 
 
 def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
     (tmp_path / "run [1]").mkdir()
-    assert len(text_rows(split(write(tmp_path / "run [1]" / "a.csv", ROWS)), ["text"])) == 2
+    assert len(texts(split(write(tmp_path / "run [1]" / "a.csv", ROWS)))) == 2
 
 
 def test_the_hash_of_a_row_never_changes() -> None:
@@ -236,4 +246,4 @@ def test_a_link_is_read_as_what_its_name_says(tmp_path: Path) -> None:
     (folder / "task.yaml").symlink_to(blobs / "task")
     found = split_file(find_task("task.yaml", folder, None), "train")
     assert found.path == folder / "train.csv"
-    assert text_rows(found, ["text"]) == [{"text": row["text"]} for row in ROWS]
+    assert texts(found) == [{"text": row["text"]} for row in ROWS]

@@ -248,3 +248,22 @@ def test_an_error_of_the_http_client_says_that_the_hub_cannot_be_reached(
 def test_a_hub_that_is_out_of_order_is_told_with_its_answer(hub: Hub, kind: str) -> None:
     hub.status, hub.error_code = 501, ""
     assert "the hub cannot be reached (status 501)" in refusal(kind)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_for_all_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client alone would try for half a minute a file."""
+    from huggingface_hub import utils
+
+    asked = []
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            asked.append(url)
+            raise ConnectionError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(utils, "get_session", Session)
+    assert "the hub cannot be reached" in refusal("file")
+    assert "the hub cannot be reached" in refusal("model")
+    assert asked == ["http://127.0.0.1:9"]

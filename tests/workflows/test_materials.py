@@ -181,6 +181,12 @@ def test_a_fold_divides_the_subsample_that_the_seed_draws(count: int, fold: int,
     assert len(first) == min(count, size)
 
 
-def test_a_class_of_one_row_cannot_be_trained_and_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="label 'yes' has 1 training rows; at least two are needed"):
-        _ = materials(tmp_path, [0] * 9 + [1]).stored_train
+def test_a_class_of_one_row_is_trained_on_and_has_no_validation_row(tmp_path: Path) -> None:
+    found = materials(tmp_path, [0] * 9 + [1])
+    assert found.stored_train.labels.tolist().count(1) == 1
+    assert found.stored_validation.labels.tolist().count(1) == 0
+
+
+def test_a_class_without_a_row_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="label 'yes' has no training row"):
+        _ = materials(tmp_path, [0] * 9).stored_train

@@ -156,10 +156,15 @@ def test_only_the_scoring_step_reads_test_labels(compare: Compared) -> None:
         assert ("labels films test" in reads) == (step.name in ("score", "versus"))
 
 
-def test_a_class_with_too_few_rows_is_named(compare: Compared) -> None:
+def test_a_class_with_one_row_is_trained_on(compare: Compared) -> None:
     rows = [row for row in ROWS if row["label"] == "bad"] + ROWS[1:2]
-    told = failure(compare(rows=rows, methods=["linear-probe"])[2])
-    assert told.error.startswith("label 'good' has 1 training rows; at least two are needed")
+    methods = ["linear-probe", "calibration", "centroid", "knn"]
+    assert {outcome.state for outcome in compare(rows=rows, methods=methods)[2].values()} == {"ran"}
+
+
+def test_a_class_without_rows_is_named(compare: Compared) -> None:
+    told = failure(compare(rows=[row for row in ROWS if row["label"] == "bad"], methods=["linear-probe"])[2])
+    assert told.error.startswith("label 'good' has no training row")
     assert told.exit_code == 2
 
 

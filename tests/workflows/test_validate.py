@@ -91,7 +91,7 @@ def test_every_mistake_in_the_yaml_is_told(folder):
     found = check(folder, seeds=["x"], methodes=["knn"])
     assert any("unknown field 'methodes'; did you mean 'methods'?" in problem for problem in found.problems)
     assert any("seeds" in problem for problem in found.problems)
-    assert found.tasks == []
+    assert [task.task for task in found.tasks] == ["mine"], "what else is wrong is still told"
 
 
 def test_a_file_that_is_not_there_is_a_problem(folder):
@@ -117,13 +117,20 @@ def test_many_bad_rows_are_counted_not_listed(folder):
     assert problems[-1].endswith("train.jsonl: 7 more rows of this kind")
 
 
-@pytest.mark.parametrize(("methods", "valid"), [(["knn"], False), (["affinity"], True)])
-def test_a_class_with_one_training_row_is_a_problem_where_something_is_trained(folder, methods, valid):
+@pytest.mark.parametrize(("methods", "trained"), [(["knn"], True), (["affinity"], False)])
+def test_a_class_with_one_training_row_is_a_note_where_something_is_trained(folder, methods, trained):
     rows(folder, "train", [row for row in ROWS if row["label"] == "good"] + ROWS[1:2])
     found = check(folder, methods=methods)
-    told = found.notes if valid else found.problems
-    assert len(told) == len(found.notes + found.problems) == 1
-    assert "label 'bad' has 1 training rows; at least two are needed" in told[0]
+    told = ["task 'mine': label 'bad' has one training row, and so no validation row"]
+    assert (found.problems, found.notes) == ([], told if trained else [])
+
+
+@pytest.mark.parametrize(("methods", "trained"), [(["knn"], True), (["affinity"], False)])
+def test_a_class_without_a_training_row_is_a_problem_where_something_is_trained(folder, methods, trained):
+    rows(folder, "train", [row for row in ROWS if row["label"] == "good"])
+    found = check(folder, methods=methods)
+    told = ["task 'mine': label 'bad' has no training row; add rows, or take the label out of the task's `words`"]
+    assert (found.problems, found.notes) == ((told, []) if trained else ([], told))
 
 
 def test_a_limit_counts_the_rows_it_keeps(folder):
@@ -155,8 +162,9 @@ def test_demonstrations_need_rows_of_each_class_and_a_causal_model(folder):
     rows(folder, "train", [*ROWS, {"text": "so so", "label": "odd"}])
     odd = {"words": {**TASK["words"], "odd": "text"}}
     assert not check(folder, odd, methods=["zero-shot"]).problems
+    rows(folder, "train", ROWS)
     (told,) = check(folder, odd, methods=["icl"]).problems
-    assert told.startswith("task 'mine': label 'odd' has 1 training rows; at least two are needed")
+    assert told.startswith("task 'mine': label 'odd' has no training row")
     rows(folder, "train", ROWS)
     (folder / "model").unlink()
     tiny.save(folder / "model", tiny.bert())

@@ -42,15 +42,15 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (_HERE / "models").glob("*.yaml"))
 
 
-def find_task(reference: str, base: Path, data_dir: Path | None) -> Task:
+def find_task(reference: str, base: Path, data_dir: Path | None, problems: list[str] | None = None) -> Task:
     """A task by catalog name or YAML file (relative to `base`).
 
     With `data_dir`, a catalog task's rows come from `data_dir/<task>/train.jsonl` and `test.jsonl` where that folder is
-    there. Raises ConfigError for an unknown name.
+    there. Raises ConfigError for an unknown name. `problems` are as in `read_yaml`.
     """
     if reference.endswith(_YAML):
         path = located(base, reference)
-        return Task(read_yaml(path, TaskConfig), path.parent)
+        return Task(read_yaml(path, TaskConfig, problems), path.parent)
     if reference not in task_names():
         raise ConfigError(
             f"unknown task {reference!r}; {nearest(reference, task_names())} Or name a task's .yaml file."
@@ -60,14 +60,14 @@ def find_task(reference: str, base: Path, data_dir: Path | None) -> Task:
     return Task(read_yaml(path, TaskConfig), path.parent, local if local is not None and local.is_dir() else None)
 
 
-def find_model(reference: str, base: Path) -> ModelEntry:
+def find_model(reference: str, base: Path, problems: list[str] | None = None) -> ModelEntry:
     """A model by catalog name, model YAML file, folder, or Hugging Face id (id or id@revision).
 
-    Raises ConfigError where it is none of these.
+    Raises ConfigError where it is none of these. `problems` are as in `read_yaml`.
     """
     if reference.endswith(_YAML):
         path = located(base, reference)
-        return ModelEntry(read_yaml(path, ModelConfig), path.parent)
+        return ModelEntry(read_yaml(path, ModelConfig, problems), path.parent)
     if reference in model_names():
         path = _HERE / "models" / f"{reference}.yaml"
         return ModelEntry(read_yaml(path, ModelConfig), path.parent)

@@ -12,18 +12,26 @@ from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
 from workflows.config import prompt_template
-from workflows.data import Split, SplitFile, kept_rows, label_numbers, must_be_unchanged, row_hash, text_rows
+from workflows.data import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
+from workflows.labels import label_numbers
 from workflows.models import Model, checked_tokenizer
+from workflows.row_choice import chosen_rows, digest_of
 from workflows.steps import ROWS_PER_SHARD
 
 if TYPE_CHECKING:
     from orchestration.store import Artifact
 
 _LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
+_SOURCES = ("workflows.row_files", "workflows.data", "workflows.labels", "workflows.row_choice")
 
 
-def texts_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str], limit: int | None) -> Step:
-    """The prompt fields of a split's rows. Labels are no part of it, so that a changed label encodes nothing anew."""
+def texts_step(
+    task: Task, split: Split, file: SplitFile, digests: dict[str, str], limit: int | None, rows: str | None = None
+) -> Step:
+    """The prompt fields of a split's rows. Labels are no part of it, so that a changed label encodes nothing anew.
+
+    `rows` is the digest of which rows these are, where labels have a say in that.
+    """
     return Step(
         name="texts",
         label=f"texts {task.config.name} {split}",
@@ -33,10 +41,11 @@ def texts_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str
             "fields": {field: digests[column] for field, column in sorted(file.columns.items())},
             "limit": limit,
             "rows_per_shard": ROWS_PER_SHARD,
+            **({"rows": rows} if rows is not None else {}),
         },
-        local=_place(file),
+        local={**_place(file), "split": split, "names": list(task.config.words)},
         resources=_LIGHT,
-        sources=("workflows.data",),
+        sources=_SOURCES,
     )
 
 
@@ -44,18 +53,25 @@ def fill_texts(work: Work) -> None:
     """Shards of row_id (place in the file), row_hash and the fields; with a limit, the rows of smallest hash."""
     from orchestration.shards import table_of
 
-    fields, size = sorted(work.identity["fields"]), work.identity["rows_per_shard"]
-    file = _file(work)
-    must_be_unchanged(file, {file.columns[field]: digest for field, digest in work.identity["fields"].items()})
-    rows = text_rows(file, fields)
-    kept = kept_rows(rows, work.identity["limit"])
+    identity, local, file = work.identity, work.local, _file(work)
+    by_label = "rows" in identity
+    digests = {file.columns[field]: digest for field, digest in identity["fields"].items()}
+    columns = unchanged_columns(file, digests, [file.label] if by_label else [])
+    rows = text_rows(file, columns)
+    if by_label:
+        kept = chosen_rows(file, columns, local["names"], local["split"], identity["limit"])
+        if digest_of(kept) != identity["rows"]:
+            raise changed(file)
+    else:
+        kept = kept_rows(rows, identity["limit"])
+    fields, size = sorted(identity["fields"]), identity["rows_per_shard"]
     for shard, start in enumerate(range(0, len(kept), size)):
         part = kept[start : start + size]
-        columns: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "row_hash": [row_hash(rows[i]) for i in part],
             **{field: [rows[i][field] for i in part] for field in fields},
         }
-        work.out.write_shard(shard, table_of(part, columns))
+        work.out.write_shard(shard, table_of(part, shown))
 
 
 def fields_of(texts: Artifact) -> list[dict[str, str]]:
@@ -87,7 +103,7 @@ def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, st
         identity={"column": digests[file.label], "values": file.values, "names": list(task.config.words)},
         local=_place(file),
         resources=_LIGHT,
-        sources=("workflows.data",),
+        sources=_SOURCES,
     )
 
 
@@ -98,8 +114,8 @@ def fill_labels(work: Work) -> None:
     from orchestration.shards import table_of
 
     file = _file(work)
-    must_be_unchanged(file, {file.label: work.identity["column"]})
-    numbers = label_numbers(file, work.identity["names"])
+    columns = unchanged_columns(file, {file.label: work.identity["column"]})
+    numbers = label_numbers(file, columns, work.identity["names"])
     work.out.write_shard(0, table_of(range(len(numbers)), {"label": np.array(numbers, dtype=np.int32)}))
 
 
@@ -137,8 +153,10 @@ def fill_verbalizer(work: Work) -> None:
 
 
 def _place(file: SplitFile) -> dict[str, Any]:
-    return {"path": str(file.path), "columns": file.columns, "label": file.label, "values": file.values}
+    return {**asdict(file), "path": str(file.path)}
 
 
 def _file(work: Work) -> SplitFile:
-    return SplitFile(Path(work.local["path"]), work.local["columns"], work.local["label"], work.local["values"])
+    local, part = work.local, work.local["part"]
+    place = Path(local["path"]), local["columns"], local["label"], local["values"]
+    return SplitFile(*place, Part(**part) if part is not None else None)

@@ -81,8 +81,8 @@ def _drawn(work: Work, tokenizer: Any) -> dict[str, Any]:
     most = min(identity["shots"], rarest - math.ceil(identity["spare"] * rarest))
     if most < 1:
         raise ConfigError(
-            f"task {work.local['task']!r}: a label has {rarest} training row beside its validation row; one is needed "
-            "as a demonstration and another to learn from. Raise train_size."
+            f"task {work.local['task']!r}: a label has {rarest} training row, validation rows not counted; one is "
+            "needed as a demonstration and another to learn from. Raise train_size, or add rows."
         )
     drawn = {shots: balanced(pool.by_class, shots, identity["seed"]) for shots in range(1, most + 1)}
     words = [word for _, word in identity["words"]]
