@@ -11,13 +11,14 @@ from orchestration.graph import in_order
 from orchestration.store import open_store
 from workflows.catalog import task_names
 from workflows.cli import app
-from workflows.config import CompareConfig, TaskConfig
+from workflows.config import CompareConfig
 from workflows.methods import METHODS
 from workflows.pretrain_config import PretrainConfig
 from workflows.reference import pages
 from workflows.session import WORKFLOWS, open_session
 from workflows.space import Domain
 from workflows.sweep_config import SweepConfig
+from workflows.task_config import TaskConfig
 from workflows.yaml_file import read_workflow
 
 REPOSITORY = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from workflows.config import CompareConfig, ModelConfig, TaskConfig
+from workflows.config import CompareConfig, ModelConfig
 from workflows.errors import ConfigError, nearest
 from workflows.fields import default_of, kind_of, meaning_of, section_of
 from workflows.methods import METHODS, method_named
@@ -24,6 +24,7 @@ from workflows.pretrain_config import PretrainConfig
 from workflows.space import Domain
 from workflows.steps.kinds import STEPS
 from workflows.sweep_config import SweepConfig
+from workflows.task_config import TaskConfig
 from workflows.terms import TERMS
 
 _WIDTH = 100

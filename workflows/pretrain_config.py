@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestration.paths import expanded
-from workflows.config import AnyExecution, ExperimentField, PathText, StoreField, Strict
+from workflows.config import AnyExecution, ExperimentField, StoreField
+from workflows.strict import PathText, Strict
 
 
 class Corpus(Strict):

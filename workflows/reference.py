@@ -9,13 +9,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from workflows import capacity
-from workflows.config import CompareConfig, ModelConfig, TaskConfig
+from workflows.config import CompareConfig, ModelConfig
 from workflows.fields import default_of, kind_of, meaning_of, section_of
 from workflows.methods import METHODS
 from workflows.methods.base import Method
 from workflows.pretrain_config import PretrainConfig
 from workflows.space import Domain
 from workflows.sweep_config import SweepConfig
+from workflows.task_config import TaskConfig
 
 
 def pages() -> dict[str, str]:

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from orchestration.graph import canonical
-from workflows.config import Strict
 from workflows.errors import ConfigError, nearest
+from workflows.strict import Strict
 
 Settings = dict[str, Any]
 _MOST_COMBINATIONS = 100_000

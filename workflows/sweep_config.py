@@ -6,20 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from workflows.config import (
-    READS,
-    Encoding,
-    Execution,
-    ExperimentField,
-    Limit,
-    PathText,
-    Seed,
-    StoreField,
-    Strict,
-    checked_train_size,
-)
+from workflows.config import READS, Encoding, Execution, ExperimentField, Limit, Seed, StoreField, checked_train_size
 from workflows.layers import must_be_stored
 from workflows.space import Domain
+from workflows.strict import PathText, Strict
 
 
 class SweepSearch(Strict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from workflows.catalog import ModelEntry, Task, find_model, find_task
 from workflows.compare import must_differ
-from workflows.config import CompareConfig, Demonstrations, Encoding, MethodConfig, prompt_template
+from workflows.config import CompareConfig, Demonstrations, Encoding, MethodConfig
 from workflows.corpus import corpus_files, pieces
 from workflows.data import Split, SplitFile, fields_of_rows, split_file, text_problems
 from workflows.engines import check_reserves
@@ -32,6 +32,7 @@ from workflows.steps.kinds import STEPS
 from workflows.steps.methods import demonstrations_of, fixed_settings
 from workflows.sweep_checks import checked_space, sweep_method
 from workflows.sweep_config import SweepConfig
+from workflows.task_config import prompt_template
 from workflows.yaml_file import naming_lines, read_workflow
 
 _SHOWN = 5  # problems of one kind in one file

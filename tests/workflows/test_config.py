@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from workflows import config
-from workflows.config import CompareConfig, MethodConfig, ModelConfig, TaskConfig
+from workflows.config import CompareConfig, MethodConfig, ModelConfig
+from workflows.task_config import TaskConfig
 
 
 def compare(**changes: Any) -> CompareConfig:

@@ -15,7 +15,6 @@ import pytest
 from orchestration.facts import Facts
 from tests.workflows.films import TASK
 from workflows.catalog import Task, find_task
-from workflows.config import TaskConfig
 from workflows.data import (
     SplitFile,
     column_digests,
@@ -28,6 +27,7 @@ from workflows.data import (
 from workflows.errors import ConfigError
 from workflows.labels import label_numbers, label_problems, read_labels
 from workflows.row_files import read_columns
+from workflows.task_config import TaskConfig
 
 ROWS = [{"text": "a plain line", "label": "good"}, {"text": 'café, "quoted"\nand broken', "label": "bad"}]
 FORMATS = ["csv", "jsonl", "parquet"]

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from tests.workflows.test_materials import materials
-from workflows.config import MethodConfig, Strict
+from workflows.config import MethodConfig
 from workflows.ensembles import fit_folds, predict_folds, trained_in_folds
 from workflows.errors import ConfigError
 from workflows.materials import Materials
 from workflows.methods import method_named
 from workflows.methods.base import Method
 from workflows.steps.methods import fixed_settings
+from workflows.strict import Strict
 
 LABELS = [0, 1] * 10
 

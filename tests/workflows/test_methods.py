@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from vocabsem_core.calibration import Labelled, paper
 from vocabsem_core.errors import InputError
 from vocabsem_core.targets import centred_means, random_orthogonal
-from workflows.config import MethodConfig, Strict
+from workflows.config import MethodConfig
 from workflows.errors import ConfigError
 from workflows.methods import METHODS, method_named
 from workflows.methods.base import Fitted, Method
 from workflows.space import check_space, random_settings
 from workflows.steps.methods import depends_on_seed, fixed_settings
+from workflows.strict import Strict
 
 TUNABLE = sorted(name for name, method in METHODS.items() if method.space)
 WIDE = [name for name in TUNABLE if name != "icl"]  # its space has no more than two settings

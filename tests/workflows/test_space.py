@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
 from workflows import space as module
-from workflows.config import Strict
 from workflows.errors import ConfigError
 from workflows.space import Domain, check_space, grid_settings, random_settings
+from workflows.strict import Strict
 
 
 class Plain(Strict):

@@ -19,9 +19,9 @@ from vocabsem_core.calibration import CalibrationSettings, Labelled, untrained
 from vocabsem_core.errors import InputError
 from vocabsem_core.packs import lane_bytes
 from workflows import trials
-from workflows.config import Strict
 from workflows.methods import METHODS
 from workflows.methods.base import Fitted, Method, Watch
+from workflows.strict import Strict
 from workflows.trials import (
     Configuration,
     best_first,

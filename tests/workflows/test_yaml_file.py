@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from workflows.config import CompareConfig, TaskConfig
+from workflows.config import CompareConfig
 from workflows.errors import ConfigError, nearest
 from workflows.pretrain_config import PretrainConfig
 from workflows.session import WORKFLOWS
+from workflows.task_config import TaskConfig
 from workflows.yaml_file import read_workflow, read_yaml
 
 COMPARE = "workflow: compare\nmodels: [reference]\ntasks: [starter-topics]\nmethods: [knn]\n"

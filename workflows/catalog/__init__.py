@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.config import ModelConfig, TaskConfig
+from workflows.config import ModelConfig
 from workflows.errors import ConfigError, nearest
 from workflows.paths import located
+from workflows.task_config import TaskConfig
 from workflows.yaml_file import read_yaml
 
 _HERE = Path(__file__).parent

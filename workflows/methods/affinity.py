@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from workflows.config import Strict
 from workflows.methods.base import Method
+from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vocabsem_core.errors import InputError
-from workflows.config import Demonstrations, Strict
+from workflows.config import Demonstrations
 from workflows.errors import ConfigError
 from workflows.space import Domain
+from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vocabsem_core.errors import InputError
-from workflows.config import Strict
 from workflows.methods.base import Fitted, Method, Need, Watch
 from workflows.space import Domain
+from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence

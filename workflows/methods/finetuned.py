@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from vocabsem_core.errors import InputError
-from workflows.config import Strict
 from workflows.methods.base import Fitted, Method, Watch
 from workflows.space import Domain
+from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

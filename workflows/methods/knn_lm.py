@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from workflows.config import Strict
 from workflows.methods.neighbours import Neighbours
 from workflows.space import Domain
+from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor

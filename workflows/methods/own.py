@@ -17,12 +17,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar, get_args
 
-from workflows.config import CompareConfig, Strict
+from workflows.config import CompareConfig
 from workflows.errors import ConfigError, nearest
 from workflows.methods.base import Method, Need
 from workflows.methods.finetuned import Finetuned
 from workflows.paths import located
 from workflows.space import Domain
+from workflows.strict import Strict
 from workflows.sweep_config import SweepConfig
 
 Config = TypeVar("Config")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from workflows.config import Demonstrations, Strict
+from workflows.config import Demonstrations
 from workflows.methods.base import Method, Need
 from workflows.space import Domain
+from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor

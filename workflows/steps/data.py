@@ -11,12 +11,12 @@ from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.config import prompt_template
 from workflows.data import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
 from workflows.labels import label_numbers
 from workflows.models import Model, checked_tokenizer
 from workflows.row_choice import chosen_rows, digest_of
 from workflows.steps import ROWS_PER_SHARD
+from workflows.task_config import prompt_template
 
 if TYPE_CHECKING:
     from orchestration.store import Artifact

@@ -11,13 +11,14 @@ from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.config import Encoding, prompt_template
+from workflows.config import Encoding
 from workflows.data import Split
 from workflows.errors import ConfigError
 from workflows.measures import measured
 from workflows.models import Model, checked_tokenizer, token_limit
 from workflows.steps import ROWS_PER_SHARD
 from workflows.steps.data import fields_of
+from workflows.task_config import prompt_template
 
 if TYPE_CHECKING:
     from orchestration.store import Artifact

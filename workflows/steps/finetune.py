@@ -22,13 +22,14 @@ from orchestration.stopping import Stopping
 from orchestration.training import Seat, run_workers, seats
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.config import CompareExecution, Encoding, MethodConfig, prompt_template
+from workflows.config import CompareExecution, Encoding, MethodConfig
 from workflows.measures import largest, measured, numerics
 from workflows.methods import method_named
 from workflows.methods.finetuned import Finetuned
 from workflows.models import Model, token_limit
 from workflows.proposals import Listed
 from workflows.steps.methods import Inputs, fixed_settings, searched_space, whole_settings, write_trials
+from workflows.task_config import prompt_template
 from workflows.trials import Configuration, configuration, listed, telling, try_pack
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from orchestration.files import json_bytes
 from orchestration.graph import Resources, Step
 from orchestration.work import Work
 from workflows.catalog import Task
-from workflows.config import Encoding, Execution, prompt_template
+from workflows.config import Encoding, Execution
 from workflows.errors import ConfigError
 from workflows.layers import stored_layers
 from workflows.measures import largest, measured, numerics
@@ -18,6 +18,7 @@ from workflows.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.data import field_columns, row_names
 from workflows.steps.demonstrations import texts_before, told_of
+from workflows.task_config import prompt_template
 
 if TYPE_CHECKING:
     from vocabsem_core.prompts import Prompt
