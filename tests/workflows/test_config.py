@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from workflows import config
+from workflows import config, task_config
 from workflows.config import CompareConfig, MethodConfig, ModelConfig
 from workflows.task_config import TaskConfig
 
@@ -133,7 +133,8 @@ def test_a_config_cannot_be_changed() -> None:
 
 
 def test_every_field_but_the_workflows_name_and_the_groups_has_a_description() -> None:
-    models = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    kinds = {**vars(config), **vars(task_config)}.values()
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     silent = {
         name
         for model in models
