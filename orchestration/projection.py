@@ -21,6 +21,7 @@ from orchestration.tracking import (
     project,
     without_credentials,
 )
+from orchestration.view import Shown, View, run_page
 
 _WANTED = "tracked.json"  # what MLflow shall hold
 
@@ -62,14 +63,14 @@ def fill(record: RunRecord, uri: str) -> Filled:
     parent = _tracked(wanted["parent"], record)
     # of a server too, whose database has no lock here: two drivers would each find no run, and make it
     with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
-        run_id = project(uri, wanted["experiment"], parent, children)
+        shown = project(uri, wanted["experiment"], parent, children)
     pairs = zip([wanted["parent"], *wanted["children"]], [parent, *children], strict=True)
     without = {
         run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model
     }
-    told = {"experiment": wanted["experiment"], "run_id": run_id, "status": parent.status, "without": without}
+    told = {"experiment": wanted["experiment"], **asdict(shown), "status": parent.status, "without": without}
     record.write(TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
-    return Filled(run_id, tuple(run.name for run in (parent, *children) if run.key in without))
+    return Filled(shown.run_id, tuple(run.name for run in (parent, *children) if run.key in without))
 
 
 def is_filled(record: RunRecord, uri: str) -> bool:
@@ -99,8 +100,16 @@ def is_begun(record: RunRecord) -> bool:
 
 def mlflow_run_id(record: RunRecord, uri: str | None = None) -> str | None:
     """The run's id in an MLflow, None where another was told last; without `uri`, in the one that was."""
+    found = shown(record, uri)
+    return found.run_id if found else None
+
+
+def shown(record: RunRecord, uri: str | None = None) -> Shown | None:
+    """Where an MLflow shows the run, as `mlflow_run_id`."""
     told = record.read(TOLD)
-    return told["run_id"] if told and (uri is None or told["uri"] == without_credentials(uri)) else None
+    if not told or (uri is not None and told["uri"] != without_credentials(uri)):
+        return None
+    return Shown(told["run_id"], told.get("page", run_page(told["run_id"])))  # records of before have none
 
 
 def _place(record: RunRecord, uri: str) -> dict[str, str]:
@@ -147,7 +156,10 @@ def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
         model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths}) if there else None
     named = tuple(record.folder / name for name in document["files"])
     data = tuple(TrackedData(**one) for one in document.get("data", ()))
-    return TrackedRun(**{**document, "tables": tables, "files": named, "model": model, "data": data})
+    view = View(tuple(found["columns"]), found["order"]) if (found := document.get("view")) else None
+    span = tuple(found) if (found := document.get("span")) else None
+    parts = {"tables": tables, "files": named, "model": model, "data": data, "span": span, "view": view}
+    return TrackedRun(**{**document, **parts})
 
 
 def _paths(files: Mapping[str, str], record: RunRecord) -> list[Path]:

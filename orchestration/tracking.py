@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from orchestration import files
+from orchestration.view import CLASSIC, Shown, View, alone, share
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,7 +77,10 @@ class TrackedData:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What MLflow shall hold of one run; `key` names it for ever."""
+    """What MLflow shall hold of one run; `key` names it for ever.
+
+    `span`: begin and end in milliseconds since 1970, None: when it is told. `view`: how its children are shown.
+    """
 
     key: str
     name: str
@@ -89,6 +93,8 @@ class TrackedRun:
     files: tuple[Path, ...] = ()
     model: TrackedModel | None = None
     data: tuple[TrackedData, ...] = ()
+    span: tuple[int, int] | None = None
+    view: View | None = None
 
 
 class TrackingError(Exception):
@@ -120,13 +126,13 @@ def artifact_folder(database: Path) -> Path:
     return database.parent / "mlartifacts"
 
 
-def page_of(uri: str, run_id: str) -> str:
+def page_of(uri: str, shown: Shown) -> str:
     """Where a browser shows a run; of a SQLite database, once it is served. Other databases have no page."""
     if database_file(uri) is None and not uri.startswith(("http://", "https://")):
-        return f"run {run_id} in {without_credentials(uri)}"
+        return f"run {shown.run_id} in {without_credentials(uri)}"
     if database_file(uri) is None:
-        return f"{without_credentials(uri).rstrip('/')}/#/runs/{run_id}"
-    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/#/runs/{run_id} (another --port: the link that it prints)"
+        return f"{without_credentials(uri).rstrip('/')}/{shown.page}"
+    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/{shown.page} (another --port: the link that it prints)"
 
 
 def server_command(uri: str, host: str, port: int) -> list[str]:
@@ -144,8 +150,8 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
 
 
-def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> str:
-    """Write a run and its children as MLflow runs, creating what is not there yet; the parent's MLflow id.
+def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
+    """Write a run and its children as MLflow runs, creating what is not there yet; where the parent is shown.
 
     Raises TrackingError where the server or database cannot be used.
     """
@@ -158,7 +164,9 @@ def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[Track
         known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'") if children else {}
         for child in children:
             known[child.key] = _write(client, experiment_id, child, known, tags)
-        return run.info.run_id
+        run_id = run.info.run_id
+        page = share(client, experiment_id, run_id, parent.view) if parent.view else alone(experiment_id, run_id)
+        return Shown(run_id, page)
 
 
 def note(text: str) -> dict[str, str]:
@@ -283,7 +291,7 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
         return found.experiment_id
     database = database_file(uri)  # a server knows a place for artifacts itself
     return client.create_experiment(
-        name, artifact_location=artifact_folder(database.absolute()).as_uri() if database else None
+        name, artifact_folder(database.absolute()).as_uri() if database else None, tags=CLASSIC
     )
 
 
@@ -292,8 +300,9 @@ def _write(
 ) -> Run:
     from mlflow.entities import Metric, Param, RunTag
 
+    begin, end = wanted.span or (None, None)
     tags = {**wanted.tags, **tags, KEY_TAG: wanted.key}
-    run = known.get(wanted.key) or client.create_run(experiment_id, tags=tags, run_name=wanted.name)
+    run = known.get(wanted.key) or client.create_run(experiment_id, begin, tags, wanted.name)
     run_id, there = run.info.run_id, run.data
     client.log_batch(
         run_id,
@@ -327,7 +336,7 @@ def _write(
                 client.log_artifacts(run_id, str(_saved(wanted.model, Path(folder))), _MODEL)
     if run.info.status != wanted.status:
         client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(
-            run_id, wanted.status
+            run_id, wanted.status, end
         )
     return run
 

@@ -235,7 +235,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
 ) -> None:
     """Browse results in MLflow: starts its server on localhost and prints the address."""
-    from orchestration.projection import mlflow_run_id
+    from orchestration.projection import shown
     from orchestration.runs import runs
     from orchestration.tracking import database_file, default_uri, server_command, without_credentials
 
@@ -253,8 +253,8 @@ def ui(
         raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
     _must_be_free(host, port)
     _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
-    if last := next((found for record in known if (found := mlflow_run_id(record, uri))), None):
-        _say(f"last run: http://{host}:{port}/#/runs/{last}")
+    if last := next((found for record in known if (found := shown(record, uri))), None):
+        _say(f"last run: http://{host}:{port}/{last.page}")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # MLflow's own use of it, told by each of its processes
     os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
@@ -360,11 +360,11 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
 
 def _show(done: Any, opened: Any, seconds: float) -> None:
     from orchestration.tracking import page_of
+    from workflows.report.files import HTML
     from workflows.table import table
 
     if done.results:
-        print(table(done.results))
-        print()
+        print(table(done.results), end="\n\n")
     for note in done.notes:
         print(note)
     counts = done.counts
@@ -375,8 +375,10 @@ def _show(done: Any, opened: Any, seconds: float) -> None:
     folder = opened.store.root
     here = opened.store.mirror is None and folder.is_relative_to(Path.cwd())
     print(f"kept in {os.path.relpath(folder) + os.sep if here else opened.store}")
-    if done.mlflow_run_id is not None:
-        print(f"MLflow: {page_of(opened.tracking_uri, done.mlflow_run_id)}")
+    if (report := folder / "runs" / done.run_id / HTML).is_file():
+        print(f"report: {os.path.relpath(report) if here else report}")
+    if done.shown is not None:
+        print(f"MLflow: {page_of(opened.tracking_uri, done.shown)}")
 
 
 def _next() -> str:

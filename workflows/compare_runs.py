@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from orchestration.errors import DamagedArtifact
@@ -13,6 +15,7 @@ from orchestration.graph import Step
 from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import TrackedModel, TrackedRun, note
+from orchestration.view import View
 from workflows.compare import Cell
 from workflows.progress import Say
 from workflows.report.files import HTML, MARKDOWN
@@ -22,6 +25,8 @@ from workflows.table import table
 from workflows.tracked_data import data_of
 
 _TABLES = "mlflow.loggedArtifacts"
+_COLUMNS = ("params.`model`", "params.`task`", "params.`method`", "metrics.`score`", "metrics.`seconds`")
+_NAMED = 3  # tasks or models in a run's name
 
 
 def tracked(
@@ -40,30 +45,32 @@ def tracked(
         if cell.place in details
         for seed in cell.fits
     ]
-    metrics = {_metric(result, _one_model(cells), largest(results)): result.mean for result, _ in results}
-    done = results and status == "FINISHED"
-    predictions = sorted(path.name for path in Path(record.folder).glob("predictions-*.json")) if done else []
+    done = bool(results) and status == "FINISHED"
+    best = _best(results) if done else None
+    predictions = sorted(path.name for path in Path(record.folder).glob("test-predictions-*.json")) if done else []
     shown = ("workflow.yaml", *((HTML, MARKDOWN, *predictions) if done else ()))
     parent = TrackedRun(
         key=record.run_id,
-        name=f"compare {record.run_id[:8]}",
+        name=f"{_short(c.task for c in cells)} with {_short(c.model for c in cells)}",
         status=status,
         params={
             "models": _names(c.model for c in cells),
             "tasks": _names(c.task for c in cells),
             "methods": _names(c.method for c in cells),
         },
-        metrics=metrics,
+        metrics=best.metrics if best else {},
         tags={
             "vocabsem.workflow": "compare",
             "vocabsem.run_id": record.run_id,
             "vocabsem.record": str(record),
             **({_TABLES: _named_tables(["results.json", *predictions])} if done else {}),
+            **({"best_method": best.name} if best else {}),
             **(note(table(results)) if results else {}),
         },
         tables={"results.json": [_row(*found) for found in results]} if done else {},
         files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),
         data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.score))),
+        view=View(_COLUMNS, "metrics.`score`") if done else None,
     )
     return parent, tuple(children)
 
@@ -73,9 +80,24 @@ def _named_tables(names: Sequence[str]) -> str:
     return json.dumps([{"path": name, "type": "table"} for name in names])
 
 
-def _metric(result: Result, one_model: bool, size: int | str) -> str:
-    parts = [*([] if one_model else [result.model]), result.task, result.method]
-    return "/".join([*parts, *(sized(result.train_size) if result.train_size != size else [])])
+@dataclass(frozen=True)
+class _Best:
+    """The method with the highest score; where there are several tasks, the mean over them and the sum of seconds."""
+
+    name: str
+    metrics: dict[str, float]
+
+
+def _best(results: Sequence[tuple[Result, Detail]]) -> _Best:
+    size, models = largest(results), {result.model for result, _ in results}
+    of: dict[tuple[str, str], list[tuple[float, float | None]]] = {}
+    for result, detail in results:
+        if result.train_size == size:
+            of.setdefault((result.model, result.method), []).append((result.mean, detail.costs.total))
+    (model, method), found = max(of.items(), key=lambda pair: fmean(score for score, _ in pair[1]))
+    seconds = [value for _, value in found if value is not None]
+    metrics = {"best_score": fmean(score for score, _ in found), **({"seconds": sum(seconds)} if seconds else {})}
+    return _Best(method if len(models) == 1 else f"{method} with {model}", metrics)
 
 
 def _row(result: Result, detail: Detail) -> dict[str, Any]:
@@ -98,33 +120,51 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
     place = sorted(cell.fits).index(seed)  # the order of `by_seed`
     metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
     seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
-    settings = {name: str(value) for name, value in detail.settings[seed].items()}
+    # one param, since MLflow's charts draw an axis for each, of other methods too
+    settings = ", ".join(f"{name}={value}" for name, value in detail.settings[seed].items())
+    sizes = sized(cell.train_size)
     return TrackedRun(
         key=f"{record.run_id}:{cell.fits[seed].key}",
-        name=" ".join([cell.method, cell.task, *sized(cell.train_size), *(f"seed {seed}" for _ in seeds)]),
+        name=" ".join([cell.method, cell.task, cell.model, *sizes, *(f"seed {seed}" for _ in seeds)]),
         status="FINISHED",
         params={
             "model": cell.model,
             "task": cell.task,
             "method": cell.method,
-            "train_size": str(cell.train_size),
+            **({"train_size": str(cell.train_size)} if sizes else {}),
             **seeds,
-            **settings,
+            **({"settings": settings} if settings else {}),
         },
         metrics={
-            **metrics,
+            "score": metrics[cell.metric],
+            **({"seconds": seconds} if (seconds := detail.costs.total) is not None else {}),
             "trained_weights": float(detail.trained_weights),
-            **{f"{name}_seconds": value for name, value in _seconds(detail).items() if value is not None},
+            **{name: value for name, value in metrics.items() if name != cell.metric},
         },
         tags={
             "vocabsem.run_id": record.run_id,
             "vocabsem.method": cell.method,
             "vocabsem.task": cell.task,
             "vocabsem.model": cell.model,
+            "vocabsem.metric": cell.metric,
         },
         model=_model(cell.fits[seed], store, say),
         data=data_of(cell.task, cell.score),
+        span=_span(cell.fits[seed], store),
     )
+
+
+def _span(fit: Step, store: Store) -> tuple[int, int] | None:
+    """When a fit began and ended, whenever MLflow hears of it."""
+    artifact = store.find(fit)
+    if artifact is None:
+        return None
+    try:
+        made = artifact.json("provenance.json")
+    except DamagedArtifact:
+        return None
+    end = datetime.fromisoformat(made["finished"]).timestamp()
+    return round((end - made["seconds"]) * 1000), round(end * 1000)
 
 
 def _model(fit: Step, store: Store, say: Say) -> TrackedModel | None:
@@ -136,13 +176,11 @@ def _model(fit: Step, store: Store, say: Say) -> TrackedModel | None:
         return None
 
 
-def _seconds(detail: Detail) -> dict[str, float | None]:
-    return {"fit": detail.costs.fit, "total": detail.costs.total, "marginal": detail.costs.marginal}
-
-
-def _one_model(cells: Sequence[Cell]) -> bool:
-    return len({cell.model for cell in cells}) == 1
-
-
 def _names(values: Any) -> str:
     return ", ".join(dict.fromkeys(values))
+
+
+def _short(values: Any) -> str:
+    found = list(dict.fromkeys(values))
+    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return ", ".join([*found[:_NAMED], *more])

@@ -15,10 +15,11 @@ from orchestration.executor import Outcome, run_plan
 from orchestration.facts import Facts
 from orchestration.graph import Step, in_order, run_id_of
 from orchestration.plan import Planned, make_plan
-from orchestration.projection import fill, is_filled, is_finished, mlflow_run_id, write_projection
+from orchestration.projection import fill, is_filled, is_finished, shown, write_projection
 from orchestration.runs import RunRecord, open_run
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackingError, check_writable, default_uri, without_credentials
+from orchestration.view import Shown
 from workflows.compare import comparison
 from workflows.config import CompareConfig
 from workflows.engines import check_reserves, checked_engine, open_engine
@@ -58,15 +59,19 @@ class Session:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to. `warnings`: what a reader should see after the results."""
+    """What a run came to. `shown`: where MLflow shows it; `warnings`: what a reader should see after the results."""
 
     run_id: str
     counts: dict[str, int]
     failures: list[tuple[str, Outcome]]
     results: Results
     notes: list[str]
-    mlflow_run_id: str | None
+    shown: Shown | None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def mlflow_run_id(self) -> str | None:
+        return self.shown.run_id if self.shown else None
 
 
 def open_session(config: Config, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None) -> Session:
@@ -130,7 +135,7 @@ def _recorded(session: Session, say: Say, watching: Watching) -> Report:
         failures,
         results,
         _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
-        mlflow_run_id(record, session.tracking_uri),
+        shown(record, session.tracking_uri),
         (warning,) if warning else (),
     )
 

@@ -16,6 +16,7 @@ from orchestration.graph import Step
 from orchestration.runs import RunRecord
 from orchestration.store import Store
 from orchestration.tracking import Status, TrackedRun, note
+from orchestration.view import View
 from workflows.catalog import find_model, find_task, short_name
 from workflows.compare import materials_steps
 from workflows.costs import Costs
@@ -144,6 +145,9 @@ class Sweep:
             tables={"configurations.json": [_row(one, self.space) for one in ordered]} if results else {},
             data=data_of(self.task, self.confirm),
             files=tuple(path for name in shown if (path := record.folder / name).is_file()),
+            view=View((*(f"params.`{name}`" for name in self.space), "metrics.`validation`"), "metrics.`validation`")
+            if results
+            else None,
         )
         # MLflow shows what was made last first, so the best is made last.
         placed = reversed(list(enumerate(ordered, start=1)))

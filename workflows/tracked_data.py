@@ -50,7 +50,7 @@ def prediction_tables(cells: Sequence[Cell], store: Store, say: Say) -> Iterator
             say(f"no table of predictions of {model} {task}: {error}")
             continue
         if table is not None:
-            yield f"predictions-{model}-{task}.json", table
+            yield f"test-predictions-{model}-{task}.json", table
 
 
 def _is_made(cell: Cell, store: Store) -> bool:

@@ -35,7 +35,7 @@ def parent(runs: list[Any]) -> Any:
 
 def test_predictions_are_a_table_with_a_line_a_test_row_and_a_column_a_method(finished, browsed):
     client, runs = browsed
-    name = "predictions-reference-small.json"
+    name = "test-predictions-reference-small.json"
     table = json.loads(Path(client.download_artifacts(parent(runs).info.run_id, name)).read_text())
     rows = [json.loads(line) for line in (finished[0] / "test.jsonl").read_text().splitlines()]
     assert table["columns"] == ["row", "text", "label", *METHODS]
@@ -49,7 +49,7 @@ def test_predictions_are_a_table_with_a_line_a_test_row_and_a_column_a_method(fi
 
 def test_every_table_is_told_to_mlflow_as_one(browsed):
     told = json.loads(parent(browsed[1]).data.tags["mlflow.loggedArtifacts"])
-    names = ["predictions-reference-small.json", "results.json"]
+    names = ["results.json", "test-predictions-reference-small.json"]
     assert sorted(entry["path"] for entry in told) == names
     assert {entry["type"] for entry in told} == {"table"}
 
@@ -60,9 +60,43 @@ def test_runs_name_the_data_they_read(browsed):
     contexts = {
         name: {(one.dataset.name, tag.value) for one in inputs for tag in one.tags} for name, inputs in named.items()
     }
-    assert contexts["linear-probe small"] == {("small", "train"), ("small", "test")}
-    assert contexts["zero-shot small"] == {("small", "test")}  # it reads no training rows
+    assert contexts["linear-probe small reference"] == {("small", "train"), ("small", "test")}
+    assert contexts["zero-shot small reference"] == {("small", "test")}  # it reads no training rows
     assert contexts[parent(runs).info.run_name] == {("small", "train"), ("small", "test")}
+
+
+def test_the_page_that_is_named_lists_fits_by_score_with_what_they_cost(browsed):
+    client, runs = browsed
+    info = parent(runs).info
+    view = json.loads(client.get_experiment(info.experiment_id).tags[f"mlflow.sharedViewState.{info.run_id}"])
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`score`", False)
+    assert view["selectedColumns"] == [
+        *("params.`model`", "params.`task`", "params.`method`"),
+        *("metrics.`score`", "metrics.`seconds`"),
+    ]
+    listed = client.search_runs([info.experiment_id], view["searchFilter"], order_by=["metrics.score DESC"])
+    assert len(listed) == len(runs) - 1
+    scores = [run.data.metrics["score"] for run in listed]
+    assert scores == sorted(scores, reverse=True)
+    assert all(run.data.metrics["seconds"] > 0 for run in listed)
+    assert set().union(*(run.data.params for run in listed)) <= {"model", "task", "method", "seed", "settings"}
+
+
+def test_a_comparison_says_which_method_is_best_and_what_it_took(finished, browsed):
+    run, results = parent(browsed[1]), finished[1]["results"]
+    best = max(results, key=lambda result: result["mean"])
+    assert (run.info.run_name, run.data.tags["best_method"]) == ("small with reference", best["method"])
+    assert set(run.data.metrics) == {"best_score", "seconds"}
+    assert run.data.metrics["best_score"] == best["mean"]
+
+
+def test_a_fit_began_and_ended_when_it_was_made_and_the_report_is_the_first_artifact(finished, browsed):
+    client, runs = browsed
+    for artifact in (finished[0] / ".vocabsem" / "store" / "fit").iterdir():
+        made = json.loads((artifact / "provenance.json").read_text())
+        spans = [run.info.end_time - run.info.start_time for run in runs]
+        assert round(made["seconds"] * 1000) in spans
+    assert client.list_artifacts(parent(runs).info.run_id)[0].path == "report.html"
 
 
 def test_results_come_first_and_then_one_warning_of_an_mlflow_that_cannot_be_used(finished, own_store):
@@ -89,7 +123,9 @@ def test_the_page_is_served_on_the_port_that_is_asked_for_without_noise(finished
         finally:
             server.terminate()
         told = server.communicate()[0]
-    assert f"http://127.0.0.1:{port}/#/runs/{parent(browsed[1]).info.run_id}" in told
+    shown = parent(browsed[1]).info
+    page = f"#/experiments/{shown.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={shown.run_id}"
+    assert f"http://127.0.0.1:{port}/{page}" in told
     assert "Deprecat" not in told
     assert "GET /health" not in told
 

@@ -50,8 +50,8 @@ def runs(uri, experiment):
 
 def test_a_run_and_its_children_are_written_once_however_often_they_are_projected(uri):
     wanted = parent("p1"), (child("c1", 0.25), child("c2", 0.5))
-    first = project(uri, "once", *wanted)
-    assert project(uri, "once", *wanted) == first
+    first = project(uri, "once", *wanted).run_id
+    assert project(uri, "once", *wanted).run_id == first
     client, found, count = runs(uri, "once")
     assert count == len(found) == 3
     assert found["p1"].info.run_id == first
@@ -65,9 +65,9 @@ def test_a_run_and_its_children_are_written_once_however_often_they_are_projecte
 
 
 def test_a_run_that_was_begun_is_filled_in_by_the_end(uri):
-    begun = project(uri, "begun", parent("p1", "RUNNING", metrics={}, tables={}))
+    begun = project(uri, "begun", parent("p1", "RUNNING", metrics={}, tables={})).run_id
     assert runs(uri, "begun")[1]["p1"].info.status == "RUNNING"
-    assert project(uri, "begun", parent("p1"), (child("c1", 1.0),)) == begun
+    assert project(uri, "begun", parent("p1"), (child("c1", 1.0),)).run_id == begun
     _, found, count = runs(uri, "begun")
     assert (count, found["p1"].info.status, found["p1"].data.metrics) == (2, "FINISHED", {"a/knn": 0.5})
 
@@ -81,7 +81,10 @@ def test_what_was_written_in_part_is_completed_and_not_doubled(uri):
 def test_processes_that_begin_a_run_at_once_leave_one_database_and_one_run(tmp_path):
     uri = default_uri(tmp_path / "store")
     with ProcessPoolExecutor(4, get_context("spawn")) as pool:
-        ids = {*pool.map(project, [uri] * 4, ["at once"] * 4, [parent("p1")] * 4, [(child("c1", 0.5),)] * 4)}
+        ids = {
+            shown.run_id
+            for shown in pool.map(project, [uri] * 4, ["at once"] * 4, [parent("p1")] * 4, [(child("c1", 0.5),)] * 4)
+        }
     assert len(ids) == 1
     assert runs(uri, "at once")[2] == 2
 

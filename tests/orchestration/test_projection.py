@@ -9,6 +9,7 @@ from orchestration.errors import StoreError
 from orchestration.runs import open_run
 from orchestration.store import open_store
 from orchestration.tracking import TrackedModel, TrackedRun, TrackingError
+from orchestration.view import Shown
 from tests.orchestration.steps import number
 
 HERE = "http://127.0.0.1:1"
@@ -23,7 +24,9 @@ def record(tmp_path):
 def told(monkeypatch):
     """The arguments of each call that would have gone to MLflow."""
     calls = []
-    monkeypatch.setattr(projection, "project", lambda *arguments: calls.append(arguments) or f"m{len(calls)}")
+    monkeypatch.setattr(
+        projection, "project", lambda *arguments: calls.append(arguments) or Shown(f"m{len(calls)}", "#/x")
+    )
     return calls
 
 

@@ -7,6 +7,7 @@ from orchestration.errors import StoreError
 from orchestration.runs import open_run
 from orchestration.store import open_store
 from orchestration.tracking import ExperimentDeleted, TrackedModel, TrackedRun, default_uri
+from orchestration.view import Shown
 from tests.orchestration.steps import number
 from workflows.sync import Synced, sync, synced_text
 
@@ -21,7 +22,7 @@ def store(tmp_path):
 @pytest.fixture
 def told(monkeypatch):
     calls = []
-    monkeypatch.setattr(projection, "project", lambda uri, *_: calls.append(uri) or f"m{len(calls)}")
+    monkeypatch.setattr(projection, "project", lambda uri, *_: calls.append(uri) or Shown(f"m{len(calls)}", "#/x"))
     return calls
 
 
@@ -90,7 +91,7 @@ def test_a_deleted_experiment_keeps_no_other_run_from_mlflow(store, monkeypatch)
     def tell(_uri, _experiment, parent, _children):
         if parent.key == first.run_id:
             raise ExperimentDeleted("it was deleted")
-        return "m"
+        return Shown("m", "#/x")
 
     monkeypatch.setattr(projection, "project", tell)
     done = list(sync(store, URI, None))

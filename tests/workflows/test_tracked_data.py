@@ -11,7 +11,7 @@ compare = test_steps.compare  # the fixture
 def test_of_several_training_sizes_the_table_shows_the_largest(compare: Compared) -> None:
     store, cells, _ = compare(methods=["centroid", "affinity", "knn"], train_size=[2, "full"], seeds=[0])
     ((name, table),) = prediction_tables(cells, store, print)
-    assert name == f"predictions-{cells[0].model}-{cells[0].task}.json"
+    assert name == f"test-predictions-{cells[0].model}-{cells[0].task}.json"
     assert table["columns"] == ["row", "text", "label", "centroid", "affinity", "knn"]
     assert len(table["data"]) == len(ROWS)
     shown = list(zip(*table["data"], strict=True))
