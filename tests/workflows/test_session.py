@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from orchestration import store as store_module
+from orchestration.errors import Unwritable
 from orchestration.graph import folder_of
 from orchestration.runs import TOLD, runs
 from orchestration.store import Store, open_store
@@ -20,12 +22,14 @@ from tests.workflows.films import films, write_films
 from tests.workflows.sweeps import QUIET
 from tests.workflows.test_costs import step
 from tests.workflows.test_results import entry
+from workflows.cli import app
 from workflows.engines import open_engine
 from workflows.errors import Interrupted
 from workflows.pretrain import Pretrain
 from workflows.progress import Say
 from workflows.results import read_stored
 from workflows.session import WORKFLOWS, Report, open_session, run
+from workflows.table import table
 from workflows.yaml_file import read_workflow
 
 DOCUMENT = """\
@@ -212,3 +216,42 @@ def test_one_who_interrupts_a_run_that_mlflow_lacks_hears_so(
         again(say=said.append)
     (warning,) = [line for line in said if "MLflow" in line]
     assert warning.endswith("`vocabsem sync` fills MLflow in later.")
+
+
+@pytest.fixture
+def only_read(again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Take away the right to write: of the store's files, of the run's record and of what MLflow is told."""
+
+    def refused(*arguments: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(arguments[0]))
+
+    def take_away() -> None:
+        for writer in ("orchestration.files.stage", "orchestration.files.replace_bytes", "orchestration.runs.open"):
+            monkeypatch.setattr(writer, refused, raising=False)
+
+    return take_away
+
+
+def test_a_run_that_is_all_cached_in_a_store_that_is_only_read_shows_its_table_and_one_warning(
+    again: Callable[..., Report], only_read: Callable[[], None], tmp_path: Path, store: Store
+) -> None:
+    first = again()
+    only_read()
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "workflow.yaml"), "--store", str(store.root)])
+    assert done.exit_code == 0, done.exception
+    assert table(first.results) in done.stdout
+    cached = first.counts["ran"]
+    assert f"run {first.run_id}: 0 steps ran, {cached} cached, 0 failed" in done.stdout
+    (warning,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert warning.startswith(f"warning: this run is not recorded: {store.root / 'runs' / first.run_id}")
+    assert "cannot be written (Permission denied)" in warning
+
+
+def test_a_store_that_is_only_read_is_told_where_a_step_is_to_run(
+    again: Callable[..., Report], only_read: Callable[[], None], store: Store
+) -> None:
+    again()
+    shutil.rmtree(folder(store, "fit model films affinity seed 0"))
+    only_read()
+    with pytest.raises(Unwritable, match=r"cannot be written \(Permission denied\)"):
+        again()
