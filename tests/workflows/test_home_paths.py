@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from workflows import cli
-from workflows.config import CompareConfig, ModelConfig
+from workflows.config import CompareConfig, MethodConfig, ModelConfig
 from workflows.errors import ConfigError
 from workflows.options import store_place, tracking_uri
 from workflows.pretrain_config import PretrainConfig
@@ -43,6 +43,7 @@ FIELDS = [
     (CompareConfig, COMPARE, ("models", 0)),
     (CompareConfig, COMPARE, ("tasks", 0)),
     (CompareConfig, COMPARE, ("methods", 0, "method")),
+    (MethodConfig, {"method": "knn", "models": ["m"]}, ("models", 0)),
     (SweepConfig, SWEEP, ("store",)),
     (SweepConfig, SWEEP, ("model",)),
     (SweepConfig, SWEEP, ("task",)),
