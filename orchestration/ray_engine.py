@@ -183,6 +183,7 @@ class RayEngine:
             pool.end()
         if self._own:
             ray.shutdown()
+        self._watch.close()
 
     def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: Work, asked: Resources) -> None:
         work.out.begin()

@@ -33,9 +33,17 @@ def give_sign(file: Path) -> None:
         file.write_text(f"{os.getpid()} {now}\n", encoding="ascii")
 
 
+def _forget(file: Path) -> None:
+    """Remove a sign, and the folders that held nothing else: of a step that failed or was stopped nothing else does."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+        file.parent.rmdir()
+        file.parent.parent.rmdir()
+
+
 @contextmanager
 def pulse(file: Path) -> Iterator[None]:
-    """Give a sign every PULSE_SECONDS while the body runs."""
+    """Give a sign every PULSE_SECONDS while the body runs; none is left after it."""
     ended = threading.Event()
 
     def beat() -> None:
@@ -51,6 +59,7 @@ def pulse(file: Path) -> Iterator[None]:
         ended.set()
         thread.join()
         _given.pop(file, None)
+        _forget(file)
 
 
 class Watch:
@@ -59,10 +68,17 @@ class Watch:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._seen: dict[Hashable, tuple[bytes | None, float]] = {}
+        self._files: set[Path] = set()
 
     def begin(self, file: Path) -> None:
         """Forget the signs of an earlier worker at the same work. One that waits for its place is not silent."""
         file.unlink(missing_ok=True)
+        self._files.add(file)
+
+    def close(self) -> None:
+        """Remove the signs of workers that were ended, or whose step failed: a commit removes those of its own."""
+        for file in self._files:
+            _forget(file)
 
     def is_silent(self, worker: Hashable, file: Path) -> bool:
         try:

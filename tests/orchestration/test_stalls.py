@@ -36,6 +36,8 @@ def test_one_that_has_begun_and_says_nothing_more_is(tmp_path):
 def test_one_that_keeps_giving_signs_is_not(tmp_path):
     with pulse(tmp_path / "sign"):
         assert not silent_after(Watch(1.0), tmp_path / "sign", 2.5)
+    tmp_path.mkdir(exist_ok=True)
+    give_sign(tmp_path / "sign")
     assert silent_after(Watch(0.2), tmp_path / "sign", 5)
 
 
@@ -70,3 +72,28 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
     (tmp_path / "signs").rmdir()
     give_sign(tmp_path / "signs" / "sign")
     assert not (tmp_path / "signs").exists()
+
+
+def test_a_step_that_fails_leaves_no_sign(tmp_path):
+    scratch = tmp_path / "scratch" / "fit" / "0123"
+
+    def fail():
+        with pulse(scratch / "signs" / "step"):
+            assert (scratch / "signs" / "step").is_file()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    assert not scratch.exists()
+
+
+def test_signs_of_workers_that_were_ended_go_with_the_engine_and_what_a_step_keeps_stays(tmp_path):
+    watch, kept = Watch(1.0), tmp_path / "kept" / "checkpoint"
+    kept.parent.mkdir()
+    kept.write_text("weights")
+    files = [tmp_path / place / "signs" / "0" for place in ("kept", "ended")]
+    for file in files:
+        watch.begin(file)
+        give_sign(file)
+    watch.close()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoint", "kept"]
