@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
+_ROOT = Path(__file__).parents[1]  # of our packages
 KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
 _MODEL = "model"  # folder of a run's artifacts
@@ -136,7 +138,11 @@ def page_of(uri: str, shown: Shown) -> str:
 
 
 def server_command(uri: str, host: str, port: int) -> list[str]:
-    """The command that serves a SQLite database; one worker, since several slow each other on SQLite."""
+    """The command that serves a SQLite database; one worker, since several slow each other on SQLite.
+
+    It takes no module from the current folder: a user's own mlflow.py or flask.py. PYTHONSAFEPATH does the same for
+    the processes that it starts.
+    """
     database = database_file(uri)
     assert database is not None, "a server needs no second server"
     options = {
@@ -145,9 +151,10 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
         "--host": host,
         "--port": str(port),
         "--workers": "1",
-        "--uvicorn-opts": "--no-access-log",
+        # uvicorn, too, puts the current folder first on its import path, unless another is named
+        "--uvicorn-opts": f"--no-access-log --app-dir {shlex.quote(str(_ROOT))}",
     }
-    return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
+    return [sys.executable, "-P", "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
 
 
 def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:

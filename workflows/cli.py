@@ -256,6 +256,7 @@ def ui(
     if last := next((found for record in known if (found := shown(record, uri))), None):
         _say(f"last run: http://{host}:{port}/{last.page}")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ["PYTHONSAFEPATH"] = "1"
     # MLflow's own use of it, told by each of its processes
     os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
     command = server_command(uri, host, port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from orchestration.executor import Outcome
 from orchestration.graph import in_order
 from tests import tiny
 from vocabsem_core.errors import InputError
+from tests.integration.cluster import free_ports
 from workflows import cli
 
 
@@ -39,6 +41,32 @@ def test_a_port_that_is_none_is_bad_input(tmp_path: Path, monkeypatch: pytest.Mo
     done = CliRunner().invoke(cli.app, ["ui", "--mlflow", f"sqlite:///{database}", "--port", port])
     assert done.exit_code == 2
     assert "'--port'" in done.stderr
+
+
+def test_the_mlflow_server_takes_no_module_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes that MLflow starts, uvicorn's among them, are tried with the words and environment they get."""
+    from mlflow.server import _build_uvicorn_command
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("mlflow", "uvicorn", "asgi"):
+        Path(f"{name}.py").write_text("print('a file of the user')\nraise SystemExit(7)\n")
+    Path("mlflow.db").touch()
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, command: started.append(command))
+    for name in ("PYTHONSAFEPATH", "MLFLOW_DISABLE_TELEMETRY", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "")
+    (port,) = free_ports(1)
+    done = CliRunner().invoke(cli.app, ["ui", "--mlflow", "sqlite:///mlflow.db", "--port", str(port)])
+    assert done.exit_code == 0
+    (command,) = started
+    options = command[command.index("--uvicorn-opts") + 1]
+    uvicorn = _build_uvicorn_command(options, "127.0.0.1", port, "1", "asgi:app")
+    for words in ([*command[: command.index("server")], "--version"], uvicorn):
+        found = subprocess.run(words, capture_output=True, text=True)
+        assert "a file of the user" not in found.stdout, words
+        assert found.returncode != 7, found.stderr
 
 
 @pytest.mark.parametrize("in_a_job", [False, True])
