@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -114,6 +115,8 @@ def config_files(folder: Path) -> list[Path]:
 def _read_config(folder: Path) -> Any:
     from transformers import AutoConfig
 
+    # of this logger alone, whose filters are kept once each; whoever builds a model has read its configuration here
+    logging.getLogger("transformers.configuration_utils").addFilter(_concerns_us)
     must_be_plain(folder)
     file = folder / CONFIG
     if not file.is_file():
@@ -128,6 +131,11 @@ def _read_config(folder: Path) -> Any:
     return config
 
 
+def _concerns_us(record: logging.LogRecord) -> bool:
+    """Not the warning of a bos or eos token beyond a small vocabulary: nothing here generates text."""
+    return not record.getMessage().startswith(("Model config: bos_token_id must", "Model config: eos_token_id must"))
+
+
 def _without(error: Exception, place: Path, folder: Path) -> str:
     """What transformers says, about the model's own folder."""
     return str(error).replace(str(place), str(folder))
@@ -139,9 +147,9 @@ def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) ->
     `four_bit` quantises the blocks on loading, by bitsandbytes; the output matrix stays as it is. Raises InputError
     where files are missing or broken, transformers knows no such model, or bitsandbytes is not installed.
     """
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     config, weights = load_config(folder), weight_files(folder)
     kind, index = kind_of(config), index_file(folder)
     options = _four_bit(dtype, device) if four_bit else {}

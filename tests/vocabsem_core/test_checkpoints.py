@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,16 @@ def test_the_head_is_found_in_the_files_of_every_architecture(name: str, tmp_pat
     assert torch.equal(whole(place), linear.weight)
     bias = place.read_bias(tiny.VOCABULARY)
     assert torch.equal(bias, linear.bias) if linear.bias is not None else bias is None
+
+
+def test_a_bos_token_beyond_the_vocabulary_is_no_warning_of_ours_and_other_tokens_are(tmp_path: Path) -> None:
+    model = tiny.gpt2()
+    model.config.bos_token_id = model.config.eos_token_id = model.config.image_token_id = 50256
+    tiny.save(tmp_path, model)
+    program = f"from vocabsem_core.checkpoints import *; load_model(Path({str(tmp_path)!r}), 'float32', 'cpu')"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "os_token_id" not in told.stdout + told.stderr
+    assert "image_token_id must be `None` or an integer within the vocabulary" in told.stderr
 
 
 @pytest.mark.parametrize("name", tiny.ALL)
