@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from orchestration.executor import Outcome
 from orchestration.graph import in_order
 from tests import tiny
-from vocabsem_core.errors import InputError
 from tests.integration.cluster import free_ports
+from vocabsem_core.errors import InputError
 from workflows import cli
 
 
