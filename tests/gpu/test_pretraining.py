@@ -1,10 +1,14 @@
 """Pretraining and Muon on a GPU against the processor's own."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from tests.integration.workspace import REPOSITORY
 from tests.vocabsem_core.test_pretraining import RECIPE, rows
 from vocabsem_core.muon import orthogonal
 from vocabsem_core.pretraining import Pretraining, rows_of_step
@@ -26,6 +30,19 @@ def test_steps_in_float32_are_the_processors():
     assert losses(ours, 8) == pytest.approx(losses(theirs, 8), rel=1e-4)
     for name, value in theirs.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name].cpu(), value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_compiled_it_takes_the_same_steps(half):
+    """In a process of its own: torch.compile cannot trace the checks of types that tests put around functions."""
+    script = (
+        "import json; from tests.gpu.test_pretraining import losses, training; "
+        f"print(json.dumps([losses(training(half={half}, compiled=compiled), 6) for compiled in (False, True)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    plain, compiled = json.loads(done.stdout.splitlines()[-1])
+    assert compiled == pytest.approx(plain, rel=2e-2 if half else 1e-4)
 
 
 def test_products_in_bfloat16_learn_and_weights_stay_float32():

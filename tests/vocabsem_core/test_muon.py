@@ -55,3 +55,11 @@ def test_it_takes_the_steps_of_torchs(half, apart):
         assert (expected - before).abs().max() > 0.005
         torch.testing.assert_close(weight, expected, rtol=0, atol=apart)
     assert [set(state) for state in optimisers[0].state.values()] == [{"momentum_buffer"}] * len(SHAPES)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48)])
+def test_several_matrices_at_once_are_each_as_alone(shape, half):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    alone = torch.stack([orthogonal(matrix, half) for matrix in matrices])
+    torch.testing.assert_close(orthogonal(matrices, half), alone, atol=2e-2 if half else 1e-5, rtol=0)
