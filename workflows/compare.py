@@ -18,6 +18,7 @@ from workflows.models import Model, check_encoding, describe
 from workflows.prompting import must_suit, prompted
 from workflows.row_choice import rows_digest
 from workflows.steps import finetune
+from workflows.steps.best import best_step
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.demonstrations import content_free_step
 from workflows.steps.methods import (
@@ -49,6 +50,8 @@ class Cell:
         trials: the search budget; None where there is nothing to tune.
         reference: the method it is tested against, by name.
         versus: the step that does so; None for the reference itself, and for all but the largest training size.
+        best: the step that finds the best method of the task and tests all others against it; None for all but the
+            largest training size, and where there is one method alone.
     """
 
     model: str
@@ -64,6 +67,7 @@ class Cell:
     trials: int | None
     reference: str
     versus: Step | None = None
+    best: Step | None = None
 
     @property
     def place(self) -> tuple[str, str, str, int | str]:
@@ -96,7 +100,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
             with in_field("tasks", index):
                 materials = materials_steps(here, model, task, facts)
             largest = _cells(here, here.train_sizes[-1], model, task, materials)
-            cells += [_against(cell, largest, task, materials["test_labels"]) for cell in largest]
+            cells += _tested(largest, task, materials["test_labels"])
             known = {cell.score.key for cell in largest}  # of methods that read no training rows
             for size in here.train_sizes[:-1]:
                 smaller = _cells(here, size, model, task, materials)
@@ -195,6 +199,15 @@ def _cell(
 
 def _rows(size: int | str) -> str:
     return "all rows" if size == "full" else f"{size} rows a class"
+
+
+def _tested(cells: Sequence[Cell], task: Task, labels: Step) -> list[Cell]:
+    """Cells of a task with their tests: against the reference method, and against the best of them."""
+    best = None
+    if len(cells) > 1:
+        where = f"{cells[0].model} {task.config.name}"
+        best = best_step(where, [cell.fits for cell in cells], labels, len(task.config.words), cells[0].metric)
+    return [replace(_against(cell, cells, task, labels), best=best) for cell in cells]
 
 
 def _against(cell: Cell, cells: Sequence[Cell], task: Task, labels: Step) -> Cell:

@@ -16,8 +16,9 @@ from workflows.compare_runs import tracked
 from workflows.costs import Ledger
 from workflows.progress import Say
 from workflows.report.files import write_reports
-from workflows.results import Detail, Result, judged, read_result, truncations
+from workflows.results import Detail, Result, read_result, truncations
 from workflows.tracked_data import prediction_tables
+from workflows.verdicts import judged
 
 Results = Sequence[tuple[Result, Detail]]
 
@@ -65,7 +66,7 @@ class Comparison:
 
     @property
     def targets(self) -> list[Step]:
-        return [step for cell in self.cells for step in (cell.score, cell.versus) if step is not None]
+        return [step for cell in self.cells for step in (cell.score, cell.versus, cell.best) if step is not None]
 
     def results(self, store: Store, say: Say) -> Results:
         ledger = Ledger(store)

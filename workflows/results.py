@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from orchestration.errors import DamagedArtifact
@@ -11,6 +11,7 @@ from orchestration.graph import Step
 from orchestration.store import Store
 from workflows.compare import Cell
 from workflows.costs import Costs, Ledger
+from workflows.steps.best import BEST, lead_of
 from workflows.steps.versus import VERSUS
 
 Part = TypeVar("Part", "Result", "Detail")
@@ -47,14 +48,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Versus:
-    """A method against the reference method.
+    """A method against another: the reference method, or the best.
 
     Attributes:
+        reference: the other, by name.
         mean, low, high: the difference, method minus reference, and its 95 % interval.
         p: of the paired randomisation test.
-        p_holm: the same after Holm's correction over all comparisons of the run.
+        by_seed: the exact McNemar test of each seed: won, lost, p. Empty where the other is the best.
+        p_holm: p after Holm's correction over all comparisons of the run, see `judged`.
         verdict: what `p_holm` says at `LEVEL`.
-        by_seed: the exact McNemar test of each seed: won, lost, p.
     """
 
     reference: str
@@ -62,7 +64,7 @@ class Versus:
     low: float
     high: float
     p: float
-    by_seed: list[dict[str, Any]]
+    by_seed: list[dict[str, Any]] = field(default_factory=list)
     p_holm: float | None = None
     verdict: Verdict | None = None
 
@@ -82,6 +84,8 @@ class Detail:
         model_weights: of the language model.
         trial_rows: rows that a trial was trained on; None: as many as the fit.
         folds: fits that are averaged, each with other rows held out.
+        to_best: the comparison with the best method of the same model and task; None for that method itself, and where
+            none was made.
     """
 
     trained_weights: int
@@ -98,6 +102,7 @@ class Detail:
     model_weights: int | None = None
     trial_rows: int | None = None
     folds: int = 1
+    to_best: Versus | None = None
 
 
 def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
@@ -130,25 +135,18 @@ def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
         cell.model_weights,
         ledger.trial_rows(cell.fits),
         max(step.identity.get("folds", 1) for step in cell.fits.values()),
+        _to_best(cell, store),
     )
     return result, detail
 
 
-def judged(results: Sequence[tuple[Result, Detail]]) -> list[tuple[Result, Detail]]:
-    """Results with p corrected by Holm's method over all comparisons among them, and the verdicts."""
-    from vocabsem_core.holm import holm
-
-    found = {place: detail.versus for place, (_, detail) in enumerate(results) if detail.versus is not None}
-    adjusted = dict(zip(found, holm([versus.p for versus in found.values()]), strict=True))
-    return [
-        (result, replace(detail, versus=_judged(found[place], adjusted[place])) if place in found else detail)
-        for place, (result, detail) in enumerate(results)
-    ]
-
-
-def _judged(versus: Versus, p: float) -> Versus:
-    verdict: Verdict = "no difference shown" if p >= LEVEL else "better" if versus.mean > 0 else "worse"
-    return replace(versus, p_holm=p, verdict=verdict)
+def _to_best(cell: Cell, store: Store) -> Versus | None:
+    """Without the name of the best, which `judged` knows."""
+    artifact = store.find(cell.best) if cell.best is not None else None
+    if cell.best is None or artifact is None:
+        return None
+    found = lead_of(cell.best, artifact.json(BEST), cell.fits)
+    return Versus("", **found) if found is not None else None
 
 
 def largest(results: Sequence[tuple[Result, Detail]]) -> int | str:
@@ -178,7 +176,7 @@ def _typed(line: Mapping[str, Any]) -> dict[str, Any]:
         **line,
         "settings": {int(seed): found for seed, found in line["settings"].items()},
         "costs": Costs(**line["costs"]) if "costs" in line else Costs(fit=line["fit_seconds"]),
-        "versus": Versus(**line["versus"]) if line.get("versus") else None,
+        **{name: Versus(**line[name]) if line.get(name) else None for name in ("versus", "to_best")},
     }
 
 
@@ -242,6 +240,7 @@ def document(
                 "trained_weights": detail.trained_weights,
                 "costs": {**asdict(detail.costs), "total": detail.costs.total, "marginal": detail.costs.marginal},
                 "versus": asdict(detail.versus) if detail.versus is not None else None,
+                "to_best": asdict(detail.to_best) if detail.to_best is not None else None,
                 "constant_prediction": detail.constant_prediction,
             }
             for result, detail in results

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
+from workflows.answers import answers, level, sentences
 from workflows.budgets import budget_note, usual_budget
-from workflows.results import Detail, Result, Versus, largest
+from workflows.results import Detail, Result, largest
+from workflows.verdicts import comparisons, grouped, ranked
+from workflows.wording import CONTRADICTORY, LEVEL, looks_contradictory, seconds, verdict
 
 
 def table(results: Sequence[tuple[Result, Detail]]) -> str:
@@ -16,13 +18,14 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
     usual = usual_budget(shown)
     whole = any(detail.costs.total is not None for _, detail in shown)
     costs = ("seconds", "cached") if whole else ("fit seconds",)
-    head = ("method", "score", "95 % interval", "sd seeds", "weights", *costs)
+    head = ("method", "score  ", *costs, "95 % interval", "sd seeds", "weights")
+    told = {(answer.best[0].model, answer.best[0].task): sentences(answer) for answer in answers(shown)}
     lines = []
-    for (model, task), group in groupby(shown, key=lambda pair: (pair[0].model, pair[0].task)):
-        block = list(group)
+    for group in grouped(shown).values():
+        block = ranked(group)
         first = block[0][0]
         rows = "" if size == "full" else f", trained on {size} rows a class"
-        lines += ["", f"{task}   ({first.metric}, {first.n_test} {first.rows} rows, model {model}{rows})"]
+        lines += ["", f"{first.task}   ({first.metric}, {first.n_test} {first.rows} rows, model {first.model}{rows})"]
         compared = next((detail.versus.reference for _, detail in block if detail.versus), None)
         cells = [(*head, "" if compared is None else f"against {compared}")]
         cells += [_row(result, detail, usual, whole) for result, detail in block]
@@ -30,6 +33,7 @@ def table(results: Sequence[tuple[Result, Detail]]) -> str:
         for name, *numbers, last in cells:
             fields = [f"{text:>{width}}" for text, width in zip(numbers, widths[1:-1], strict=True)]
             lines.append("  " + "  ".join([f"{name:{widths[0]}}", *fields, last]).rstrip())
+        lines += [f"  {sentence}" for sentence in told.get((first.model, first.task), ())]
     return "\n".join([*lines[1:], *_legend(results, shown)])
 
 
@@ -43,44 +47,29 @@ def _row(result: Result, detail: Detail, usual: tuple[int, int], whole: bool) ->
     ]
     return (
         result.method,
-        f"{result.mean:.3f}",
+        f"{result.mean:.3f} {LEVEL if level(detail) else ' '}",
+        *map(seconds, costs),
         f"{result.low:.3f} to {result.high:.3f}",
         same if result.sd_seeds is None else f"{result.sd_seeds:.3f}",
         f"{detail.trained_weights:,}",
-        *map(seconds, costs),
         " ".join(notes),
     )
 
 
-def verdict(versus: Versus) -> str:
-    """A verdict in words, with the interval of the difference and p."""
-    span = f"{versus.low:+.3f} to {versus.high:+.3f}"
-    p = f"p {probability(versus.p_holm)}"
-    if versus.verdict == "no difference shown":
-        return f"no difference shown ({span}, {p})"
-    return f"{versus.verdict} by {abs(versus.mean):.3f} ({span}, {p})"
-
-
-def probability(p: float | None) -> str:
-    """Three digits, or that it is below what they show."""
-    return "not judged" if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
-
-
-def seconds(value: float | None) -> str:
-    """An artifact of an older version may not say."""
-    return "not recorded" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-
-
 def _legend(results: Sequence[tuple[Result, Detail]], shown: Sequence[tuple[Result, Detail]]) -> list[str]:
-    compared = [detail.versus for _, detail in shown if detail.versus]
-    if not compared:
+    reference = next((detail.versus.reference for _, detail in shown if detail.versus), None)
+    if reference is None:
         return []
     lines = [
         "",
         "seconds: encoding, basis, search and one fit, with nothing cached; cached: search and fit alone.",
-        f"against {compared[0].reference}: paired randomisation test on the test rows, p after Holm over "
-        f"{len(compared)} comparisons; in brackets the 95 % interval of the difference.",
+        f"against {reference}: paired randomisation test on the test rows; in brackets the 95 % interval of the "
+        f"difference, and p after Holm over {comparisons(shown)} comparisons, those with the best method included.",
     ]
+    if any(level(detail) for _, detail in shown):
+        lines.append(f"{LEVEL} not shown to be worse than the best method, by the same test.")
+    if any(looks_contradictory(one) for _, detail in shown for one in (detail.versus, detail.to_best) if one):
+        lines.append(CONTRADICTORY)
     if len(results) > len(shown):
         lines.append("Smaller training sizes: see the learning curve of `vocabsem report latest`.")
     return lines

@@ -34,6 +34,6 @@ TERMS = {
     "by a search.",
     "validation rows": "A fifth of the training rows of each class, chosen by hash. Settings are chosen on them, and "
     "training stops early by them.",
-    "verdict": "What the paired randomisation test against the `reference_method` says after Holm's correction over "
-    "all comparisons of a run, at 5 %: better, worse, or no difference shown.",
+    "verdict": "What the paired randomisation test against the `reference_method`, or against the best method, says "
+    "after Holm's correction over all comparisons of a run, at 5 %: better, worse, or no difference shown.",
 }

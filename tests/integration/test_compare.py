@@ -84,7 +84,7 @@ def test_a_changed_label_reruns_no_encoding(finished):
     (folder / "relabelled.jsonl").write_text("\n".join([json.dumps(row), *rest]) + "\n", encoding="utf-8")
     write(folder, "relabelled-task.yaml", {**TASK, "source": {"train": "relabelled.jsonl", "test": "test.jsonl"}})
     steps = plan(folder, write(folder, "changed-label.yaml", {**WORKFLOW, "tasks": ["relabelled-task.yaml"]}))
-    assert {name.split()[0] for name in names(steps, "run")} == {"labels", "search", "fit", "score", "versus"}
+    assert {name.split()[0] for name in names(steps, "run")} == {"labels", "search", "fit", "score", "versus", "best"}
     assert steps["labels small train"]["state"] == "run"
     assert steps["labels small test"]["state"] == "cached"
     assert steps["fit reference small affinity seed 0"]["state"] == "cached"
@@ -101,14 +101,16 @@ def test_another_seed_or_method_runs_only_itself(finished):
         "fit reference small knn-1 seed 0",
         "score reference small knn-1",
         *(f"versus calibration reference small {name}" for name in (*METHODS, "knn-1") if name != "calibration"),
+        "best reference small",
     }
 
 
 def test_another_method_reruns_nothing_else(finished):
     folder, _ = finished
     wider = write(folder, "one-more.yaml", {**WORKFLOW, "methods": [*METHODS, "centroid"]})
-    assert {name.split()[-1] for name in names(plan(folder, wider), "run")} == {"centroid", "0"}
-    assert {name.split()[0] for name in names(plan(folder, wider), "run")} == {"fit", "score", "versus"}
+    ran = names(plan(folder, wider), "run") - {"best reference small"}  # which one that is depends on all
+    assert {name.split()[-1] for name in ran} == {"centroid", "0"}
+    assert {name.split()[0] for name in names(plan(folder, wider), "run")} == {"fit", "score", "versus", "best"}
 
 
 def test_verdicts_and_costs_come_with_the_results(finished):
@@ -117,6 +119,12 @@ def test_verdicts_and_costs_come_with_the_results(finished):
     for line in document["results"]:
         versus, costs = line["versus"], line["costs"]
         assert (versus is None) == (line["method"] == "calibration")
+        best = max(document["results"], key=lambda one: one["mean"])
+        if (to_best := line["to_best"]) is None:
+            assert line["mean"] == best["mean"]
+        else:
+            assert to_best["mean"] == pytest.approx(line["mean"] - best["mean"])
+            assert to_best["p"] <= to_best["p_holm"]
         assert costs["total"] >= costs["encode"] + costs["fit"] > costs["fit"] > 0
         assert costs["peak_rss"] > 0
         assert costs["fit_bytes"] > 0

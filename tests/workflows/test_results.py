@@ -13,8 +13,9 @@ from orchestration.store import open_store
 from tests.workflows.test_costs import commit, step
 from workflows.compare import Cell
 from workflows.costs import Costs, Ledger
-from workflows.results import Detail, Result, Versus, document, judged, read_result, read_stored, stored
+from workflows.results import Detail, Result, Versus, document, read_result, read_stored, stored
 from workflows.table import table
+from workflows.verdicts import judged
 
 
 def entry(constant: bool = False, **changes: Any) -> tuple[Result, Detail]:
@@ -165,6 +166,7 @@ def test_each_result_of_the_document_has_exactly_its_fields() -> None:
         "trained_weights": 1234567,
         "costs": {**dataclasses.asdict(Costs(fit=2.34)), "total": None, "marginal": None},
         "versus": None,
+        "to_best": None,
         "constant_prediction": False,
     }
 

@@ -151,9 +151,9 @@ def _texts(store: Store, step: Any) -> list[dict]:
 
 def test_only_the_scoring_step_reads_test_labels(compare: Compared) -> None:
     _, cells, _ = compare()
-    for step in in_order([cell.score for cell in cells]):
+    for step in in_order([step for cell in cells for step in (cell.score, cell.versus, cell.best) if step]):
         reads = [source.label for source in step.inputs.values()]
-        assert ("labels films test" in reads) == (step.name in ("score", "versus"))
+        assert ("labels films test" in reads) == (step.name in ("score", "versus", "best"))
 
 
 def test_a_class_with_one_row_is_trained_on(compare: Compared) -> None:

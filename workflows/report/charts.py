@@ -139,7 +139,7 @@ def model_sizes(blocks: Sequence[Block], task: str, numbers: Numbers) -> str:
 
 
 def _on(block: Block, task: str) -> list[tuple[str, Found]]:
-    return [(method, block.found[method, task]) for method in block.methods if (method, task) in block.found]
+    return [(found[0].method, found) for found in block.on(task)]
 
 
 def _metric(block: Block, task: str) -> str:

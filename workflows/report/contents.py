@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -15,11 +15,13 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import folder_of
 from orchestration.runs import RunRecord
 from orchestration.store import Store
+from workflows.answers import Answer, answers, sentences
 from workflows.budgets import budget_note, usual_budget
+from workflows.costs import mean
 from workflows.errors import ConfigError
-from workflows.results import Detail, Result, Versus, largest, read_stored
-
-Found = tuple[Result, Detail]
+from workflows.results import Result, Versus, largest, read_stored
+from workflows.verdicts import Found, comparisons, ranked
+from workflows.wording import looks_contradictory
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,22 @@ class Average:
 
 @dataclass(frozen=True)
 class Block:
-    """The results of one model at the largest training size, by method and task."""
+    """The results of one model at the largest training size, by method and task.
+
+    Attributes:
+        methods: the highest mean over tasks first; those that miss a task last.
+        notes: method -> how its budget falls short of the others'.
+    """
 
     model: str
     tasks: list[str]
     methods: list[str]
     found: dict[tuple[str, str], Found]
-    notes: dict[str, str]  # method -> how its budget falls short of the others'
+    notes: dict[str, str]
+
+    def on(self, task: str) -> list[Found]:
+        """Of one task, the highest score first."""
+        return ranked(found for (_, of), found in self.found.items() if of == task)
 
     def of(self, method: str) -> list[Found]:
         return [self.found[method, task] for task in self.tasks if (method, task) in self.found]
@@ -48,6 +59,10 @@ class Block:
         """Of the scores, or None where a task is missing."""
         results = [result for result, _ in self.of(method)]
         return _average(results) if len(results) == len(self.tasks) else None
+
+    def seconds(self, method: str) -> float | None:
+        """With nothing cached, the mean over tasks; None where not recorded."""
+        return mean([detail.costs.total for _, detail in self.of(method)])
 
     def average_lead(self, method: str) -> Average | None:
         """Of the leads over the reference."""
@@ -73,6 +88,8 @@ class Contents:
         blocks: one a model.
         reference: the method the others are tested against, "" where there is no other.
         workflow: the workflow file's text.
+        answers: which method wins, one per model and task.
+        tested: how many pairs of methods were tested.
         steps: kind of step -> (in the graph, computed the last time that the run computed any).
         versions: distinct sets of versions that the results were made with, with how many steps have each.
     """
@@ -82,6 +99,8 @@ class Contents:
     results: list[Found]
     blocks: list[Block]
     reference: str
+    answers: list[Answer]
+    tested: int
     workflow: str
     steps: dict[str, tuple[int, int]]
     versions: list[tuple[dict[str, str], int]]
@@ -89,6 +108,20 @@ class Contents:
     @property
     def comparisons(self) -> list[Versus]:
         return [detail.versus for block in self.blocks for _, detail in block.found.values() if detail.versus]
+
+    @property
+    def pairs(self) -> Iterator[tuple[Result, Versus]]:
+        """Every comparison with the reference method, then those with the best method that are others."""
+        found = [one for block in self.blocks for task in block.tasks for one in block.on(task)]
+        yield from ((result, detail.versus) for result, detail in found if detail.versus)
+        for result, detail in found:
+            if (one := detail.to_best) and self.reference not in (one.reference, result.method):
+                yield result, one
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether a verdict needs the footnote on intervals without 0."""
+        return any(looks_contradictory(versus) for _, versus in self.pairs)
 
     @property
     def size(self) -> int | str:
@@ -101,8 +134,18 @@ class Contents:
         return ", ".join(f"{task} {count:,}" for task, count in rows.items())
 
     def headline(self) -> list[str]:
-        """A sentence a model, and one on all comparisons."""
-        lines = [line for block in self.blocks if (line := _best(block))]
+        """The best on average over tasks, the answer for each task, and a sentence on all comparisons."""
+        answered = {(answer.best[0].model, answer.best[0].task) for answer in self.answers}
+        lines = [
+            line
+            for block in self.blocks
+            if len(block.tasks) > 1 or (block.model, block.tasks[0]) not in answered
+            if (line := _best(block))
+        ]
+        for answer in self.answers:
+            result, _ = answer.best
+            model = f" with model {result.model}" if len(self.blocks) > 1 else ""
+            lines.append(f"{result.task}{model}: {' '.join(sentences(answer))}")
         if self.reference:
             counts = Counter(versus.verdict for versus in self.comparisons)
             none = counts["no difference shown"]
@@ -134,6 +177,8 @@ def read_contents(record: RunRecord, store: Store) -> Contents:
         results,
         _blocks(shown),
         reference,
+        answers(results),
+        comparisons(shown),
         workflow,
         {name: (count, ran[name]) for name, count in counts.items()},
         _versions(graph["steps"], store),
@@ -147,8 +192,14 @@ def _blocks(shown: Sequence[Found]) -> list[Block]:
         mine = [found for found in shown if found[0].model == model]
         notes = {r.method: budget_note(r, d, usual) for r, d in mine}
         tasks, methods = (list(dict.fromkeys(getattr(r, part) for r, _ in mine)) for part in ("task", "method"))
-        blocks.append(Block(model, tasks, methods, {(r.method, r.task): (r, d) for r, d in mine}, notes))
+        block = Block(model, tasks, methods, {(r.method, r.task): (r, d) for r, d in mine}, notes)
+        blocks.append(replace(block, methods=sorted(methods, key=lambda method, of=block: _order(of, method))))
     return blocks
+
+
+def _order(block: Block, method: str) -> tuple[int, float]:
+    results = [result for result, _ in block.of(method)]
+    return -len(results), -_average(results).mean
 
 
 def _average(parts: Sequence[Result] | Sequence[Versus]) -> Average:

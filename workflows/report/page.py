@@ -6,11 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from workflows.answers import level
 from workflows.costs import mean
 from workflows.report import charts
 from workflows.report.contents import Block, Contents
 from workflows.results import Detail, Versus
-from workflows.table import probability, seconds
+from workflows.wording import CONTRADICTORY, LEVEL, probability, seconds
 
 SIGNS = {"better": "▲", "worse": "▼", "no difference shown": "○"}
 _MIXED_UP = 12  # of the most frequent, where a matrix would be too large
@@ -33,14 +34,16 @@ def page(contents: Contents) -> str:
         title=title(contents),
         headline=contents.headline(),
         size=contents.size,
-        shown=[found for found in contents.results if found[0].train_size == contents.size],
         leads=_some(charts.leads(block, task, numbers) for block, task in places),
         costs=_some(charts.cost(block, task, numbers) for block, task in places),
         learning=_some(charts.learning(contents.results, block.model, task, numbers) for block, task in places),
         model_sizes=_some(charts.model_sizes(contents.blocks, task, numbers) for task in tasks),
-        best=lambda block, task: max(result.mean for (_, of), (result, _) in block.found.items() if of == task),
-        best_mean=best_mean,
+        best=lambda block, task: block.on(task)[0][0].mean,
         sign=sign,
+        level=lambda detail: LEVEL if level(detail) else "",
+        LEVEL=LEVEL,
+        CONTRADICTORY=CONTRADICTORY,
+        seconds=seconds,
         remarks=remarks,
         cost_of=cost_of,
         mixed_up=mixed_up,
@@ -60,12 +63,6 @@ def title(contents: Contents) -> str:
 def sign(versus: Versus | None) -> str:
     """A shape for each verdict."""
     return SIGNS.get(versus.verdict or "", "") if versus is not None else ""
-
-
-def best_mean(block: Block) -> str:
-    """The method of the highest mean over tasks."""
-    averages = {method: found.mean for method in block.methods if (found := block.average(method)) is not None}
-    return max(averages, key=lambda method: averages[method], default="")
 
 
 def remarks(block: Block, method: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from workflows.answers import level
 from workflows.report.contents import Block, Contents, by_size
 from workflows.report.page import cost_of, remarks, sign, title
-from workflows.results import Versus
-from workflows.table import probability
+from workflows.results import Detail
+from workflows.wording import CONTRADICTORY, LEVEL, probability, seconds
 
 _COSTS = (
     "encode",
@@ -24,6 +25,7 @@ _COSTS = (
     "seeds",
 )
 _TEX_SIGNS = {"better": r"$\blacktriangle$", "worse": r"$\blacktriangledown$", "no difference shown": r"$\circ$"}
+_TEX_LEVEL = r"$\sim$"
 _TEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -36,11 +38,12 @@ def markdown(contents: Contents) -> str:
     """Headline, scores with verdicts, learning curves where sizes differ, every comparison, costs."""
     parts = [f"# {title(contents)}", *contents.headline(), f"Run `{contents.run_id}`. {_legend(contents)}"]
     for block in contents.blocks:
-        parts += [f"## Model {block.model}", _markdown_table(_scores(contents, block, _cell, sign))]
+        parts += [f"## Model {block.model}", _markdown_table(_scores(block, _cell, _signs))]
     if curves := [_markdown_table(rows) for block in contents.blocks for rows in _curves(contents, block)]:
         parts += ["## Scores by training rows a class", *curves]
     if contents.reference:
-        parts += [f"## Every comparison with {contents.reference}", _markdown_table(_comparisons(contents))]
+        parts += ["## Every comparison", _markdown_table(_comparisons(contents))]
+        parts += [CONTRADICTORY] if contents.contradictory else []
     parts.append("## Cost of one answer, mean over tasks (seconds)")
     for block in contents.blocks:
         rows = [["method", *_COSTS], *([method, *cost_of(block, method)] for method in block.methods)]
@@ -53,7 +56,7 @@ def latex(contents: Contents) -> str:
     """A table a model for `\\input`; needs the packages booktabs and amssymb."""
     parts = [f"% run {contents.run_id}, made by vocabsem report; needs \\usepackage{{booktabs,amssymb}}"]
     for block in contents.blocks:
-        head, *rows = _scores(contents, block, _tex_cell, _tex_sign)
+        head, *rows = _scores(block, _tex_cell, _tex_signs)
         lines = [" & ".join(map(escaped, head)), *(_tex_row(*row) for row in rows)]
         parts += [
             r"\begin{table}",
@@ -82,22 +85,25 @@ def _legend(contents: Contents) -> str:
         return told
     return (
         f"{told} Against {contents.reference}: triangle up better, triangle down worse, circle no difference shown ("
-        f"paired randomisation test, p after Holm over {len(contents.comparisons)} comparisons, level 0.05)."
+        f"paired randomisation test, p after Holm over {contents.tested} comparisons, level 0.05). {LEVEL} not shown "
+        "to be worse than the best method of the task, by the same test. Seconds: with nothing cached."
     )
 
 
-def _scores(contents: Contents, block: Block, cell: object, mark: object) -> list[list[str]]:
-    """Head and rows: a column a task, their mean, remarks."""
-    assert callable(cell)
-    assert callable(mark)
+def _scores(
+    block: Block, cell: Callable[[float, float, float, str], str], signs: Callable[[Detail], str]
+) -> list[list[str]]:
+    """Head and rows: the mean over tasks and the seconds, a column a task, remarks. Seconds are beside the score."""
     several = len(block.tasks) > 1
-    rows = [["method", *block.tasks, *(["mean"] if several else []), "remarks"]]
+    head = ["mean", "seconds", *block.tasks] if several else [*block.tasks, "seconds"]
+    rows = [["method", *head, "remarks"]]
     for method in block.methods:
         found = [block.found.get((method, task)) for task in block.tasks]
-        cells = [cell(one[0].mean, one[0].low, one[0].high, mark(one[1].versus)) if one else "none" for one in found]
+        cells = [cell(one[0].mean, one[0].low, one[0].high, signs(one[1])) if one else "none" for one in found]
         average = block.average(method)
-        mean = [cell(average.mean, average.low, average.high, "") if average else "none"] if several else []
-        rows.append([method, *cells, *mean, remarks(block, method)])
+        mean = cell(average.mean, average.low, average.high, "") if average else "none"
+        spent = seconds(block.seconds(method))
+        rows.append([method, *([mean, spent, *cells] if several else [*cells, spent]), remarks(block, method)])
     return rows
 
 
@@ -126,18 +132,23 @@ def _tex_row(method: str, *cells: str) -> str:
     return " & ".join([escaped(method), *scores, escaped(told)])
 
 
-def _tex_sign(versus: Versus | None) -> str:
-    return _TEX_SIGNS.get(versus.verdict or "", "") if versus is not None else ""
+def _signs(detail: Detail) -> str:
+    """What the tests say: against the reference method, and against the best."""
+    return f"{sign(detail.versus)} {LEVEL if level(detail) else ''}".strip()
+
+
+def _tex_signs(detail: Detail) -> str:
+    versus = _TEX_SIGNS.get(detail.versus.verdict or "", "") if detail.versus is not None else ""
+    return f"{versus} {_TEX_LEVEL if level(detail) else ''}".strip()
 
 
 def _comparisons(contents: Contents) -> list[list[str]]:
-    rows = [["model", "task", "method", "difference", "95 % interval", "p", "p, Holm", "verdict"]]
-    for block in contents.blocks:
-        for (method, task), (_, detail) in block.found.items():
-            if (versus := detail.versus) is not None:
-                span = f"{versus.low:+.3f} to {versus.high:+.3f}"
-                ps = [probability(versus.p), probability(versus.p_holm)]
-                rows.append([block.model, task, method, f"{versus.mean:+.3f}", span, *ps, versus.verdict or ""])
+    rows = [["model", "task", "method", "against", "difference", "95 % interval", "p", "p, corrected", "verdict"]]
+    for result, versus in contents.pairs:
+        span = f"{versus.low:+.3f} to {versus.high:+.3f}"
+        ps = [probability(versus.p), probability(versus.p_holm)]
+        names = [result.model, result.task, result.method, versus.reference]
+        rows.append([*names, f"{versus.mean:+.3f}", span, *ps, versus.verdict or ""])
     return rows
 
 

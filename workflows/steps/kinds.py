@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from workflows.steps import corpus, data, demonstrations, finetune, methods, model, pretrain, sweep, versus
+from workflows.steps import best, corpus, data, demonstrations, finetune, methods, model, pretrain, sweep, versus
 
 STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "texts": [
@@ -28,6 +28,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "fit": [(methods.fit_step, methods.fill_fit)],
     "score": [(methods.score_step, methods.fill_score)],
     "versus": [(versus.versus_step, versus.fill_versus)],
+    "best": [(best.best_step, best.fill_best)],
     "sweep": [(sweep.sweep_step, sweep.fill_sweep)],
     "confirm": [(sweep.confirm_step, sweep.fill_confirm)],
     "corpus": [(corpus.corpus_step, corpus.fill_corpus)],

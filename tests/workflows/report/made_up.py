@@ -9,7 +9,8 @@ from typing import Any
 from orchestration.runs import RunRecord
 from orchestration.store import Store, open_store
 from workflows.costs import Costs
-from workflows.results import Detail, Result, Versus, judged, stored
+from workflows.results import Detail, Result, Versus, stored
+from workflows.verdicts import judged
 
 METHODS = ("zero-shot", "calibration", "knn_50%")  # the last in LaTeX: \_ and \%
 TASKS = ("topics", "a<b>&c")  # the last in HTML: &lt;
@@ -33,6 +34,10 @@ def found(
         lead = 0.07 * (step - 1)
         by_seed = [{"seed": seed, "reference_seed": seed, "won": 20 + seed, "lost": 6, "p": 0.009} for seed in (0, 1)]
         versus = Versus("calibration", lead, lead - 0.02, lead + 0.02, 0.0004 if step == 2 else 0.3, by_seed)
+    behind = 0.07 * (step - 2)
+    to_best = None
+    if method != "knn_50%" and size == "full":
+        to_best = Versus("knn_50%", behind, behind - 0.02, behind + 0.02, 0.0002 if step == 0 else 0.0004)
     detail = Detail(
         1234 * step,
         Costs(12.0, 1.5, 8.25 if step else 0.0, 0.5, 3e8, None, 2_000_000, 40_000),
@@ -46,6 +51,7 @@ def found(
         ["no", "yes"],
         [[30, 20], [10, 40]],
         MODELS[model],
+        to_best=to_best,
     )
     return result, detail
 

@@ -20,13 +20,13 @@ def test_markdown_has_every_score_comparison_and_cost(tmp_path: Path) -> None:
     text = markdown(read_contents(*record_of(tmp_path)))
     result, _ = found()
     assert f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f}) ▲" in text
-    assert "| small | topics | knn_50% | +0.070 | +0.050 to +0.090 | <0.001 | 0.003 | better |" in text
+    assert "| small | topics | knn_50% | calibration | +0.070 | +0.050 to +0.090 | <0.001 | 0.004 | better |" in text
     tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
     assert len(tables) == 2 + len(MODELS) * len(TASKS) + 1 + 2
     model = next(iter(MODELS))
     head, _, *curves = next(table for table in tables if table.startswith(f"| {TASKS[0]}, {model}")).splitlines()
     assert head == f"| {TASKS[0]}, {model} | {' | '.join(map(str, SIZES))} |"
-    assert [row.split(" | ")[0][2:] for row in curves] == list(METHODS)
+    assert [row.split(" | ")[0][2:] for row in curves] == list(reversed(METHODS))
     (untrained,) = (row for row in curves if row.startswith("| zero-shot"))
     assert re.fullmatch(r"\| zero-shot \|(  \|)+ [\d.]+ \([\d.]+ to [\d.]+\) \|", untrained)  # no size but the largest
     for table in tables:
@@ -40,9 +40,9 @@ def test_latex_is_escaped_and_every_row_has_as_many_columns(tmp_path: Path) -> N
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     rows = [line for line in text.splitlines() if line.rstrip().endswith(r"\\") and " & " in line]
     assert len(rows) == 2 * 4
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {4}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {5}
     (columns,) = set(re.findall(r"\\begin\{tabular\}\{(\w+)\}", text))
-    assert len(columns) == 5
+    assert len(columns) == 6
     for line in text.splitlines()[1:]:  # the first is a comment
         assert not re.search(r"(?<!\\)[#%_]", line)
 
@@ -50,7 +50,7 @@ def test_latex_is_escaped_and_every_row_has_as_many_columns(tmp_path: Path) -> N
 def test_latex_is_escaped_in_heads_and_remarks_too(tmp_path: Path) -> None:
     result, detail = found(method="zero-shot")
     text = latex(read_contents(*record_of(tmp_path, [(replace(result, task="my_task"), detail)])))
-    assert r"method & my\_task & remarks \\" in text
+    assert r"method & my\_task & seconds & remarks \\" in text
     assert r"& one class predicted throughout: my\_task \\" in text
     assert not re.search(r"(?<!\\)_", text.partition("\n")[2])
 

@@ -1,0 +1,77 @@
+"""The step that finds the best method of a task and compares every other with it, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from orchestration.files import json_bytes
+from orchestration.graph import Step
+from orchestration.work import Work
+
+BEST = "best.json"
+
+
+def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n_classes: int, metric: str) -> Step:
+    """Like the score it reads test labels, after all settings were chosen.
+
+    Which method is best is known only when all have predicted, so this is one step per task. Names and order of the
+    methods do not matter: they are sorted by the keys of their fits.
+    """
+    ordered = sorted(methods, key=_fits)
+    return Step(
+        name="best",
+        label=f"best {where}",
+        version=1,
+        run="workflows.steps.best:fill_best",
+        identity={"classes": n_classes, "metric": metric, "seeds": [sorted(fits) for fits in ordered]},
+        inputs={
+            "labels": labels,
+            **{_role(place, seed): step for place, fits in enumerate(ordered) for seed, step in fits.items()},
+        },
+        sources=("vocabsem_core.paired", "vocabsem_core.scoring"),
+    )
+
+
+def lead_of(step: Step, record: Mapping[str, Any], fits: Mapping[int, Step]) -> dict[str, float] | None:
+    """The difference of a method to the best, with its interval and p; None for the best itself."""
+    seeds = step.identity["seeds"]
+    made = [[step.inputs[_role(place, seed)].key for seed in of] for place, of in enumerate(seeds)]
+    return record["differences"][made.index(_fits(fits))]
+
+
+def fill_best(work: Work) -> None:
+    """best.json: the score of each method, the place of the best, and the difference of each other to it."""
+    import numpy as np
+
+    from orchestration.shards import ROW_ID
+    from vocabsem_core.paired import lead
+    from vocabsem_core.scoring import metric_of
+    from workflows.materials import read_column
+
+    n_classes, metric = work.identity["classes"], work.identity["metric"]
+    methods = [
+        [work.inputs[_role(place, seed)] for seed in seeds] for place, seeds in enumerate(work.identity["seeds"])
+    ]
+    rows = read_column(methods[0][0], ROW_ID)
+    if any(not np.array_equal(rows, read_column(fit, ROW_ID)) for fits in methods for fit in fits):
+        raise ValueError("the methods predicted other test rows, or in another order")
+    labels = read_column(work.inputs["labels"], "label")[rows]
+    predicted = [np.stack([read_column(fit, "prediction") for fit in fits]) for fits in methods]
+    ones = np.ones((1, len(labels)))
+    scores = [float(metric_of(one, labels, n_classes, metric, ones).mean()) for one in predicted]
+    best = int(np.argmax(scores))
+    differences = [
+        None if place == best else asdict(lead(one, predicted[best], labels, n_classes, metric))
+        for place, one in enumerate(predicted)
+    ]
+    work.out.write(BEST, json_bytes({"scores": scores, "best": best, "differences": differences}))
+
+
+def _fits(fits: Mapping[int, Step]) -> list[str]:
+    return [fits[seed].key for seed in sorted(fits)]
+
+
+def _role(place: int, seed: int) -> str:
+    return f"fit_{place}_{seed}"
