@@ -37,16 +37,16 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change the weights by their gradients."""
         for group in self.param_groups:
-            same: dict[torch.Size, list[Parameter]] = {}
+            same: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
                 if not self.state[weight]:
                     self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
                 same.setdefault(weight.shape, []).append(weight)
             for shape, weights in same.items():
-                gradients = [weight.grad for weight in weights]
+                gradients = [weight.grad for weight in weights if weight.grad is not None]
                 momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
                 torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
-                changes = _orthogonal_each(torch._foreach_lerp(gradients, momenta, _MOMENTUM), group["half"])
+                changes = list(_orthogonal_each(torch._foreach_lerp(gradients, momenta, _MOMENTUM), group["half"]))
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(weights, changes, alpha=-group["lr"] * _SIZE * math.sqrt(max(shape)))
 

@@ -76,8 +76,9 @@ def _best(found: Sequence[Found]) -> str | None:
 
 
 def _named(result: Result, detail: Detail, best: str | None) -> Found:
-    known = detail.to_best is not None and best is not None
-    return result, replace(detail, to_best=replace(detail.to_best, reference=best) if known else None)
+    if detail.to_best is None or best is None:
+        return result, replace(detail, to_best=None)
+    return result, replace(detail, to_best=replace(detail.to_best, reference=best))
 
 
 def _judged(versus: Versus, p: float) -> Versus:

@@ -193,8 +193,13 @@ def _blocks(shown: Sequence[Found]) -> list[Block]:
         notes = {r.method: budget_note(r, d, usual) for r, d in mine}
         tasks, methods = (list(dict.fromkeys(getattr(r, part) for r, _ in mine)) for part in ("task", "method"))
         block = Block(model, tasks, methods, {(r.method, r.task): (r, d) for r, d in mine}, notes)
-        blocks.append(replace(block, methods=sorted(methods, key=lambda method, of=block: _order(of, method))))
+        blocks.append(replace(block, methods=_by_score(block)))
     return blocks
+
+
+def _by_score(block: Block) -> list[str]:
+    """The methods, the best first."""
+    return sorted(block.methods, key=lambda method: _order(block, method))
 
 
 def _order(block: Block, method: str) -> tuple[int, float]:

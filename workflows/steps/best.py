@@ -34,7 +34,7 @@ def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n
     )
 
 
-def lead_of(step: Step, record: Mapping[str, Any], fits: Mapping[int, Step]) -> dict[str, float] | None:
+def lead_of(step: Step, record: Mapping[str, Any], fits: Mapping[int, Step]) -> dict[str, Any] | None:
     """The difference of a method to the best, with its interval and p; None for the best itself."""
     seeds = step.identity["seeds"]
     made = [[step.inputs[_role(place, seed)].key for seed in of] for place, of in enumerate(seeds)]
