@@ -129,3 +129,11 @@ def replace_bytes(path: Path, data: bytes) -> None:
 def json_bytes(value: Any) -> bytes:
     """JSON for a person to read, the same bytes for the same value."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def owner(path: Path) -> str:
+    """Whose a file is, by name where this machine knows it."""
+    try:
+        return path.owner()
+    except KeyError:  # a user of another machine
+        return f"user {path.stat().st_uid}"

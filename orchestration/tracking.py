@@ -241,16 +241,9 @@ def _make_writable(database: Path) -> None:
     for place in (database, database.parent):  # SQLite keeps a journal beside it
         if not os.access(place, os.W_OK):
             raise TrackingError(
-                f"{place}: is {_owner(place)}'s and cannot be written by this user. Give its group write permission "
+                f"{place}: is {files.owner(place)}'s and cannot be written by this user. Give its group write permission "
                 "(chmod g+w), or name an MLflow of your own with --mlflow"
             )
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:  # a user of another machine
-        return f"user {path.stat().st_uid}"
 
 
 @contextlib.contextmanager
