@@ -241,8 +241,8 @@ def _make_writable(database: Path) -> None:
     for place in (database, database.parent):  # SQLite keeps a journal beside it
         if not os.access(place, os.W_OK):
             raise TrackingError(
-                f"{place}: is {files.owner(place)}'s and cannot be written by this user. Give its group write permission "
-                "(chmod g+w), or name an MLflow of your own with --mlflow"
+                f"{place}: is {files.owner(place)}'s and cannot be written by this user. Give its group write "
+                "permission (chmod g+w), or name an MLflow of your own with --mlflow"
             )
 
 
