@@ -12,6 +12,7 @@ from orchestration.lookup import find_run
 from orchestration.projection import Filled, fill, write_projection
 from orchestration.runs import open_run, runs
 from orchestration.tracking import TrackedModel, TrackedRun
+from orchestration.view import Shown
 from tests.orchestration.steps import number
 from tests.orchestration.test_mirror import STEP, TARGET, forget, run
 from tests.s3_server import refusal
@@ -103,7 +104,7 @@ def test_models_are_brought_for_mlflow_unless_their_artifact_is_gone(machine, mo
     model = TrackedModel("json", (), {}, files, {})
     write_projection(record, "mine", TrackedRun(record.run_id, "a", "FINISHED", model=model))
     record.push()
-    monkeypatch.setattr("orchestration.projection.project", lambda *_: "m1")
+    monkeypatch.setattr("orchestration.projection.project", lambda *_: Shown("m1", "page"))
     shutil.rmtree(record.mirror.root / TARGET.folder)
     forget()
     assert fill(record, "http://127.0.0.1:1") == Filled("m1", ())
