@@ -122,7 +122,7 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
 
     flag.touch()
     done = call(*submit, "--follow")
-    assert "3 steps ran" in done.stdout  # fit and score of `patient`, its test against affinity: all else was kept
+    assert "4 steps ran" in done.stdout  # fit and score of `patient`, its test and the best of both: all else was kept
     assert f"job {job[:-1]}2 succeeded" in done.stderr
 
 

@@ -154,7 +154,7 @@ def test_steps_that_wait_for_others_hold_up_none_that_computes(tmp_path):
 
 def test_plain_steps_use_the_room_that_a_cluster_gains_while_they_run(tmp_path, monkeypatch):
     """Two cores, then four. The steps end when four have begun, so the room is used before any ends."""
-    monkeypatch.setattr(ray_engine, "_LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(ray_engine, "_LOOK_AROUND_SECONDS", 0.2)
     store, log, begun = open_store(tmp_path / "store"), tmp_path / "log", []
     log.touch()
 

@@ -58,7 +58,7 @@ def folder_of(uri: str, run: Any) -> str:
     return MlflowClient(tracking_uri=uri).download_artifacts(run.info.run_id, "model")
 
 
-@pytest.mark.parametrize("name", ["calibration small seed 0", "calibration small seed 1", "linear-probe small"])
+@pytest.mark.parametrize("name", ["calibration small reference seed 0", "calibration small reference seed 1", "linear-probe small reference"])
 def test_a_loaded_model_gives_the_labels_of_its_run(name, tracked, finished, texts, monkeypatch):
     uri, runs = tracked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # set_tracking_uri would last beyond this test
@@ -71,19 +71,19 @@ def test_a_loaded_model_gives_the_labels_of_its_run(name, tracked, finished, tex
 
 def test_what_needs_more_than_its_fit_has_no_model(tracked):
     uri, runs = tracked
-    for name in ("knn small", "zero-shot small", "affinity small"):
+    for name in ("knn small reference", "zero-shot small reference", "affinity small reference"):
         assert not MlflowClient(tracking_uri=uri).list_artifacts(runs[name].info.run_id, "model")
 
 
 def test_a_model_holds_no_pickle(tracked):
-    folder = Path(folder_of(tracked[0], tracked[1]["calibration small seed 0"]))
+    folder = Path(folder_of(tracked[0], tracked[1]["calibration small reference seed 0"]))
     names = sorted(path.name for path in folder.rglob("*") if path.is_file())
     data = ["calibrator.json", "fitted.safetensors"]
     assert names == sorted([*data, "MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"])
 
 
 def test_another_language_model_is_refused(tracked, tmp_path):
-    folder = folder_of(tracked[0], tracked[1]["calibration small seed 0"])
+    folder = folder_of(tracked[0], tracked[1]["calibration small reference seed 0"])
     other = shutil.copytree(REPOSITORY / "workflows/catalog/models/reference-1m", tmp_path / "other")
     with pytest.raises(ConfigError, match=r"holds another model than the one this calibrator was fitted on"):
         mlflow.pyfunc.load_model(folder, model_config={"model": str(other)})
@@ -92,7 +92,7 @@ def test_another_language_model_is_refused(tracked, tmp_path):
 
 
 def test_a_served_model_gives_the_labels_of_its_run(tracked, finished, texts, tmp_path):
-    run = tracked[1]["calibration small seed 0"]
+    run = tracked[1]["calibration small reference seed 0"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", folder_of(tracked[0], run)]
