@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from orchestration.files import checksum
+from orchestration.store.files import checksum
 
 CATALOG = Path(__file__).parents[1] / "workflows" / "catalog"
 NAMES = ("reference-1m", "reference-3m", "reference")

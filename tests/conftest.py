@@ -26,7 +26,7 @@ settings.load_profile("machines differ in speed")
 @pytest.fixture(scope="session")
 def ray_cluster():
     """Two cores of its own; never one that runs on the machine already."""
-    from orchestration.ray_engine import ray
+    from orchestration.ray_backend.engine import ray
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own deprecations at start

@@ -39,7 +39,7 @@ def test_a_module_imports_only_what_its_package_may_and_is_short(path):
 def test_help_imports_nothing_heavy(arguments):
     program = (
         f"import sys; sys.argv = ['vocabsem', *{arguments!r}]\n"
-        "from workflows.cli import main\n"
+        "from workflows.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'ray', 'mlflow', 'transformers', 'pyarrow') if name in sys.modules])"

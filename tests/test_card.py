@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestration.files import checksum
+from orchestration.store.files import checksum
 from tests.card import CATALOG, NAMES, ON_AVERAGE, WITHIN, differences, read_card
 
 

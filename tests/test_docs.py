@@ -8,18 +8,18 @@ import typer
 import yaml
 
 from orchestration.graph import in_order
-from orchestration.store import open_store
-from workflows.catalog import task_names
-from workflows.cli import app
-from workflows.config import CompareConfig
-from workflows.methods import METHODS
-from workflows.pretrain_config import PretrainConfig
-from workflows.reference import pages
+from orchestration.store.artifacts import open_store
+from tools.reference import pages
+from workflows.cli.app import app
+from workflows.config.compare import CompareConfig
+from workflows.config.pretrain import PretrainConfig
+from workflows.config.space import Domain
+from workflows.config.sweep import SweepConfig
+from workflows.config.task import TaskConfig
+from workflows.config.yaml_file import read_workflow
+from workflows.inputs.catalog import task_names
+from workflows.methods.registry import METHODS
 from workflows.session import WORKFLOWS, open_session
-from workflows.space import Domain
-from workflows.sweep_config import SweepConfig
-from workflows.task_config import TaskConfig
-from workflows.yaml_file import read_workflow
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -102,7 +102,7 @@ def test_every_field_of_the_yaml_says_what_it_means():
 def test_reference_pages_are_what_the_code_says():
     for name, text in pages().items():
         stored = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
-        assert stored == text, f"docs/{name} is old: python -m workflows.reference docs"
+        assert stored == text, f"docs/{name} is old: python -m tools.reference docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

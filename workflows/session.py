@@ -9,31 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.disk import DiskRoom
 from orchestration.errors import StoreError, Unwritable
-from orchestration.executor import Outcome, run_plan
-from orchestration.facts import Facts
+from orchestration.execution.disk_space import DiskRoom
+from orchestration.execution.scheduler import Outcome, run_plan
 from orchestration.graph import Step, in_order, run_id_of
-from orchestration.plan import Planned, make_plan
-from orchestration.projection import fill, is_filled, is_finished, shown, write_projection
-from orchestration.runs import RunRecord, open_run
-from orchestration.store import Store
-from orchestration.tracking import Status, TrackingError, check_writable, default_uri, without_credentials
-from orchestration.view import Shown
-from workflows.compare import comparison
-from workflows.config import CompareConfig
-from workflows.engines import check_reserves, checked_engine, open_engine
+from orchestration.runs.plan import Planned, make_plan
+from orchestration.runs.record import RunRecord, open_run
+from orchestration.store.artifacts import Store
+from orchestration.store.fingerprint_cache import Facts
+from orchestration.tracking.mlflow_client import Status, TrackingError, check_writable, default_uri, without_credentials
+from orchestration.tracking.projection import fill, is_filled, is_finished, shown, write_projection
+from orchestration.tracking.view import Shown
+from workflows.compare.graph import comparison
+from workflows.compare.workflow import Comparison, Job, Results
+from workflows.config.compare import CompareConfig
+from workflows.config.pretrain import PretrainConfig
+from workflows.config.sweep import SweepConfig
+from workflows.config.yaml_file import naming_lines
 from workflows.errors import ConfigError, Interrupted
-from workflows.interruption import Course
-from workflows.jobs import Comparison, Job, Results
-from workflows.methods.own import with_own_methods
-from workflows.pretrain import pretrain
-from workflows.pretrain_config import PretrainConfig
-from workflows.progress import Say, Watching, looking_in, plain_lines
-from workflows.results import read_stored, stored
-from workflows.sweep import sweep
-from workflows.sweep_config import SweepConfig
-from workflows.yaml_file import naming_lines
+from workflows.methods.custom import with_own_methods
+from workflows.pretrain.graph import pretrain
+from workflows.results.model import read_stored, stored
+from workflows.runtime.engines import check_reserves, checked_engine, open_engine
+from workflows.runtime.interruption import Course
+from workflows.runtime.progress import Say, Watching, looking_in, plain_lines
+from workflows.sweep.graph import sweep
 
 Config = CompareConfig | PretrainConfig | SweepConfig
 WORKFLOWS: dict[str, type[Config]] = {

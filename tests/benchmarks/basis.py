@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.common import REFERENCE, Case, alternate
-from vocabsem_core.basis import RCOND, semantic_basis
-from vocabsem_core.checkpoints import head_place
+from vocabsem_core.features.checkpoints import head_place
+from vocabsem_core.semantics.basis import RCOND, semantic_basis
 from workflows.steps import HEAD_ROWS_PER_SHARD
 
 ROWS, WIDTH = 50_257, 768  # GPT-2's head

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.common import REFERENCE, Case, alternate
-from vocabsem_core.checkpoints import load_model, load_tokenizer
-from vocabsem_core.encoder import BATCH_TOKENS, Encoder, batches
-from vocabsem_core.memory import keep_freed_memory
-from vocabsem_core.prompts import tokenize
+from vocabsem_core.features.checkpoints import load_model, load_tokenizer
+from vocabsem_core.features.encoder import BATCH_TOKENS, Encoder, batches
+from vocabsem_core.features.prompts import tokenize
+from vocabsem_core.numerics.memory import keep_freed_memory
 from workflows.steps import ROWS_PER_SHARD
 
 TEMPLATE = "Input: {text}\nType:"
@@ -143,12 +143,12 @@ def bare_marks(loops: Loops, found: Sequence[str]) -> Marks:
 
 def orchestrated(folder: Path, found: Sequence[str], executor: str) -> tuple[Marks, Tensor]:
     """When the step `encode` had done FEW and was committed, and the stored states. The texts are there before."""
-    from orchestration.executor import InlineEngine, run_plan
+    from orchestration.execution.scheduler import InlineEngine, run_plan
     from orchestration.graph import in_order
-    from orchestration.plan import make_plan
-    from orchestration.ray_engine import RayEngine
-    from orchestration.store import open_store
-    from workflows.materials import read_states
+    from orchestration.ray_backend.engine import RayEngine
+    from orchestration.runs.plan import make_plan
+    from orchestration.store.artifacts import open_store
+    from workflows.methods.inputs.states import read_states
 
     with TemporaryDirectory() as place:
         store, marks = open_store(Path(place) / "store"), []
@@ -177,9 +177,9 @@ def _few_and_all(marks: Marks) -> Marks:
 
 def _comparison(place: Path, folder: Path, found: Sequence[str]) -> list[Any]:
     """The graph of a workflow on these texts, labels made up: two classes in turn."""
-    from orchestration.facts import Facts
-    from workflows.compare import comparison
-    from workflows.config import CompareConfig
+    from orchestration.store.fingerprint_cache import Facts
+    from workflows.compare.graph import comparison
+    from workflows.config.compare import CompareConfig
 
     rows = [json.dumps({"text": text, "label": ("good", "bad")[i % 2]}) for i, text in enumerate(found)]
     (place / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -90,10 +90,10 @@ def fill(folder: Path, rows: int) -> tuple[int, int, float]:
     """Run the steps head and basis on `folder`/model; anonymous bytes before and at the peak, and wall seconds."""
     import transformers  # noqa: F401  imports are counted as they are: before
 
-    from orchestration.executor import InlineEngine, run_plan
-    from orchestration.plan import make_plan
-    from orchestration.store import open_store
-    from workflows.models import stamp_of
+    from orchestration.execution.scheduler import InlineEngine, run_plan
+    from orchestration.runs.plan import make_plan
+    from orchestration.store.artifacts import open_store
+    from workflows.inputs.models import stamp_of
     from workflows.steps.model import basis_step
 
     files = {"folder": str(folder / "model"), "stamp": stamp_of(folder / "model"), "content": {}}

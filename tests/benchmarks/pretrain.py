@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.common import Case, alternate, seconds
-from vocabsem_core.memory import keep_freed_memory
-from vocabsem_core.pretraining import Pretraining, Recipe, new_model
-from vocabsem_core.products import half_is_fast
+from vocabsem_core.numerics.matmul import half_is_fast
+from vocabsem_core.numerics.memory import keep_freed_memory
+from vocabsem_core.pretraining.trainer import Pretraining, Recipe, new_model
 
 PLAIN_ROWS, PLAIN_TOKENS = 48, 128  # a batch of the plain loop
 STEPS, ROUNDS = 3, 5

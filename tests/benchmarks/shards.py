@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from orchestration.graph import Step
-from orchestration.shards import column_array, read_table, table_of
-from orchestration.store import open_store
+from orchestration.store.arrow import column_array, read_table, table_of
+from orchestration.store.artifacts import open_store
 from tests.benchmarks.common import MIB, Case, anonymous_bytes, peak_anonymous, seconds
 
 ROWS, WIDTH, SHARD = 65_536, 2_048, 1_024  # 256 MiB of float16, 64 shards

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orchestration.search import Places, search
-from orchestration.stopping import Stopping
+from orchestration.ray_backend.early_stopping import Stopping
+from orchestration.ray_backend.tune import Places, search
 from tests.benchmarks.common import MIB, Case, anonymous_bytes, peak_anonymous
-from vocabsem_core.affinity import semantic_logits
-from vocabsem_core.calibration import CalibrationSettings, Labelled, untrained
-from vocabsem_core.lanes import Lane
-from vocabsem_core.packs import fit_pack, lane_bytes
-from workflows.trials import side_by_side
+from vocabsem_core.calibration.batch import Lane
+from vocabsem_core.calibration.batched_training import fit_pack, lane_bytes
+from vocabsem_core.calibration.modules import CalibrationSettings, Labelled, untrained
+from vocabsem_core.semantics.affinity import semantic_logits
+from workflows.search.trials import side_by_side
 
 ROWS, VALIDATION, WIDTH, CLASSES = 2000, 500, 256, 6
 RESIDUAL = CalibrationSettings(rank=16, epochs=20, patience=None)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from orchestration.store import open_store
+from orchestration.store.artifacts import open_store
 from tests import tiny
 from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep, workers
 from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
-from vocabsem_core.calibration import CalibrationSettings
-from vocabsem_core.checkpoints import head_place
-from workflows.materials import read_column
+from vocabsem_core.calibration.modules import CalibrationSettings
+from vocabsem_core.features.checkpoints import head_place
+from workflows.methods.inputs.states import read_column
 
 
 @pytest.mark.parametrize("ratio", [2.0, 0.5])

@@ -47,9 +47,9 @@ def overhead_cases(steps: int) -> Iterator[Case]:
 
 def drive(place: Path, steps: int) -> tuple[float, int]:
     """Seconds of plan and run, and bytes by which this process grew on the way."""
-    from orchestration.executor import InlineEngine, run_plan
-    from orchestration.plan import make_plan
-    from orchestration.store import open_store
+    from orchestration.execution.scheduler import InlineEngine, run_plan
+    from orchestration.runs.plan import make_plan
+    from orchestration.store.artifacts import open_store
     from tests.orchestration.steps import number, total
 
     store, sizes = open_store(place / "store"), []
@@ -88,11 +88,11 @@ def speed(folder: Path, found: Sequence[str], workers: int) -> float:
     """Prompts a second of the step encode with so many workers of one core, once each has filled a shard."""
     import dataclasses
 
-    from orchestration.executor import InlineEngine, run_plan
+    from orchestration.execution.scheduler import InlineEngine, run_plan
     from orchestration.graph import Resources, in_order
-    from orchestration.plan import make_plan
-    from orchestration.ray_engine import RayEngine
-    from orchestration.store import open_store
+    from orchestration.ray_backend.engine import RayEngine
+    from orchestration.runs.plan import make_plan
+    from orchestration.store.artifacts import open_store
     from tests.benchmarks.encode import _comparison
 
     with TemporaryDirectory() as place:

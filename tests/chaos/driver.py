@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestration import files
-from orchestration.executor import InlineEngine, run_plan
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Step
-from orchestration.plan import make_plan
-from orchestration.store import open_store
+from orchestration.runs.plan import make_plan
+from orchestration.store import files
+from orchestration.store.artifacts import open_store
 from tests.orchestration.steps import number, squares, total
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     def opened() -> object:
         if engine == "inline":
             return InlineEngine(store, quiet)
-        from orchestration.ray_engine import RayEngine
+        from orchestration.ray_backend.engine import RayEngine
 
         return RayEngine(store, quiet)
 

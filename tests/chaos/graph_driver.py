@@ -6,26 +6,27 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from orchestration import executor, leases
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.plan import make_plan
-from orchestration.store import open_store
+from orchestration.execution import scheduler
+from orchestration.execution.scheduler import InlineEngine, run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.store import leases
+from orchestration.store.artifacts import open_store
 from tests.chaos.pieces import graph
 
 
 def main() -> int:
     place, log, engine, seconds, expiry = sys.argv[1:]
-    leases.BEAT_SECONDS, leases.EXPIRY_SECONDS, executor.POLL_SECONDS = float(expiry) / 10, float(expiry), 0.05
+    leases.BEAT_SECONDS, leases.EXPIRY_SECONDS, scheduler.POLL_SECONDS = float(expiry) / 10, float(expiry), 0.05
     store = open_store(Path(place))
 
     def told(kind: str, step: object, details: dict) -> None:
         if kind in ("failed", "waiting"):
             print(kind, details)
 
-    def opened() -> executor.Engine:
+    def opened() -> scheduler.Engine:
         if engine == "inline":
             return InlineEngine(store, told)
-        from orchestration.ray_engine import RayEngine
+        from orchestration.ray_backend.engine import RayEngine
 
         return RayEngine(store, told)
 

@@ -15,11 +15,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from orchestration.executor import run_plan
+from orchestration.execution.scheduler import run_plan
 from orchestration.graph import Resources
-from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine, ray
-from orchestration.store import open_store
+from orchestration.ray_backend.engine import RayEngine, ray
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import open_store
 from tests.orchestration.steps import squares
 
 _MEMORY = 80 << 20

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from orchestration.graph import Step
-from orchestration.store import open_store
+from orchestration.store.artifacts import open_store
 from tests.orchestration.steps import number, squares, total
 
 REPOSITORY = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from orchestration.store import Artifact, open_store
-from orchestration.upkeep import damages
+from orchestration.runs.gc import damages
+from orchestration.store.artifacts import Artifact, open_store
 from tests import tiny
 from tests.integration.workspace import STARTER, cli, write
 

@@ -5,12 +5,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.files import TEMPORARY
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Step
-from orchestration.plan import make_plan
-from orchestration.shards import table_of
-from orchestration.store import open_store
+from orchestration.runs.plan import make_plan
+from orchestration.store.arrow import table_of
+from orchestration.store.artifacts import open_store
+from orchestration.store.files import TEMPORARY
 
 ROWS = 100_000  # of a shard, 8 bytes and more each
 SHARDS = 6

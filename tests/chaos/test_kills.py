@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.files import TEMPORARY
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import in_order
-from orchestration.plan import make_plan
-from orchestration.store import open_store
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import open_store
+from orchestration.store.files import TEMPORARY
 from tests.chaos.conftest import FULL
 from tests.chaos.driver import targets
 from tests.orchestration.steps import number, squares, total
@@ -85,7 +85,7 @@ def test_the_kill_points_above_are_all_there_are(tmp_path):
 
 
 def run_on_ray(store, *targets):
-    from orchestration.ray_engine import RayEngine
+    from orchestration.ray_backend.engine import RayEngine
 
     quiet = lambda *_: None  # noqa: E731
     outcomes = run_plan(make_plan(targets, store), lambda: RayEngine(store, quiet), quiet)

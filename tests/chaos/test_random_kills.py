@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.plan import make_plan
-from orchestration.store import open_store
+from orchestration.execution.scheduler import InlineEngine, run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import open_store
 from tests.chaos.conftest import seeds
 from tests.chaos.pieces import (
     PIECES,
@@ -112,7 +112,7 @@ def test_drivers_at_once_compute_each_artifact_once(count, tmp_path, undisturbed
 @pytest.mark.parametrize("seed", seeds(1, 10))
 def test_a_worker_actor_killed_at_random(seed, tmp_path, ray_cluster, chronicle):
     """The one that fills a random shard, at a random moment, by the process number in its sign of life."""
-    from orchestration.ray_engine import RayEngine
+    from orchestration.ray_backend.engine import RayEngine
 
     draw, store, log = random.Random(seed), open_store(tmp_path / "store"), tmp_path / "log"
     target, victim, kills = squares(8, log, workers=2, seconds=0.3), draw.randrange(7), []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.search import Places, SearchMistake, search
-from orchestration.stopping import Stopping
+from orchestration.ray_backend.early_stopping import Stopping
+from orchestration.ray_backend.tune import Places, SearchMistake, search
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 NEVER = Stopping("none", 1, 1)

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from orchestration.store import open_store
+from orchestration.store.artifacts import open_store
 from tests import tiny
 from tests.chaos.conftest import FULL
 from tests.chaos.pieces import REPOSITORY, data_files

@@ -5,11 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.vocabsem_core.test_packs import BASIS, OTHERS, PAPER, RESIDUAL, TRAIN, VALIDATION, plain_loop
-from vocabsem_core.calibration import CalibrationSettings, Labelled, calibrated_logits
-from vocabsem_core.lanes import Lane
-from vocabsem_core.packs import fit_pack
-from workflows.trials import within_memory
+from tests.vocabsem_core.calibration.test_batched_training import (
+    BASIS,
+    OTHERS,
+    PAPER,
+    RESIDUAL,
+    TRAIN,
+    VALIDATION,
+    plain_loop,
+)
+from vocabsem_core.calibration.batch import Lane
+from vocabsem_core.calibration.batched_training import fit_pack
+from vocabsem_core.calibration.modules import CalibrationSettings, Labelled, calibrated_logits
+from workflows.search.trials import within_memory
 
 SETTINGS = {
     "residual": RESIDUAL,

@@ -9,11 +9,11 @@ import torch
 from tests import tiny
 from tests.benchmarks.common import REFERENCE
 from tests.integration.workspace import STARTER
-from tests.vocabsem_core.test_encoder import LAYERS, LENGTHS, plain_forward
-from vocabsem_core.checkpoints import load_model, load_tokenizer
-from vocabsem_core.encoder import Encoder, common_prefix
-from vocabsem_core.products import half_is_fast
-from vocabsem_core.prompts import tokenize
+from tests.vocabsem_core.features.test_encoder import LAYERS, LENGTHS, plain_forward
+from vocabsem_core.features.checkpoints import load_model, load_tokenizer
+from vocabsem_core.features.encoder import Encoder, common_prefix
+from vocabsem_core.features.prompts import tokenize
+from vocabsem_core.numerics.matmul import half_is_fast
 
 OTHERS = {**tiny.MASKED, **tiny.SEQ2SEQ, "mamba": tiny.mamba}
 NEAR = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 3e-2}  # length of the difference, as a share

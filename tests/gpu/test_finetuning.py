@@ -6,10 +6,10 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests import tiny
-from tests.vocabsem_core.test_finetuning import BUILDERS, SCHEDULE, TOKENS, begin, labelled, prompts
-from vocabsem_core.adapters import Adaptation, adapted
-from vocabsem_core.finetuning import Classifier, Finetuning, Prompts
-from vocabsem_core.memory import forget_peaks, peak_bytes, tokens_of_a_pass
+from tests.vocabsem_core.finetuning.test_trainer import BUILDERS, SCHEDULE, TOKENS, begin, labelled, prompts
+from vocabsem_core.finetuning.adapters import Adaptation, adapted
+from vocabsem_core.finetuning.trainer import Classifier, Finetuning, Prompts
+from vocabsem_core.numerics.memory import forget_peaks, peak_bytes, tokens_of_a_pass
 
 KINDS = ("lora", "ia3", "full")
 

@@ -6,10 +6,10 @@ import torch
 from scipy.special import rel_entr
 from sklearn.neighbors import NearestNeighbors
 
-from tests.vocabsem_core.test_knn_prompting import ANCHORS, CLASSES, HEADS, LABELS, QUERIES, original_rule
-from vocabsem_core.heads import OutputHead
-from vocabsem_core.knn_prompting import divergences
-from vocabsem_core.retrieval import nearest, shares, smallest
+from tests.vocabsem_core.baselines.test_knn_prompting import ANCHORS, CLASSES, HEADS, LABELS, QUERIES, original_rule
+from vocabsem_core.baselines.knn import nearest, shares, smallest
+from vocabsem_core.baselines.knn_prompting import divergences
+from vocabsem_core.features.heads import OutputHead
 
 
 def drawn(rows, seed):

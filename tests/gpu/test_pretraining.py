@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.integration.workspace import REPOSITORY
-from tests.vocabsem_core.test_pretraining import RECIPE, rows
-from vocabsem_core.muon import orthogonal
-from vocabsem_core.pretraining import Pretraining, rows_of_step
+from tests.vocabsem_core.pretraining.test_trainer import RECIPE, rows
+from vocabsem_core.pretraining.muon import orthogonal
+from vocabsem_core.pretraining.trainer import Pretraining, rows_of_step
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.files import json_bytes
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.pools import _ShardActor
-from orchestration.shards import table_of
-from orchestration.work import Work
+from orchestration.ray_backend.pools import _ShardActor
+from orchestration.store.arrow import table_of
+from orchestration.store.files import json_bytes
 
 HERE = "tests.integration.placed"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from orchestration.errors import StoreError
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.files import TEMPORARY
-from orchestration.plan import make_plan
-from orchestration.store import open_store
+from orchestration.execution.scheduler import InlineEngine, run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import open_store
+from orchestration.store.files import TEMPORARY
 from tests.orchestration.steps import number, squares, total
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,8 +76,8 @@ def test_a_store_that_vanishes_under_a_run_is_an_error_not_a_traceback(tmp_path)
 def test_a_cluster_that_does_not_answer_says_what_to_do(address, tmp_path):
     """In a process of its own, since this one may be connected to a cluster."""
     program = (
-        "import sys; from pathlib import Path; from orchestration.store import open_store\n"
-        "from orchestration.ray_engine import RayEngine; from orchestration.errors import ClusterError\n"
+        "import sys; from pathlib import Path; from orchestration.store.artifacts import open_store\n"
+        "from orchestration.ray_backend.engine import RayEngine; from orchestration.errors import ClusterError\n"
         "try: RayEngine(open_store(Path(sys.argv[1])), lambda *_: None, sys.argv[2])\n"
         "except ClusterError as error: print(error.exit_code, error)"
     )

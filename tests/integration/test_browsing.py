@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.tracking import default_uri
+from orchestration.tracking.mlflow_client import default_uri
 from tests.integration.cluster import free_ports
 from tests.integration.workspace import METHODS
 

@@ -90,7 +90,7 @@ def test_what_was_run_is_shown_reported_and_verified_from_anywhere(call, filled,
 def test_a_cached_rerun_loads_nothing_heavy(machine, filled, folder):
     program = (
         "import sys; sys.argv = ['vocabsem', 'run', 'workflow.yaml']\n"
-        "from workflows.cli import main\n"
+        "from workflows.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'ray', 'mlflow', 'transformers') if name in sys.modules])"

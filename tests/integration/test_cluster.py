@@ -198,10 +198,10 @@ def test_a_job_fills_a_bucket_that_each_node_reads_for_itself(call, server, tmp_
 
 
 BUCKET = """
-from orchestration.executor import run_plan
-from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine
-from orchestration.store import open_store
+from orchestration.execution.scheduler import run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.ray_backend.engine import RayEngine
+from orchestration.store.artifacts import open_store
 from tests.integration.placed import shards_seen
 from tests.orchestration.steps import squares, total
 
@@ -235,7 +235,7 @@ def test_a_frozen_node_is_named_instead_of_waited_for(cluster: TwoNodes, tmp_pat
     program = (
         "from pathlib import Path\n"
         "from orchestration.errors import ClusterError\n"
-        "from orchestration.preflight import Needs, preflight\n"
+        "from orchestration.ray_backend.preflight import Needs, preflight\n"
         "needs = Needs(Path(sys.argv[1]), [], {}, 0, {}, ('orchestration',))\n"
         "try: print(preflight(needs, {}, seconds=float(sys.argv[2])))\n"
         "except ClusterError as error: print(error)\n"
@@ -255,10 +255,10 @@ def test_a_frozen_node_is_named_instead_of_waited_for(cluster: TwoNodes, tmp_pat
 
 PLACED = """
 from pathlib import Path
-from orchestration.executor import run_plan
-from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine
-from orchestration.store import open_store
+from orchestration.execution.scheduler import run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.ray_backend.engine import RayEngine
+from orchestration.store.artifacts import open_store
 from tests.integration.placed import greedy, seen, shards_seen
 
 store, quiet = open_store(Path(sys.argv[1]) / 'store'), lambda *_: None
@@ -304,10 +304,10 @@ import json, logging, sys
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from orchestration.executor import run_plan
-from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine
-from orchestration.store import open_store
+from orchestration.execution.scheduler import run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.ray_backend.engine import RayEngine
+from orchestration.store.artifacts import open_store
 from tests.integration.placed import shards_seen
 
 options = {'num_cpus': 1, 'object_store_memory': 80_000_000}

@@ -11,8 +11,8 @@ from contextlib import suppress
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.store import open_store
-from orchestration.tracking import default_uri
+from orchestration.store.artifacts import open_store
+from orchestration.tracking.mlflow_client import default_uri
 from tests.integration.workspace import METHODS, REPOSITORY, TASK, WORKFLOW, cli, cli_json, write
 
 
@@ -140,7 +140,7 @@ def test_the_basis_needs_no_other_tensor_of_the_model(finished, tmp_path):
     """All tensors but the head's are taken out of the file: loading the model would fail."""
     from safetensors.torch import load_file, save_file
 
-    from vocabsem_core.checkpoints import head_place
+    from vocabsem_core.features.checkpoints import head_place
 
     source = REPOSITORY / "workflows" / "catalog" / "models" / "reference"
     shutil.copytree(source, tmp_path / "headonly")
@@ -250,7 +250,7 @@ def written_to(reader: int) -> str:
 
 @pytest.mark.parametrize(("line", "expected"), [("run wor", "workflow.yaml"), ("show lat", "latest")])
 def test_the_shell_completes_files_and_runs(finished, line, expected):
-    program = "import sys; sys.argv = ['vocabsem']; from workflows.cli import main; main()"
+    program = "import sys; sys.argv = ['vocabsem']; from workflows.cli.app import main; main()"
     shell = {"_VOCABSEM_COMPLETE": "complete_bash", "COMP_WORDS": f"vocabsem {line}", "COMP_CWORD": "2"}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.store import open_store
+from orchestration.store.artifacts import open_store
 from tests.integration.workspace import METHODS, REPOSITORY, TASK, WORKFLOW, cli, write
-from workflows.config import CompareConfig
+from workflows.config.compare import CompareConfig
+from workflows.config.yaml_file import read_yaml
 from workflows.session import open_session, run
-from workflows.yaml_file import read_yaml
 
 
 def plan(folder: Path, file: str) -> dict[str, dict]:
@@ -41,7 +41,7 @@ def test_the_second_run_is_cached_and_imports_nothing_heavy(finished):
     folder, first = finished
     program = (
         "import sys; sys.argv = ['vocabsem', 'run', 'workflow.yaml', '--json']\n"
-        "from workflows.cli import main\n"
+        "from workflows.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'ray', 'mlflow', 'transformers', 'datasets') if name in sys.modules])"

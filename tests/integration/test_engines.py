@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import pools, ray_engine
 from orchestration.errors import ClusterError
-from orchestration.executor import InlineEngine, run_plan
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Resources
-from orchestration.plan import make_plan
-from orchestration.ray_engine import RayEngine
-from orchestration.shards import column_array, read_table
-from orchestration.store import open_store
+from orchestration.ray_backend import engine as ray_engine
+from orchestration.ray_backend import pools
+from orchestration.ray_backend.engine import RayEngine
+from orchestration.runs.plan import make_plan
+from orchestration.store.arrow import column_array, read_table
+from orchestration.store.artifacts import open_store
 from tests.integration.placed import LostAtFirst
 from tests.orchestration.steps import broken, number, squares, total, waiting
 

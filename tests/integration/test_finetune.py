@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from orchestration.store import open_store
+from orchestration.store.artifacts import open_store
 from tests.integration.workspace import REPOSITORY, cli_json, make_workspace, write
-from workflows.materials import read_column
+from workflows.methods.inputs.states import read_column
 
 WORKFLOW = {
     "workflow": "compare",

@@ -9,8 +9,8 @@ import sys
 import psutil
 import pytest
 
-from orchestration.runs import runs
-from orchestration.store import existing_store
+from orchestration.runs.record import runs
+from orchestration.store.artifacts import existing_store
 from tests.integration.test_cluster import METHOD, SMALL
 from tests.integration.workspace import REPOSITORY, cli_json, make_workspace, write
 from workflows.report.contents import read_contents

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from orchestration import preflight
 from orchestration.errors import ClusterError
 from orchestration.graph import Resources
+from orchestration.ray_backend import preflight
 from tests.orchestration.steps import number
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -12,8 +12,8 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from orchestration.store import open_store
-from orchestration.tracking import default_uri
+from orchestration.store.artifacts import open_store
+from orchestration.tracking.mlflow_client import default_uri
 from tests.card import read_card
 from tests.integration.workspace import REPOSITORY, STARTER, cli, cli_json, write
 
@@ -67,9 +67,7 @@ def test_the_results_are_bits_per_byte_of_each_text(made):
 
 def test_run_again_it_is_cached_without_torch(made):
     folder, document = made
-    program = (
-        "import sys; from workflows.cli import app; app(sys.argv[1:], standalone_mode=False); print(sys.modules.keys())"
-    )
+    program = "import sys; from workflows.cli.app import app; app(sys.argv[1:], standalone_mode=False); print(sys.modules.keys())"
     command = [sys.executable, "-c", program, "run", "pretrain.yaml", "--executor", "inline"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)

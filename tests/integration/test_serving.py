@@ -18,11 +18,11 @@ import pandas
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.store import open_store
-from orchestration.tracking import default_uri
+from orchestration.store.artifacts import open_store
+from orchestration.tracking.mlflow_client import default_uri
 from tests.integration.workspace import REPOSITORY
 from workflows.errors import ConfigError
-from workflows.materials import read_column
+from workflows.methods.inputs.states import read_column
 
 NAMES = ["negative", "positive"]
 START_SECONDS = 120
@@ -58,7 +58,9 @@ def folder_of(uri: str, run: Any) -> str:
     return MlflowClient(tracking_uri=uri).download_artifacts(run.info.run_id, "model")
 
 
-@pytest.mark.parametrize("name", ["calibration small reference seed 0", "calibration small reference seed 1", "linear-probe small reference"])
+@pytest.mark.parametrize(
+    "name", ["calibration small reference seed 0", "calibration small reference seed 1", "linear-probe small reference"]
+)
 def test_a_loaded_model_gives_the_labels_of_its_run(name, tracked, finished, texts, monkeypatch):
     uri, runs = tracked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # set_tracking_uri would last beyond this test

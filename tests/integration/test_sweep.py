@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from orchestration.tracking import KEY_TAG, default_uri
+from orchestration.tracking.mlflow_client import KEY_TAG, default_uri
 from tests.integration.workspace import REPOSITORY, TASK, cli, cli_json, make_workspace, write
 
 SWEEP = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestration import tracking
-from orchestration.tracking import (
+from orchestration.tracking import mlflow_client
+from orchestration.tracking.mlflow_client import (
     KEY_TAG,
     TrackedRun,
     TrackingError,
@@ -90,15 +90,18 @@ def test_processes_that_begin_a_run_at_once_leave_one_database_and_one_run(tmp_p
 
 
 def test_a_process_that_never_ends_its_writing_is_one_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(mlflow_client, "_PATIENCE_SECONDS", 0.05)
     held = tmp_path / "mlflow.db.lock"
-    with tracking.one_at_a_time(held), pytest.raises(TrackingError, match="another process has been writing"):
+    with mlflow_client.one_at_a_time(held), pytest.raises(TrackingError, match="another process has been writing"):
         project(default_uri(tmp_path / "store"), "held", parent("p1"))
 
 
 def test_a_lock_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(TrackingError, match="cannot be written"), tracking.one_at_a_time(tmp_path / "file" / "a.lock"):
+    with (
+        pytest.raises(TrackingError, match="cannot be written"),
+        mlflow_client.one_at_a_time(tmp_path / "file" / "a.lock"),
+    ):
         pass
 
 
@@ -141,14 +144,14 @@ def test_a_deleted_experiment_is_named_with_what_to_do(uri):
     project(uri, "deleted", parent("p1"))
     client = MlflowClient(tracking_uri=uri)
     client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
-    with pytest.raises(tracking.ExperimentDeleted, match=r"experiment 'deleted' was deleted there\. Restore it"):
+    with pytest.raises(mlflow_client.ExperimentDeleted, match=r"experiment 'deleted' was deleted there\. Restore it"):
         project(uri, "deleted", parent("p1"))
 
 
 def test_a_database_of_another_user_is_named_with_its_owner(tmp_path, monkeypatch):
     uri = default_uri(tmp_path / "store")
     (tmp_path / "mlflow.db").touch()
-    monkeypatch.setattr(tracking.os, "access", lambda *_: False)
+    monkeypatch.setattr(mlflow_client.os, "access", lambda *_: False)
     with pytest.raises(TrackingError, match=r"mlflow\.db: is .*'s and cannot be written by this user"):
         project(uri, "x", parent("p"))
 

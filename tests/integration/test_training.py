@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 from ray.util import placement_group_table
 
-from orchestration import teams
-from orchestration.search import Places, search
-from orchestration.stopping import Stopping
-from orchestration.training import TrainingMistake, run_workers
-from tests.orchestration.test_search import Packs, numbers
+from orchestration.ray_backend import process_group
+from orchestration.ray_backend.early_stopping import Stopping
+from orchestration.ray_backend.train import TrainingMistake, run_workers
+from orchestration.ray_backend.tune import Places, search
+from tests.orchestration.ray_backend.test_tune import Packs, numbers
 from tests.orchestration.trainings import HERE
 
 pytestmark = [
@@ -59,7 +59,7 @@ def test_want_of_memory_is_told_once_with_what_takes_less(tmp_path):
 
 def test_a_team_that_does_not_form_is_told_and_leaves_its_cores(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(teams, "Team", partial(teams.Team, init_method="by post"))
+        patch.setattr(process_group, "Team", partial(process_group.Team, init_method="by post"))
         with pytest.raises(TrainingMistake, match=r"start as one team \(ValueError: .*\(by post\).*\)\. Look whether"):
             run_workers(f"{HERE}:count", {"to": 1}, tmp_path, 2, 1.0, 0.0)
     assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}

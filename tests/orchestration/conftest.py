@@ -2,17 +2,17 @@
 
 import pytest
 
-from orchestration import mirror, objects
-from orchestration.store import open_store
+from orchestration.store import mirror, object_store
+from orchestration.store.artifacts import open_store
 from tests.s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
 def server():
-    objects._client.cache_clear()
+    object_store._client.cache_clear()
     with s3_server() as found:
         yield found
-    objects._client.cache_clear()
+    object_store._client.cache_clear()
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.shards import column_array, read_table, table_of
-from orchestration.work import Work
+from orchestration.store.arrow import column_array, read_table, table_of
 
 HERE = "tests.orchestration.steps"
 LIGHT = Resources(cpus=0)

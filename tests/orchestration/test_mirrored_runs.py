@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 
 from orchestration.errors import StoreError
-from orchestration.lookup import find_run
-from orchestration.projection import Filled, fill, write_projection
-from orchestration.runs import open_run, runs
-from orchestration.tracking import TrackedModel, TrackedRun
-from orchestration.view import Shown
+from orchestration.runs.lookup import find_run
+from orchestration.runs.record import open_run, runs
+from orchestration.tracking.mlflow_client import TrackedModel, TrackedRun
+from orchestration.tracking.projection import Filled, fill, write_projection
+from orchestration.tracking.view import Shown
 from tests.orchestration.steps import number
-from tests.orchestration.test_mirror import STEP, TARGET, forget, run
+from tests.orchestration.store.test_mirror import STEP, TARGET, forget, run
 from tests.s3_server import refusal
 
 
@@ -104,7 +104,7 @@ def test_models_are_brought_for_mlflow_unless_their_artifact_is_gone(machine, mo
     model = TrackedModel("json", (), {}, files, {})
     write_projection(record, "mine", TrackedRun(record.run_id, "a", "FINISHED", model=model))
     record.push()
-    monkeypatch.setattr("orchestration.projection.project", lambda *_: Shown("m1", "page"))
+    monkeypatch.setattr("orchestration.tracking.projection.project", lambda *_: Shown("m1", "page"))
     shutil.rmtree(record.mirror.root / TARGET.folder)
     forget()
     assert fill(record, "http://127.0.0.1:1") == Filled("m1", ())
@@ -142,7 +142,7 @@ def test_a_run_whose_workflow_is_not_there_yet_gets_it(machine, server, bucket):
 def test_what_processes_did_for_one_run_adds_up(machine, monkeypatch):
     record, _ = run(machine("one"), TARGET)
     machine("one").mirror.remove(TARGET.folder)
-    monkeypatch.setattr("orchestration.runs._PROCESS", "another")
+    monkeypatch.setattr("orchestration.runs.record._PROCESS", "another")
     run(machine("two"), TARGET)
     names = {path.name for path in find_run(record.run_id, machine("three")).folder.glob("events-*")}
     assert len(names) == 2

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestration.tracking import page_of
-from orchestration.view import Shown, run_page
+from orchestration.tracking.mlflow_client import page_of
+from orchestration.tracking.view import Shown, run_page
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestration.training import Seat
+from orchestration.ray_backend.train import Seat
 
 HERE = "tests.orchestration.trainings"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.facts import Facts
-from orchestration.store import Store, open_store
+from orchestration.store.artifacts import Store, open_store
+from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import write_films
 from tests.workflows.sweeps import ROWS, Done, Made, config, run
-from workflows.sweep import sweep
+from workflows.sweep.graph import sweep
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.files import replace_json
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Step
-from orchestration.plan import make_plan
-from orchestration.scratch import scratch_folder
-from orchestration.store import Store
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import Store
+from orchestration.store.files import replace_json
+from orchestration.store.scratch import scratch_folder
 from tests.workflows.films import films
+from workflows.config.sweep import SweepConfig
 from workflows.steps.sweep import CONFIRMED, RECORDS, SWEEP
-from workflows.sweep import Sweep
-from workflows.sweep_config import SweepConfig
+from workflows.sweep.graph import Sweep
 
 ROWS = films(40)
 SWEPT = {

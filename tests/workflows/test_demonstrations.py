@@ -13,22 +13,22 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from orchestration.graph import Step, in_order
-from orchestration.store import Artifact, Store
+from orchestration.store.artifacts import Artifact, Store
 from tests import tiny
 from tests.workflows import test_steps
 from tests.workflows.films import TASK
 from tests.workflows.test_steps import ROWS, Compared, failure
-from workflows.catalog import find_task
-from workflows.compare import Cell
-from workflows.config import Encoding, Execution, MethodConfig
+from workflows.compare.graph import Cell
+from workflows.config.compare import Encoding, Execution, MethodConfig
+from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
-from workflows.materials import DEMONSTRATIONS, Materials, read_column, read_states
-from workflows.models import Model
+from workflows.inputs.catalog import find_task
+from workflows.inputs.models import Model
+from workflows.methods.inputs.states import DEMONSTRATIONS, Materials, read_column, read_states
 from workflows.steps.demonstrations import CONTENT_FREE, content_free_step
-from workflows.steps.methods import demonstrations_of, depends_on_seed
+from workflows.steps.fit import demonstrations_of, depends_on_seed
 from workflows.steps.model import encode_step
-from workflows.sweep_checks import checked_space
-from workflows.sweep_config import SweepConfig
+from workflows.sweep.checks import checked_space
 
 compare = test_steps.compare  # the fixture
 PALP = {"method": "linear-probe", "name": "palp", "demonstrations": "random"}

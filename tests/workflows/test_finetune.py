@@ -8,27 +8,27 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.facts import Facts
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import in_order
-from orchestration.plan import make_plan
-from orchestration.store import open_store
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import open_store
+from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
-from vocabsem_core import training_state
 from vocabsem_core.errors import InputError
-from vocabsem_core.finetuning import Finetuning
-from workflows.compare import comparison
-from workflows.config import CompareConfig
-from workflows.costs import Ledger
+from vocabsem_core.finetuning.trainer import Finetuning
+from vocabsem_core.numerics import checkpoint
+from workflows.compare.graph import comparison
+from workflows.config.compare import CompareConfig
+from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
-from workflows.materials import read_column
-from workflows.methods import METHODS
-from workflows.results import read_result, truncations
+from workflows.methods.inputs.prompts import Texts
+from workflows.methods.inputs.states import read_column
+from workflows.methods.registry import METHODS
+from workflows.results.costs import Ledger
+from workflows.results.model import read_result, truncations
 from workflows.steps import finetune
-from workflows.sweep_checks import checked_space
-from workflows.sweep_config import SweepConfig
-from workflows.texts import Texts
+from workflows.sweep.checks import checked_space
 
 ROWS = films(40)
 QUICK = {"epochs": 2, "batch_size": 8}
@@ -101,7 +101,7 @@ def test_predictions_are_those_of_the_stored_weights(folder):
     weights = load(fit.path("fitted.safetensors").read_bytes())
     method, tokenizer = METHODS["lora"], tiny.tokenizer()
     words = [tokenizer(f" {word}")["input_ids"][0] for word in TASK["words"].values()]
-    from vocabsem_core.adapters import adapted, use
+    from vocabsem_core.finetuning.adapters import adapted, use
 
     model = tiny.gpt2()
     with adapted(model, method.adaptation(method.Settings()), 9) as ours, torch.no_grad():
@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_when_a_fit_is_done_is_told(tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(training_state, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(InputError, match=r"No space left on device .* make room, then run again"):
         finetune._write_done(tmp_path / "done.safetensors", {}, {}, {}, torch.zeros(1), {})
     assert list(tmp_path.iterdir()) == []

@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
-from orchestration.executor import InlineEngine, run_plan
-from orchestration.facts import Facts
+from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Step
-from orchestration.plan import make_plan
-from orchestration.scratch import scratch_folder, told
-from orchestration.store import Store, open_store
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import Store, open_store
+from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.scratch import scratch_folder, told
 from tests import tiny
 from tests.workflows.films import films, write_films
-from vocabsem_core.encoder import Encoder
-from workflows import open_shard
-from workflows.compare import comparison
-from workflows.config import CompareConfig
-from workflows.steps import methods
+from vocabsem_core.features.encoder import Encoder
+from workflows.compare.graph import comparison
+from workflows.config.compare import CompareConfig
+from workflows.steps import fit, open_shard
 
 
 @pytest.fixture
@@ -114,8 +113,8 @@ def test_batches_of_another_size_are_no_part_of_a_shard(base: Path, monkeypatch:
 
 
 def test_a_search_goes_on_from_its_finished_packs(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "pack_size", lambda *_: 2)
-    packs = Counted(monkeypatch, methods, "try_pack")
+    monkeypatch.setattr(fit, "pack_size", lambda *_: 2)
+    packs = Counted(monkeypatch, fit, "try_pack")
     whole, steps = run(base, "whole", "calibration", trials=6)
     search = next(step for step in steps if step.name == "search")
     needed = packs.calls

@@ -11,14 +11,14 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from workflows import cli
-from workflows.config import CompareConfig, MethodConfig, ModelConfig
+from workflows.cli import app
+from workflows.cli.options import store_place, tracking_uri
+from workflows.config.compare import CompareConfig, MethodConfig, ModelConfig
+from workflows.config.pretrain import PretrainConfig
+from workflows.config.sweep import SweepConfig
+from workflows.config.task import TaskConfig
+from workflows.config.yaml_file import read_yaml
 from workflows.errors import ConfigError
-from workflows.options import store_place, tracking_uri
-from workflows.pretrain_config import PretrainConfig
-from workflows.sweep_config import SweepConfig
-from workflows.task_config import TaskConfig
-from workflows.yaml_file import read_yaml
 
 COMPARE: Mapping[str, Any] = {"workflow": "compare", "models": ["m"], "tasks": ["t"], "methods": [{"method": "knn"}]}
 SWEEP: Mapping[str, Any] = {"workflow": "sweep", "name": "s", "model": "m", "task": "t", "method": "knn"}
@@ -105,7 +105,7 @@ def test_a_field_refuses_a_variable(
 def refusal(*words: str) -> str:
     """What the command line says against these words; it makes nothing in the folder where it is called."""
     before = sorted(Path().rglob("*"))
-    done = CliRunner().invoke(cli.app, words)
+    done = CliRunner().invoke(app.app, words)
     assert getattr(done.exception, "exit_code", None) == 2, done.exception
     assert sorted(Path().rglob("*")) == before
     return str(done.exception)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from vocabsem_core.calibration import Labelled
-from vocabsem_core.heads import OutputHead
-from workflows.methods import method_named
-from workflows.space import random_settings
+from vocabsem_core.calibration.modules import Labelled
+from vocabsem_core.features.heads import OutputHead
+from workflows.config.space import random_settings
+from workflows.methods.registry import method_named
 
 CLASSES, WIDTH = 3, 6
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from orchestration.store import open_store
+from orchestration.store.artifacts import open_store
 from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_json, make_workspace, write
-from workflows.config import CompareConfig
+from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
-from workflows.materials import read_column, read_states
-from workflows.methods import method_named
-from workflows.methods.own import with_own_methods
-from workflows.steps.methods import needs_of
+from workflows.methods.custom import with_own_methods
+from workflows.methods.inputs.states import read_column, read_states
+from workflows.methods.registry import method_named
+from workflows.steps.fit import needs_of
 
 PAGE = (REPOSITORY / "docs" / "own-method.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -70,7 +70,7 @@ def test_the_example_is_linear_discriminant_analysis(folder: Path):
         if artifact.folder.parent.name == "encode"
     }
     train, test = states[60], states[30]
-    from workflows.materials import split_rows
+    from workflows.methods.inputs.states import split_rows
 
     (labels,) = [a for a in store.artifacts() if a.folder.parent.name == "labels" and a.rows == 60]
     classes = read_column(labels, "label")
@@ -112,7 +112,7 @@ MISTAKES = {
     "plain space": (with_line('space = {"k": [1, 2]}'), r"line 4: .* has space\['k'\] = \[1, 2\]; expected a .*Domain"),
     "a listed space": (with_line('space = ["k"]'), r"line 4: .* has space = \['k'\]; expected"),
     "no such setting": (
-        "from workflows.space import Domain\n" + with_line('space = {"k": Domain(choice=(1, 2))}'),
+        "from workflows.config.space import Domain\n" + with_line('space = {"k": Domain(choice=(1, 2))}'),
         r"line 5: .* has space\['k'\], which is none of its Settings",
     ),
     "arguments": (with_line("def __init__(self, k): ..."), r"line 4: Constant\(\): TypeError: .*'k'"),
@@ -186,7 +186,7 @@ SWEEP = {
     "space": {"k": {"choice": [1, 2]}},
     "execution": {"executor": "inline"},
 }
-SETTINGS = """from workflows.config import Strict
+SETTINGS = """from workflows.config.compare import Strict
 from workflows.methods.base import Method
 
 

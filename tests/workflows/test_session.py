@@ -11,26 +11,26 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestration import store as store_module
 from orchestration.errors import Unwritable
 from orchestration.graph import folder_of
-from orchestration.runs import TOLD, runs
-from orchestration.store import Store, open_store
-from orchestration.tracking import TrackingError, default_uri
+from orchestration.runs.record import TOLD, runs
+from orchestration.store import artifacts as store_module
+from orchestration.store.artifacts import Store, open_store
+from orchestration.tracking.mlflow_client import TrackingError, default_uri
 from tests import tiny
 from tests.workflows.films import films, write_films
+from tests.workflows.results.test_costs import step
+from tests.workflows.results.test_model import entry
 from tests.workflows.sweeps import QUIET
-from tests.workflows.test_costs import step
-from tests.workflows.test_results import entry
-from workflows.cli import app
-from workflows.engines import open_engine
+from workflows.cli.app import app
+from workflows.config.yaml_file import read_workflow
 from workflows.errors import Interrupted
-from workflows.pretrain import Pretrain
-from workflows.progress import Say
-from workflows.results import read_stored
+from workflows.pretrain.graph import Pretrain
+from workflows.results.model import read_stored
+from workflows.results.table import table
+from workflows.runtime.engines import open_engine
+from workflows.runtime.progress import Say
 from workflows.session import WORKFLOWS, Report, open_session, run
-from workflows.table import table
-from workflows.yaml_file import read_workflow
 
 DOCUMENT = """\
 workflow: compare
@@ -116,7 +116,7 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(
     again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
-        monkeypatch.setattr("orchestration.files.stage", full)
+        monkeypatch.setattr("orchestration.store.files.stage", full)
         raise KeyboardInterrupt
 
     def full(*_: Any) -> None:
@@ -226,7 +226,11 @@ def only_read(again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> 
         raise PermissionError(13, "Permission denied", str(arguments[0]))
 
     def take_away() -> None:
-        for writer in ("orchestration.files.stage", "orchestration.files.replace_bytes", "orchestration.runs.open"):
+        for writer in (
+            "orchestration.store.files.stage",
+            "orchestration.store.files.replace_bytes",
+            "orchestration.runs.record.open",
+        ):
             monkeypatch.setattr(writer, refused, raising=False)
 
     return take_away

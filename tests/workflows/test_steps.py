@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from orchestration.executor import InlineEngine, Outcome, run_plan
-from orchestration.facts import Facts
+from orchestration.execution.scheduler import InlineEngine, Outcome, run_plan
 from orchestration.graph import in_order
-from orchestration.plan import make_plan
-from orchestration.store import Store, open_store
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import Store, open_store
+from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
-from vocabsem_core.basis import RCOND
-from workflows.compare import Cell, comparison
-from workflows.config import CompareConfig
-from workflows.costs import Ledger
+from vocabsem_core.semantics.basis import RCOND
+from workflows.compare.graph import Cell, comparison
+from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
-from workflows.materials import read_column, read_states
-from workflows.results import read_result, truncations
+from workflows.methods.inputs.states import read_column, read_states
+from workflows.results.costs import Ledger
+from workflows.results.model import read_result, truncations
 from workflows.steps.model import _RCOND, stored_states
 
 Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]
@@ -144,7 +144,7 @@ def test_a_limit_takes_rows_by_content_whatever_their_order(compare: Compared) -
 
 
 def _texts(store: Store, step: Any) -> list[dict]:
-    from workflows.materials import read_tables
+    from workflows.methods.inputs.states import read_tables
 
     return [row for table in read_tables(store.find(step)) for row in table.to_pylist()]
 

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from orchestration.work import work_of
+from orchestration.execution.work import work_of
 from tests.workflows.sweeps import (
     BEST,
     DEFAULT,
     Done,
     retold,
 )
+from vocabsem_core.baselines.knn import nearest
 from vocabsem_core.errors import InputError
-from vocabsem_core.paired import lead
-from vocabsem_core.retrieval import nearest
+from vocabsem_core.statistics.paired_tests import lead
 from workflows.errors import ConfigError
-from workflows.methods import METHODS
 from workflows.methods.knn import Knn
-from workflows.steps.methods import materials_of
+from workflows.methods.registry import METHODS
+from workflows.steps.fit import materials_of
 from workflows.steps.sweep import CONFIRMED, fill_confirm, leads_of_the_first
 
 

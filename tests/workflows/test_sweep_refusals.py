@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from tests.workflows.sweeps import Made, config
 from workflows.errors import ConfigError
-from workflows.methods import METHODS
-from workflows.sweep_checks import checked_space
-from workflows.trials import listed
+from workflows.methods.registry import METHODS
+from workflows.search.trials import listed
+from workflows.sweep.checks import checked_space
 
 EPOCHS = """
 from workflows.methods.knn import Knn

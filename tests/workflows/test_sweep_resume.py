@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestration.facts import Facts
-from orchestration.files import replace_json
-from orchestration.store import Store
+from orchestration.store.artifacts import Store
+from orchestration.store.files import replace_json
+from orchestration.store.fingerprint_cache import Facts
 from tests.workflows.films import write_films
 from tests.workflows.sweeps import ROWS, Done, Made, begun, config
 from workflows.errors import ConfigError
-from workflows.sweep import sweep
+from workflows.sweep.graph import sweep
 
 
 def test_an_unfinished_sweep_of_this_name_that_searches_something_else_is_told_apart(made: Made, store: Store) -> None:

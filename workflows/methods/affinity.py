@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from workflows.config.strict import Strict
 from workflows.methods.base import Method
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 
 class AffinitySettings(Strict):
@@ -28,7 +28,7 @@ class Affinity(Method):
     needs: ClassVar = frozenset({"basis"})
     several_layers = False  # states are compared with the head\'s space
     Settings = AffinitySettings
-    sources = ("vocabsem_core.affinity",)
+    sources = ("vocabsem_core.semantics.affinity",)
 
     def fit(self, settings: AffinitySettings, materials: Materials, seed: int) -> dict[str, Tensor]:
         return {}
@@ -36,6 +36,6 @@ class Affinity(Method):
     def predict(
         self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
     ) -> Tensor:
-        from vocabsem_core.affinity import semantic_logits
+        from vocabsem_core.semantics.affinity import semantic_logits
 
         return semantic_logits(states, materials.class_basis, settings.similarity)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vocabsem_core.errors import InputError
-from workflows.config import Demonstrations
+from workflows.config.compare import Demonstrations
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.errors import ConfigError
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 Need = Literal["train", "head", "basis", "embedding", "content_free", "texts"]
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vocabsem_core.errors import InputError
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.base import Fitted, Method, Need, Watch
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from torch import Tensor
 
-    from vocabsem_core.affinity import Similarity
-    from vocabsem_core.calibration import CalibrationSettings
-    from workflows.materials import Materials
+    from vocabsem_core.calibration.modules import CalibrationSettings
+    from vocabsem_core.semantics.affinity import Similarity
+    from workflows.methods.inputs.states import Materials
 
 _Similarity = Literal["cosine", "euclidean", "dot"]
 
@@ -110,12 +110,12 @@ class Calibration(Method):
         return self.needs | {kind for kind in ("head", "embedding") if kind in kinds}
 
     def structure(self, settings: Any) -> Hashable:
-        from vocabsem_core.packs import structure
+        from vocabsem_core.calibration.batched_training import structure
 
         return (self.targets_of(settings), self.compared_with(settings), *structure(self.core_settings(settings)))
 
     def fit_bytes(self, settings: Any, materials: Materials) -> int:
-        from vocabsem_core.packs import lane_bytes
+        from vocabsem_core.calibration.batched_training import lane_bytes
 
         classes, width = materials.class_basis.shape
         core = self.core_settings(settings)
@@ -125,8 +125,8 @@ class Calibration(Method):
     def fit_many(
         self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
     ) -> list[Fitted | InputError]:
-        from vocabsem_core.lanes import Lane
-        from vocabsem_core.packs import fit_pack
+        from vocabsem_core.calibration.batch import Lane
+        from vocabsem_core.calibration.batched_training import fit_pack
 
         lanes = [Lane(self.core_settings(settings), seed) for settings, seed in jobs]
         first, vocabulary = jobs[0][0], None
@@ -159,7 +159,7 @@ class Calibration(Method):
 
     def _targets(self, kind: str, materials: Materials) -> Tensor:
         """What the states of each class are moved to, [c, d]."""
-        from vocabsem_core.targets import as_wide_as, centred_means, random_orthogonal
+        from vocabsem_core.calibration.targets import as_wide_as, centred_means, random_orthogonal
 
         basis = materials.class_basis
         if kind == "head":
@@ -172,7 +172,7 @@ class Calibration(Method):
         return random_orthogonal(basis) if kind == "random" else basis
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
-        from vocabsem_core.calibration import calibrated_logits
+        from vocabsem_core.calibration.modules import calibrated_logits
 
         core = replace(self.core_settings(settings), similarity=self.compared_with(settings)[1])
         return calibrated_logits(states, fitted["targets"], core, fitted)
@@ -183,7 +183,7 @@ class Calibration(Method):
         return sum(tensor.numel() for name, tensor in fitted.items() if name not in measured)
 
     def core_settings(self, settings: Any) -> CalibrationSettings:
-        from vocabsem_core.calibration import CalibrationSettings
+        from vocabsem_core.calibration.modules import CalibrationSettings
 
         own = settings.model_dump(exclude={"targets"})
         learned = settings.targets == "learned"
@@ -221,7 +221,7 @@ class PaperCalibration(Calibration):
         return ("head", "dot") if settings.inference == "mm" else ("basis", settings.similarity)
 
     def core_settings(self, settings: Any) -> CalibrationSettings:
-        from vocabsem_core.calibration import CalibrationSettings
+        from vocabsem_core.calibration.modules import CalibrationSettings
 
         own = settings.model_dump(exclude={"training", "inference", "similarity"})
         similarity: Similarity = "dot" if settings.training == "mm" else settings.similarity

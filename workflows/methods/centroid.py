@@ -9,7 +9,7 @@ from workflows.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 
 class Centroid(Method):
@@ -18,14 +18,14 @@ class Centroid(Method):
     name = "centroid"
     needs: ClassVar = frozenset({"train"})
     portable = True
-    sources = ("vocabsem_core.centroids",)
+    sources = ("vocabsem_core.baselines.centroid",)
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
-        from vocabsem_core.centroids import class_means
+        from vocabsem_core.baselines.centroid import class_means
 
         return {"centroids": class_means(materials.train.states, materials.train.labels, len(materials.labels))}
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
-        from vocabsem_core.centroids import centroid_scores
+        from vocabsem_core.baselines.centroid import centroid_scores
 
         return centroid_scores(states, fitted["centroids"])

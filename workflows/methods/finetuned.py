@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from vocabsem_core.errors import InputError
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.base import Fitted, Method, Watch
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from vocabsem_core.adapters import Adaptation
-    from vocabsem_core.finetuning import Finetuning, Schedule
-    from workflows.texts import Texts
+    from vocabsem_core.finetuning.adapters import Adaptation
+    from vocabsem_core.finetuning.trainer import Finetuning, Schedule
+    from workflows.methods.inputs.prompts import Texts
 
 
 class FullSettings(Strict):
@@ -74,7 +74,7 @@ class Finetuned(Method):
 
     def adaptation(self, settings: Any) -> Adaptation:
         """What is trained."""
-        from vocabsem_core.adapters import Adaptation
+        from vocabsem_core.finetuning.adapters import Adaptation
 
         names = ("rank", "alpha", "dropout", "target_modules", "feedforward_modules")
         chosen = {name: getattr(settings, name) for name in names if name in type(settings).model_fields}
@@ -82,13 +82,13 @@ class Finetuned(Method):
 
     def schedule(self, settings: Any) -> Schedule:
         """How it is trained."""
-        from vocabsem_core.finetuning import Schedule
+        from vocabsem_core.finetuning.trainer import Schedule
 
         return Schedule(**{name: getattr(settings, name) for name in FullSettings.model_fields})
 
     def begin(self, settings: Any, seed: int, texts: Texts, weights: Any, **team: Any) -> Finetuning:
         """A fit of the adapted model's `weights`, before its first epoch."""
-        from vocabsem_core.finetuning import Finetuning
+        from vocabsem_core.finetuning.trainer import Finetuning
 
         train, validation = texts.stored_train, texts.stored_validation
         parts = (train.states, train.labels), (validation.states, validation.labels)
@@ -103,7 +103,7 @@ class Finetuned(Method):
     def fit_many(
         self, jobs: Sequence[tuple[Any, int]], materials: Any, watch: Watch | None = None
     ) -> list[Fitted | InputError]:
-        from vocabsem_core.adapters import adapted
+        from vocabsem_core.finetuning.adapters import adapted
 
         found: list[Fitted | InputError] = []
         for place, (settings, seed) in enumerate(jobs):
@@ -121,7 +121,7 @@ class Finetuned(Method):
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Any, materials: Any) -> Tensor:
         """Class scores [n, classes] of prompts."""
-        from vocabsem_core.adapters import adapted, use
+        from vocabsem_core.finetuning.adapters import adapted, use
 
         with adapted(materials.model, self.adaptation(settings), 0) as weights:
             use(weights, fitted)

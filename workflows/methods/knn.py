@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.neighbours import Neighbours
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 
 class KnnSettings(Strict):
@@ -35,7 +35,7 @@ class Knn(Neighbours):
         "distance": Domain(choice=("cosine", "euclidean")),
     }
     sources = (
-        "vocabsem_core.retrieval",
+        "vocabsem_core.baselines.knn",
         "workflows.methods.neighbours",
     )
 
@@ -45,6 +45,6 @@ class Knn(Neighbours):
 
     def near(self, settings: KnnSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
         """By the distance between states."""
-        from vocabsem_core.retrieval import nearest
+        from vocabsem_core.baselines.knn import nearest
 
         return nearest(states, materials.train.states, k, settings.distance)

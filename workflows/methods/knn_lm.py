@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.neighbours import Neighbours
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 _SMALLEST = 1e-9  # of a share, so that its logarithm is finite
 
@@ -41,12 +41,17 @@ class KnnLm(Neighbours):
         "interpolation": Domain(uniform=(0.0, 1.0)),
         "temperature": Domain(log_uniform=(0.01, 10.0)),
     }
-    sources = ("vocabsem_core.knn_lm", "vocabsem_core.retrieval", "workflows.methods.neighbours", "vocabsem_core.heads")
+    sources = (
+        "vocabsem_core.baselines.knn_lm",
+        "vocabsem_core.baselines.knn",
+        "workflows.methods.neighbours",
+        "vocabsem_core.features.heads",
+    )
 
     def near(self, settings: KnnLmSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
         """By the distance between states, relative to that of the training states among themselves."""
-        from vocabsem_core.knn_lm import squared_scale
-        from vocabsem_core.retrieval import nearest
+        from vocabsem_core.baselines.knn import nearest
+        from vocabsem_core.baselines.knn_lm import squared_scale
 
         gaps, rows = nearest(states, materials.train.states, k, "euclidean")
         return gaps / squared_scale(materials.train.states).sqrt(), rows
@@ -55,7 +60,7 @@ class KnnLm(Neighbours):
         self, settings: KnnLmSettings, gaps: Tensor, votes: Tensor, states: Tensor, materials: Materials
     ) -> Tensor:
         """The nearer, the more; mixed with the model's own probabilities."""
-        from vocabsem_core.knn_lm import mixed, neighbour_shares
+        from vocabsem_core.baselines.knn_lm import mixed, neighbour_shares
 
         shares = neighbour_shares(gaps, votes, len(materials.labels), settings.temperature)
         model = materials.class_mean(materials.label_head.logits(states), dim=1).softmax(dim=1)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.neighbours import Neighbours
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 
 class KnnPromptingSettings(Strict):
@@ -32,17 +32,17 @@ class KnnPrompting(Neighbours):
     Settings = KnnPromptingSettings
     space: ClassVar = {"k": Domain(choice=(1, 2, 3, 5, 9, 17, 33, 65))}
     sources = (
-        "vocabsem_core.knn_prompting",
-        "vocabsem_core.retrieval",
+        "vocabsem_core.baselines.knn_prompting",
+        "vocabsem_core.baselines.knn",
         "workflows.methods.neighbours",
-        "vocabsem_core.heads",
+        "vocabsem_core.features.heads",
     )
 
     def near(
         self, settings: KnnPromptingSettings, states: Tensor, k: int, materials: Materials
     ) -> tuple[Tensor, Tensor]:
         """By the divergence of their distributions."""
-        from vocabsem_core.knn_prompting import divergences
-        from vocabsem_core.retrieval import smallest
+        from vocabsem_core.baselines.knn import smallest
+        from vocabsem_core.baselines.knn_prompting import divergences
 
         return smallest(divergences(states, materials.train.states, materials.head), k)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.base import Method
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 
 class LinearProbeSettings(Strict):
@@ -30,10 +30,10 @@ class LinearProbe(Method):
     portable = True
     Settings = LinearProbeSettings
     space: ClassVar = {"inverse_penalty": Domain(log_uniform=(1e-4, 1.0))}
-    sources = ("vocabsem_core.probe",)
+    sources = ("vocabsem_core.baselines.linear_probe",)
 
     def fit(self, settings: LinearProbeSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
-        from vocabsem_core.probe import fit_probe
+        from vocabsem_core.baselines.linear_probe import fit_probe
 
         return fit_probe(
             materials.train.states, materials.train.labels, len(materials.labels), settings.inverse_penalty
@@ -42,6 +42,6 @@ class LinearProbe(Method):
     def predict(
         self, settings: LinearProbeSettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
     ) -> Tensor:
-        from vocabsem_core.probe import probe_logits
+        from vocabsem_core.baselines.linear_probe import probe_logits
 
         return probe_logits(states, fitted)

@@ -11,7 +11,7 @@ from workflows.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 _NO_VOTE = 1e-6  # the share of a class without a vote, so that its logarithm is finite
 
@@ -36,7 +36,7 @@ class Neighbours(Method):
 
     def weigh(self, settings: Any, gaps: Tensor, votes: Tensor, states: Tensor, materials: Materials) -> Tensor:
         """Class scores [n, classes] by the neighbours' distances and classes, [n, k]. The default: one vote each."""
-        from vocabsem_core.retrieval import shares
+        from vocabsem_core.baselines.knn import shares
 
         counted = shares(votes, len(materials.labels))
         return counted.clamp_min(_NO_VOTE).log()  # scores are logits: their softmax gives the shares back

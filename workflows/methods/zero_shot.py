@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from workflows.config import Demonstrations
+from workflows.config.compare import Demonstrations
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
 from workflows.methods.base import Method, Need
-from workflows.space import Domain
-from workflows.strict import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.materials import Materials
+    from workflows.methods.inputs.states import Materials
 
 
 class ContextualSettings(Strict):
@@ -35,7 +35,7 @@ class ZeroShot(Method):
     needs: ClassVar = frozenset({"head"})
     several_layers = False  # states are compared with the head's space
     Settings: ClassVar[type[Strict]] = ContextualSettings
-    sources = ("vocabsem_core.heads", "vocabsem_core.contextual")
+    sources = ("vocabsem_core.features.heads", "vocabsem_core.baselines.contextual_calibration")
 
     def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
         """Prompts that say nothing are read where contextual calibration is asked for, or searched."""
@@ -43,7 +43,7 @@ class ZeroShot(Method):
         return self.needs | {"content_free"} if asked else self.needs
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
-        from vocabsem_core.contextual import log_prior
+        from vocabsem_core.baselines.contextual_calibration import log_prior
 
         return {"log_prior": log_prior(_logits(materials.content_free, materials))} if _contextual(settings) else {}
 

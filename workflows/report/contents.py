@@ -13,15 +13,15 @@ import yaml
 
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import folder_of
-from orchestration.runs import RunRecord
-from orchestration.store import Store
-from workflows.answers import Answer, answers, sentences
-from workflows.budgets import budget_note, usual_budget
-from workflows.costs import mean
+from orchestration.runs.record import RunRecord
+from orchestration.store.artifacts import Store
 from workflows.errors import ConfigError
-from workflows.results import Result, Versus, largest, read_stored
-from workflows.verdicts import Found, comparisons, ranked
-from workflows.wording import looks_contradictory
+from workflows.results.answers import Answer, answers, sentences
+from workflows.results.budgets import budget_note, usual_budget
+from workflows.results.costs import mean
+from workflows.results.model import Result, Versus, largest, read_stored
+from workflows.results.verdicts import Found, comparisons, ranked
+from workflows.results.wording import looks_contradictory
 
 
 @dataclass(frozen=True)

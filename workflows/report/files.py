@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestration import files
-from orchestration.runs import RunRecord
-from orchestration.store import Store
+from orchestration.runs.record import RunRecord
+from orchestration.store import files
+from orchestration.store.artifacts import Store
 from workflows.errors import ConfigError
 from workflows.report.contents import read_contents
 from workflows.report.page import page

@@ -6,12 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from workflows.answers import level
-from workflows.costs import mean
 from workflows.report import charts
 from workflows.report.contents import Block, Contents
-from workflows.results import Detail, Versus
-from workflows.wording import CONTRADICTORY, LEVEL, probability, seconds
+from workflows.results.answers import level
+from workflows.results.costs import mean
+from workflows.results.model import Detail, Versus
+from workflows.results.wording import CONTRADICTORY, LEVEL, probability, seconds
 
 SIGNS = {"better": "▲", "worse": "▼", "no difference shown": "○"}
 _MIXED_UP = 12  # of the most frequent, where a matrix would be too large

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from workflows.answers import level
 from workflows.report.contents import Block, Contents, by_size
 from workflows.report.page import cost_of, remarks, sign, title
-from workflows.results import Detail
-from workflows.wording import CONTRADICTORY, LEVEL, probability, seconds
+from workflows.results.answers import level
+from workflows.results.model import Detail
+from workflows.results.wording import CONTRADICTORY, LEVEL, probability, seconds
 
 _COSTS = (
     "encode",

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestration.files import json_bytes
+from orchestration.execution.work import Work
 from orchestration.graph import Step
-from orchestration.work import Work
+from orchestration.store.files import json_bytes
 
 BEST = "best.json"
 
@@ -30,7 +30,7 @@ def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n
             "labels": labels,
             **{_role(place, seed): step for place, fits in enumerate(ordered) for seed, step in fits.items()},
         },
-        sources=("vocabsem_core.paired", "vocabsem_core.scoring"),
+        sources=("vocabsem_core.statistics.paired_tests", "vocabsem_core.statistics.metrics"),
     )
 
 
@@ -45,10 +45,10 @@ def fill_best(work: Work) -> None:
     """best.json: the score of each method, the place of the best, and the difference of each other to it."""
     import numpy as np
 
-    from orchestration.shards import ROW_ID
-    from vocabsem_core.paired import lead
-    from vocabsem_core.scoring import metric_of
-    from workflows.materials import read_column
+    from orchestration.store.arrow import ROW_ID
+    from vocabsem_core.statistics.metrics import metric_of
+    from vocabsem_core.statistics.paired_tests import lead
+    from workflows.methods.inputs.states import read_column
 
     n_classes, metric = work.identity["classes"], work.identity["metric"]
     methods = [

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.store import Artifact
-from orchestration.work import Work
-from workflows.corpus import is_held_out, pieces
+from orchestration.store.artifacts import Artifact
 from workflows.errors import ConfigError
+from workflows.inputs.corpus import is_held_out, pieces
 
 _SHARD_CHARACTERS = 4 << 20  # of text
 _LIGHT = Resources(cpus=0)
@@ -30,13 +30,13 @@ def corpus_step(name: str, paths: Sequence[Path], digests: Sequence[str], held_o
             "digests": sorted(digests),
         },
         resources=_LIGHT,
-        sources=("workflows.corpus",),
+        sources=("workflows.inputs.corpus",),
     )
 
 
 def fill_corpus(work: Work) -> None:
     """Shards of row_id, text and held_out (bool); raises ConfigError for an empty corpus or a file that changed."""
-    from orchestration import files
+    from orchestration.store import files
 
     for path, digest in zip(work.local["paths"], work.local["digests"], strict=True):
         if files.checksum(Path(path)) != digest:
@@ -60,7 +60,7 @@ def fill_corpus(work: Work) -> None:
 
 
 def _write(work: Work, shard: int, first: int, texts: Sequence[str]) -> int:
-    from orchestration.shards import table_of
+    from orchestration.store.arrow import table_of
 
     held = [is_held_out(text, work.identity["held_out"]) for text in texts]
     work.out.write_shard(shard, table_of(range(first, first + len(texts)), {"text": list(texts), "held_out": held}))
@@ -74,7 +74,7 @@ def texts_of(corpus: Artifact, held_out: bool) -> Iterator[str]:
 
 
 def _shard_texts(corpus: Artifact, shard: int, held_out: bool) -> list[str]:
-    from orchestration.shards import read_table
+    from orchestration.store.arrow import read_table
 
     table = read_table(corpus.shard(shard))
     kept = table.column("held_out").to_pylist()
@@ -90,13 +90,13 @@ def tokenizer_step(name: str, corpus: Step, vocabulary: int, context: int) -> St
         run="workflows.steps.corpus:fill_tokenizer",
         identity={"vocabulary": vocabulary, "context": context},
         inputs={"corpus": corpus},
-        sources=("vocabsem_core.byte_pairs",),
+        sources=("vocabsem_core.pretraining.bpe",),
     )
 
 
 def fill_tokenizer(work: Work) -> None:
     """The files of a transformers tokenizer."""
-    from vocabsem_core.byte_pairs import train_byte_pairs
+    from vocabsem_core.pretraining.bpe import train_byte_pairs
 
     texts = texts_of(work.inputs["corpus"], held_out=False)
     tokenizer = train_byte_pairs(texts, work.identity["vocabulary"], work.identity["context"])
@@ -117,7 +117,7 @@ def tokens_step(name: str, corpus: Step, tokenizer: Step, context: int) -> Step:
         inputs={"corpus": corpus, "tokenizer": tokenizer},
         setup={},
         resources=Resources(cpus=1, workers=1),
-        sources=("workflows.corpus",),
+        sources=("workflows.inputs.corpus",),
     )
 
 
@@ -134,9 +134,9 @@ class TokenWorker:
     def fill(self, work: Work, shard: int) -> None:
         import numpy as np
 
-        from orchestration.shards import table_of
-        from vocabsem_core.byte_pairs import END
-        from vocabsem_core.checkpoints import load_tokenizer
+        from orchestration.store.arrow import table_of
+        from vocabsem_core.features.checkpoints import load_tokenizer
+        from vocabsem_core.pretraining.bpe import END
 
         context = work.identity["context"]
         tokenizer = load_tokenizer(tokenizer_folder(work.inputs["tokenizer"]))

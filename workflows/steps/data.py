@@ -7,22 +7,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.files import json_bytes
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.work import Work
-from workflows.catalog import Task
-from workflows.data import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
-from workflows.labels import label_numbers
-from workflows.models import Model, checked_tokenizer
-from workflows.row_choice import chosen_rows, digest_of
+from orchestration.store.files import json_bytes
+from workflows.config.task import prompt_template
+from workflows.inputs.catalog import Task
+from workflows.inputs.labels import label_numbers
+from workflows.inputs.models import Model, checked_tokenizer
+from workflows.inputs.row_choice import chosen_rows, digest_of
+from workflows.inputs.tables import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
 from workflows.steps import ROWS_PER_SHARD
-from workflows.task_config import prompt_template
 
 if TYPE_CHECKING:
-    from orchestration.store import Artifact
+    from orchestration.store.artifacts import Artifact
 
 _LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
-_SOURCES = ("workflows.row_files", "workflows.data", "workflows.labels", "workflows.row_choice")
+_SOURCES = (
+    "workflows.inputs.row_files",
+    "workflows.inputs.tables",
+    "workflows.inputs.labels",
+    "workflows.inputs.row_choice",
+)
 
 
 def texts_step(
@@ -51,7 +56,7 @@ def texts_step(
 
 def fill_texts(work: Work) -> None:
     """Shards of row_id (place in the file), row_hash and the fields; with a limit, the rows of smallest hash."""
-    from orchestration.shards import table_of
+    from orchestration.store.arrow import table_of
 
     identity, local, file = work.identity, work.local, _file(work)
     by_label = "rows" in identity
@@ -76,7 +81,7 @@ def fill_texts(work: Work) -> None:
 
 def fields_of(texts: Artifact) -> list[dict[str, str]]:
     """The prompt fields of every row of texts."""
-    from workflows.materials import read_tables
+    from workflows.methods.inputs.states import read_tables
 
     return [row for table in read_tables(texts) for row in field_columns(table).to_pylist()]
 
@@ -88,7 +93,7 @@ def row_names(rows: Iterable[int], file: str = "") -> list[str]:
 
 def field_columns(table: Any) -> Any:
     """A table of texts without what is no prompt field."""
-    from orchestration.shards import ROW_ID
+    from orchestration.store.arrow import ROW_ID
 
     return table.drop_columns([ROW_ID, "row_hash"])
 
@@ -111,7 +116,7 @@ def fill_labels(work: Work) -> None:
     """One shard of row_id and label (int32), for all rows: a limit acts on texts alone."""
     import numpy as np
 
-    from orchestration.shards import table_of
+    from orchestration.store.arrow import table_of
 
     file = _file(work)
     columns = unchanged_columns(file, {file.label: work.identity["column"]})
@@ -136,13 +141,13 @@ def verbalizer_step(model: Model, task: Task) -> Step:
         },
         local={"folder": str(model.folder), "vocabulary": model.kept_rows},
         resources=_LIGHT,
-        sources=("vocabsem_core.prompts",),
+        sources=("vocabsem_core.features.prompts",),
     )
 
 
 def fill_verbalizer(work: Work) -> None:
     """verbalizer.json: labels, their tokens, the rule, and each token as text."""
-    from vocabsem_core.prompts import verbalize
+    from vocabsem_core.features.prompts import verbalize
 
     identity = work.identity
     tokenizer = checked_tokenizer(Path(work.local["folder"]), identity["tokenizer"])

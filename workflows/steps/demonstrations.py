@@ -7,21 +7,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestration.files import json_bytes
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.work import Work
-from workflows.catalog import Task
-from workflows.config import Encoding
-from workflows.data import Split
+from orchestration.store.files import json_bytes
+from workflows.config.compare import Encoding
+from workflows.config.task import prompt_template
 from workflows.errors import ConfigError
-from workflows.measures import measured
-from workflows.models import Model, checked_tokenizer, token_limit
+from workflows.inputs.catalog import Task
+from workflows.inputs.models import Model, checked_tokenizer, token_limit
+from workflows.inputs.tables import Split
 from workflows.steps import ROWS_PER_SHARD
 from workflows.steps.data import fields_of
-from workflows.task_config import prompt_template
+from workflows.steps.measures import measured
 
 if TYPE_CHECKING:
-    from orchestration.store import Artifact
+    from orchestration.store.artifacts import Artifact
 
 _MASK = "[MASK]"
 CONTENT_FREE = ("N/A", "", _MASK)  # the texts of contextual calibration (Zhao et al. 2021)
@@ -47,7 +47,7 @@ def random_step(
         inputs={role: inputs[role] for role in ("train_texts", "train_labels")},
         local={"folder": str(model.folder), "task": task.config.name, "told": told},
         resources=_LIGHT,
-        sources=("vocabsem_core.demonstrations", "vocabsem_core.prompts"),
+        sources=("vocabsem_core.baselines.demonstrations", "vocabsem_core.features.prompts"),
     )
 
 
@@ -66,7 +66,7 @@ def fill_random(work: Work) -> dict[str, float]:
 
     Raises ConfigError for a label with too few rows, and where one demonstration of each label does not fit.
     """
-    from workflows.materials import DEMONSTRATIONS
+    from workflows.methods.inputs.states import DEMONSTRATIONS
 
     tokenizer = checked_tokenizer(Path(work.local["folder"]), work.identity["tokenizer"])
     with measured() as took:
@@ -75,7 +75,7 @@ def fill_random(work: Work) -> dict[str, float]:
 
 
 def _drawn(work: Work, tokenizer: Any) -> dict[str, Any]:
-    from vocabsem_core.demonstrations import balanced, demonstration, shots_that_fit
+    from vocabsem_core.baselines.demonstrations import balanced, demonstration, shots_that_fit
 
     identity, pool = work.identity, _Pool(work)
     rarest = min(map(len, pool.by_class))
@@ -141,10 +141,10 @@ def retrieved_step(
         local={"folder": str(model.folder), "task": task.config.name, "told": told},
         resources=Resources(cpus=1),
         sources=(
-            "vocabsem_core.demonstrations",
-            "vocabsem_core.bm25",
-            "vocabsem_core.retrieval",
-            "vocabsem_core.prompts",
+            "vocabsem_core.baselines.demonstrations",
+            "vocabsem_core.baselines.bm25",
+            "vocabsem_core.baselines.knn",
+            "vocabsem_core.features.prompts",
         ),
     )
 
@@ -154,9 +154,9 @@ def fill_retrieved(work: Work) -> dict[str, float]:
 
     Raises ConfigError for a label with too few rows, and where no demonstration fits before any prompt.
     """
-    import vocabsem_core.bm25
-    import vocabsem_core.retrieval  # noqa: F401  imports are no part of what is measured
-    from workflows.materials import DEMONSTRATIONS
+    import vocabsem_core.baselines.bm25
+    import vocabsem_core.baselines.knn  # noqa: F401  imports are no part of what is measured
+    from workflows.methods.inputs.states import DEMONSTRATIONS
 
     tokenizer = checked_tokenizer(Path(work.local["folder"]), work.identity["tokenizer"])
     with measured() as took:
@@ -165,9 +165,9 @@ def fill_retrieved(work: Work) -> dict[str, float]:
 
 
 def _retrieved(work: Work, tokenizer: Any) -> dict[str, Any]:
-    from orchestration.shards import ROW_ID
-    from vocabsem_core.demonstrations import demonstration, that_fit, token_counts
-    from workflows.materials import read_column
+    from orchestration.store.arrow import ROW_ID
+    from vocabsem_core.baselines.demonstrations import demonstration, that_fit, token_counts
+    from workflows.methods.inputs.states import read_column
 
     identity, pool, template = work.identity, _Pool(work), work.identity["template"]
     words, limit = [word for _, word in identity["words"]], identity["max_tokens"]
@@ -210,14 +210,14 @@ def _nearest(
 ) -> Iterator[Any]:
     """For each row the places in `from_rows` of its k nearest, nearest first."""
     if work.identity["kind"] == "bm25":
-        from vocabsem_core.bm25 import ranked
+        from vocabsem_core.baselines.bm25 import ranked
 
         yield from ranked(
             [" ".join(row.values()) for row in rows], [" ".join(pool.rows[row].values()) for row in from_rows], k
         )
         return
-    from vocabsem_core.retrieval import nearest
-    from workflows.materials import read_states
+    from vocabsem_core.baselines.knn import nearest
+    from workflows.methods.inputs.states import read_states
 
     states = read_states(work.inputs[work.identity["split"]], "head")[places]
     yield from nearest(states, read_states(work.inputs["train"], "head")[from_rows], k, "cosine")[1].numpy()
@@ -225,7 +225,7 @@ def _nearest(
 
 def texts_before(demonstrations: Artifact, ids: list[int]) -> list[str]:
     """The text before each row's prompt, by row id."""
-    from workflows.materials import DEMONSTRATIONS
+    from workflows.methods.inputs.states import DEMONSTRATIONS
 
     found = demonstrations.json(DEMONSTRATIONS)
     if "text" in found:
@@ -246,8 +246,8 @@ class _Pool:
     def __init__(self, work: Work) -> None:
         import numpy as np
 
-        from orchestration.shards import ROW_ID
-        from workflows.materials import labels_of, must_have_rows, read_column, split_rows
+        from orchestration.store.arrow import ROW_ID
+        from workflows.methods.inputs.states import labels_of, must_have_rows, read_column, split_rows
 
         identity, texts = work.identity, work.inputs["train_texts"]
         names = [label for label, _ in identity["words"]]
@@ -285,8 +285,8 @@ def fill_chosen_texts(work: Work) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from orchestration.shards import ROW_ID
-    from workflows.materials import DEMONSTRATIONS, read_tables
+    from orchestration.store.arrow import ROW_ID
+    from workflows.methods.inputs.states import DEMONSTRATIONS, read_tables
 
     listed, size = work.inputs["demonstrations"].json(DEMONSTRATIONS), work.identity["rows_per_shard"]
     wanted = listed["validation"] + (listed["train"] if work.identity["which"] == "all" else [])
@@ -306,14 +306,14 @@ def content_free_step(task: Task, kind: str) -> Step:
         run="workflows.steps.demonstrations:fill_content_free",
         identity={"fields": sorted(task.config.source.columns), "texts": texts},
         resources=_LIGHT,
-        sources=("workflows.data",),
+        sources=("workflows.inputs.tables",),
     )
 
 
 def fill_content_free(work: Work) -> None:
     """One shard of row_id, row_hash and the fields."""
-    from orchestration.shards import table_of
-    from workflows.data import row_hash
+    from orchestration.store.arrow import table_of
+    from workflows.inputs.tables import row_hash
 
     fields, texts = work.identity["fields"], work.identity["texts"]
     hashes = [row_hash(dict.fromkeys(fields, text)) for text in texts]

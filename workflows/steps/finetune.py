@@ -15,31 +15,36 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.files import json_bytes, stage
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.search import Places, room, search
-from orchestration.stopping import Stopping
-from orchestration.training import Seat, run_workers, seats
-from orchestration.work import Work
-from workflows.catalog import Task
-from workflows.config import CompareExecution, Encoding, MethodConfig
-from workflows.measures import largest, measured, numerics
-from workflows.methods import method_named
+from orchestration.ray_backend.early_stopping import Stopping
+from orchestration.ray_backend.train import Seat, run_workers, seats
+from orchestration.ray_backend.tune import Places, room, search
+from orchestration.store.files import json_bytes, stage
+from workflows.config.compare import CompareExecution, Encoding, MethodConfig
+from workflows.config.task import prompt_template
+from workflows.inputs.catalog import Task
+from workflows.inputs.models import Model, token_limit
 from workflows.methods.finetuned import Finetuned
-from workflows.models import Model, token_limit
-from workflows.proposals import Listed
-from workflows.steps.methods import Inputs, fixed_settings, searched_space, whole_settings, write_trials
-from workflows.task_config import prompt_template
-from workflows.trials import Configuration, configuration, listed, telling, try_pack
+from workflows.methods.registry import method_named
+from workflows.search.proposals import Listed
+from workflows.search.trials import Configuration, configuration, listed, telling, try_pack
+from workflows.steps.fit import Inputs, fixed_settings, searched_space, whole_settings, write_trials
+from workflows.steps.measures import largest, measured, numerics
 
 if TYPE_CHECKING:
-    from vocabsem_core.finetuning import Finetuning
-    from workflows.texts import Texts
+    from vocabsem_core.finetuning.trainer import Finetuning
+    from workflows.methods.inputs.prompts import Texts
 
 TRIAL_ROWS = 1000  # training rows of a trial at most: equal trials for every method would else cost hours here
 _STATE, _SPENT = "state.safetensors", "spent.json"  # of a checkpoint
 _DONE = "done.safetensors"  # in the scratch folder: what the workers leave
-_SOURCES = ("workflows.texts", "workflows.materials", "workflows.steps.finetune", "workflows.methods.finetuned")
+_SOURCES = (
+    "workflows.methods.inputs.prompts",
+    "workflows.methods.inputs.states",
+    "workflows.steps.finetune",
+    "workflows.methods.finetuned",
+)
 
 
 def reading_of(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def search_step(
         inputs=_inputs(materials),
         local=place,
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
-        sources=(*_SOURCES, "workflows.trials", *method.sources),
+        sources=(*_SOURCES, "workflows.search.trials", *method.sources),
     )
 
 
@@ -173,7 +178,7 @@ def finetune_step(
         },
         local=place,
         resources=Resources(cpus=0, waits=True),
-        sources=(*_SOURCES, "orchestration.training", *method.sources),
+        sources=(*_SOURCES, "orchestration.ray_backend.train", *method.sources),
     )
 
 
@@ -186,8 +191,8 @@ def fill_finetune(work: Work) -> dict[str, float]:
     import numpy as np
     from safetensors.torch import save
 
-    from orchestration.shards import ROW_ID, table_of
-    from workflows.materials import read_column
+    from orchestration.store.arrow import ROW_ID, table_of
+    from workflows.methods.inputs.states import read_column
 
     if not (work.scratch / _DONE).is_file():
         local, alone = work.local, work.local["executor"] == "inline"
@@ -207,11 +212,11 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     """One worker's part of a fit, from the last checkpoint on."""
     import torch
 
-    from vocabsem_core.adapters import adapted
-    from vocabsem_core.finetuning import Team
-    from vocabsem_core.memory import forget_peaks, keep_freed_memory, peak_bytes
-    from vocabsem_core.parallel import from_all_processes
-    from vocabsem_core.ticks import listening
+    from vocabsem_core.finetuning.adapters import adapted
+    from vocabsem_core.finetuning.trainer import Team
+    from vocabsem_core.numerics.distributed import from_all_processes
+    from vocabsem_core.numerics.memory import forget_peaks, keep_freed_memory, peak_bytes
+    from vocabsem_core.numerics.ticks import listening
 
     work: Work = config["work"]
     if config["threads"] is not None:
@@ -273,7 +278,7 @@ def _save(fit: Finetuning, seconds: float, peaks: Mapping[str, float], folder: P
 
 
 def _write_done(path: Path, record: Any, took: Any, made: Any, scores: Any, weights: Mapping[str, Any]) -> None:
-    from vocabsem_core.training_state import save_state
+    from vocabsem_core.numerics.checkpoint import save_state
 
     tensors = {"scores": scores, **{f"weights/{name}": value for name, value in weights.items()}}
     metadata = {"record": json.dumps(record), "took": json.dumps(took), "made": json.dumps(made)}
@@ -282,7 +287,7 @@ def _write_done(path: Path, record: Any, took: Any, made: Any, scores: Any, weig
 
 def _read_done(path: Path) -> tuple[Any, dict[str, float], dict[str, Any], Any, dict[str, Any]]:
     """What is recorded of a fit, what it took, what it was computed with, its scores, and its weights."""
-    from vocabsem_core.training_state import below, load_state
+    from vocabsem_core.numerics.checkpoint import below, load_state
 
     tensors, metadata = load_state(path)
     record, took, made = (json.loads(metadata[name]) for name in ("record", "took", "made"))
@@ -301,7 +306,7 @@ def _inputs(materials: Inputs) -> dict[str, Step]:
 
 def _texts_of(work: Work, seed: int, device: str, most: int | None = None) -> Any:
     """What the method sees of its task."""
-    from workflows.texts import Texts
+    from workflows.methods.inputs.prompts import Texts
 
     identity, place = work.identity, (Path(work.local["folder"]), work.local["stamp"])
     rows = {"train_size": identity["train_size"], "seed": seed, "most": most, "device": device}

@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.files import json_bytes
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.work import Work
-from workflows.catalog import Task
-from workflows.config import Encoding, Execution
+from orchestration.store.files import json_bytes
+from workflows.config.compare import Encoding, Execution
+from workflows.config.layers import stored_layers
+from workflows.config.task import prompt_template
 from workflows.errors import ConfigError
-from workflows.layers import stored_layers
-from workflows.measures import largest, measured, numerics
-from workflows.models import Model, must_be_unchanged, token_limit
+from workflows.inputs.catalog import Task
+from workflows.inputs.models import Model, must_be_unchanged, token_limit
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.data import field_columns, row_names
 from workflows.steps.demonstrations import texts_before, told_of
-from workflows.task_config import prompt_template
+from workflows.steps.measures import largest, measured, numerics
 
 if TYPE_CHECKING:
-    from vocabsem_core.prompts import Prompt
+    from vocabsem_core.features.prompts import Prompt
 
-_RCOND = 1e-6  # vocabsem_core.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
+_RCOND = 1e-6  # vocabsem_core.semantics.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
 _STORED = {"torch.float16": "float16"}  # other dtypes are stored as float32, which holds bfloat16 exactly
 
@@ -37,7 +37,7 @@ def head_step(model: Model) -> Step:
         run="workflows.steps.model:fill_head",
         identity={"head": model.head, "kept_rows": model.kept_rows, "rows_per_shard": HEAD_ROWS_PER_SHARD},
         local={**model.files, "width": model.width},
-        sources=("vocabsem_core.checkpoints", "vocabsem_core.heads"),
+        sources=("vocabsem_core.features.checkpoints", "vocabsem_core.features.heads"),
     )
 
 
@@ -45,9 +45,9 @@ def fill_head(work: Work) -> dict[str, float]:
     """Shards of row_id (the token id), weight [d], bias where there is one; head.json says what follows the product."""
     import torch
 
-    from orchestration.shards import table_of
-    from vocabsem_core.architectures import scale_and_softcap
-    from vocabsem_core.checkpoints import head_place, load_config
+    from orchestration.store.arrow import table_of
+    from vocabsem_core.features.architectures import scale_and_softcap
+    from vocabsem_core.features.checkpoints import head_place, load_config
 
     folder, rows = Path(work.local["folder"]), work.identity["kept_rows"]
     must_be_unchanged(folder, work.local["stamp"], work.local["content"])
@@ -77,7 +77,7 @@ def basis_step(model: Model) -> Step:
         run="workflows.steps.model:fill_basis",
         identity={"rcond": _RCOND},
         inputs={"head": head_step(model)},
-        sources=("vocabsem_core.basis",),
+        sources=("vocabsem_core.semantics.basis",),
     )
 
 
@@ -86,10 +86,10 @@ def fill_basis(work: Work) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from orchestration.shards import column_array, table_of
-    from vocabsem_core.basis import round_trip, semantic_basis
-    from vocabsem_core.ticks import listening
-    from workflows.materials import read_rows, read_tables
+    from orchestration.store.arrow import column_array, table_of
+    from vocabsem_core.numerics.ticks import listening
+    from vocabsem_core.semantics.basis import round_trip, semantic_basis
+    from workflows.methods.inputs.states import read_rows, read_tables
 
     tables = read_tables(work.inputs["head"])
 
@@ -127,14 +127,14 @@ def embedding_step(model: Model, verbalizer: Step) -> Step:
         identity={"model": model.weights},
         inputs={"verbalizer": verbalizer},
         local=model.files,
-        sources=("vocabsem_core.checkpoints",),
+        sources=("vocabsem_core.features.checkpoints",),
     )
 
 
 def fill_embedding(work: Work) -> None:
     """One shard of row_id (the token id) and embedding [d], float32, of the label tokens class after class."""
-    from orchestration.shards import table_of
-    from vocabsem_core.checkpoints import embedding_rows
+    from orchestration.store.arrow import table_of
+    from vocabsem_core.features.checkpoints import embedding_rows
 
     folder = Path(work.local["folder"])
     must_be_unchanged(folder, work.local["stamp"], work.local["content"])
@@ -177,7 +177,7 @@ def encode_step(
             "layers": layers,
         },
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
-        sources=("vocabsem_core.encoder", "vocabsem_core.prompts"),
+        sources=("vocabsem_core.features.encoder", "vocabsem_core.features.prompts"),
     )
 
 
@@ -192,9 +192,9 @@ class EncodeWorker:
     def __init__(self, setup: Mapping[str, Any]) -> None:
         import torch
 
-        from vocabsem_core.checkpoints import load_model, load_tokenizer
-        from vocabsem_core.encoder import Encoder
-        from vocabsem_core.memory import keep_freed_memory
+        from vocabsem_core.features.checkpoints import load_model, load_tokenizer
+        from vocabsem_core.features.encoder import Encoder
+        from vocabsem_core.numerics.memory import keep_freed_memory
 
         keep_freed_memory()
         folder = Path(setup["folder"])
@@ -211,10 +211,10 @@ class EncodeWorker:
         """row_id and row_hash of the texts, tokens (of the prompt), cut (tokens truncated), and a column a layer."""
         import numpy as np
 
-        from orchestration.shards import ROW_ID, column_array, read_table, table_of
-        from vocabsem_core.encoder import Encoded, common_prefix
-        from vocabsem_core.products import float32_library
-        from workflows.open_shard import OpenShard
+        from orchestration.store.arrow import ROW_ID, column_array, read_table, table_of
+        from vocabsem_core.features.encoder import Encoded, common_prefix
+        from vocabsem_core.numerics.matmul import float32_library
+        from workflows.steps.open_shard import OpenShard
 
         texts, before = read_table(work.inputs["texts"].shard(shard)), None
         rows = column_array(texts, ROW_ID).tolist()
@@ -267,7 +267,7 @@ def prompts_of(
 
     `told` are the names of rows in errors and the size of the model's vocabulary: see `tokenize`.
     """
-    from vocabsem_core.prompts import tokenize
+    from vocabsem_core.features.prompts import tokenize
 
     ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
     return tokenize(tokenizer, identity["template"], rows, identity["max_tokens"], ends, before, **told)

@@ -10,22 +10,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from orchestration.files import json_bytes
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.scratch import Told, tell
-from orchestration.store import Artifact
-from orchestration.training import Seat, run_workers, seats
-from orchestration.work import Work
-from workflows.corpus import MEASURED_PIECES, measured_pieces
+from orchestration.ray_backend.train import Seat, run_workers, seats
+from orchestration.store.artifacts import Artifact
+from orchestration.store.files import json_bytes
+from orchestration.store.scratch import Told, tell
+from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError
-from workflows.pretrain_config import PretrainConfig
+from workflows.inputs.corpus import MEASURED_PIECES, measured_pieces
 from workflows.steps.corpus import texts_of
 from workflows.steps.data import fields_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vocabsem_core.pretraining import Pretraining, Recipe
+    from vocabsem_core.pretraining.trainer import Pretraining, Recipe
 
 _STATE, _CURVE = "state.safetensors", "curve.json"  # of a checkpoint
 CURVE = "curve.json"  # of the artifact
@@ -56,7 +56,7 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
         inputs={"tokens": tokens, "tokenizer": tokenizer},
         local=execution.model_dump(exclude={"address", "resources"}),
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
-        sources=("vocabsem_core.pretraining", "vocabsem_core.muon"),
+        sources=("vocabsem_core.pretraining.trainer", "vocabsem_core.pretraining.muon"),
     )
 
 
@@ -65,7 +65,7 @@ def fill_pretrain(work: Work) -> None:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from vocabsem_core.pretraining import Pretraining
+    from vocabsem_core.pretraining.trainer import Pretraining
 
     disable_progress_bar()
     recipe = _recipe(work.identity)
@@ -88,7 +88,7 @@ def fill_pretrain(work: Work) -> None:
 
 
 def _recipe(identity: Mapping[str, Any]) -> Recipe:
-    from vocabsem_core.pretraining import Recipe
+    from vocabsem_core.pretraining.trainer import Recipe
 
     return Recipe(**identity["recipe"])
 
@@ -97,9 +97,9 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
     """One worker's part of a training: steps until the last, from the last checkpoint on."""
     import torch
 
-    from vocabsem_core.memory import keep_freed_memory
-    from vocabsem_core.pretraining import Pretraining, rows_of_step
-    from vocabsem_core.products import half_is_fast
+    from vocabsem_core.numerics.matmul import half_is_fast
+    from vocabsem_core.numerics.memory import keep_freed_memory
+    from vocabsem_core.pretraining.trainer import Pretraining, rows_of_step
 
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
@@ -149,7 +149,7 @@ class TokenRows:
     def __init__(self, shards: list[str]) -> None:
         import numpy as np
 
-        from orchestration.shards import column_array, read_table
+        from orchestration.store.arrow import column_array, read_table
 
         self._shards = [column_array(read_table(Path(path)), "tokens") for path in shards]
         self._starts = np.cumsum([0, *map(len, self._shards)])
@@ -177,7 +177,7 @@ def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) 
         identity={"pieces": MEASURED_PIECES} if texts.name == "corpus" else {},
         inputs={"model": model, "tokenizer": tokenizer, "texts": texts},
         resources=Resources(gpus=None),
-        sources=("vocabsem_core.bits",),
+        sources=("vocabsem_core.pretraining.bits_per_byte",),
     )
 
 
@@ -186,10 +186,10 @@ def fill_bits(work: Work) -> None:
     import numpy as np
     import torch
 
-    from orchestration.shards import table_of
-    from vocabsem_core.bits import per_byte, text_bits
-    from vocabsem_core.checkpoints import load_model, load_tokenizer
-    from vocabsem_core.ticks import listening
+    from orchestration.store.arrow import table_of
+    from vocabsem_core.features.checkpoints import load_model, load_tokenizer
+    from vocabsem_core.numerics.ticks import listening
+    from vocabsem_core.pretraining.bits_per_byte import per_byte, text_bits
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with TemporaryDirectory() as folder:

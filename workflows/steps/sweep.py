@@ -9,31 +9,21 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from orchestration.files import json_bytes, replace_json
+from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
-from orchestration.search import Places, Proposals, room, search, seconds_spent
-from orchestration.stopping import Stopping
-from orchestration.work import Work
+from orchestration.ray_backend.early_stopping import Stopping
+from orchestration.ray_backend.tune import Places, Proposals, room, search, seconds_spent
+from orchestration.store.files import json_bytes, replace_json
 from vocabsem_core.errors import InputError
-from workflows.config import MethodConfig
+from workflows.config.compare import MethodConfig
+from workflows.config.space import Domain
+from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
-from workflows.methods import method_named
 from workflows.methods.base import Method
-from workflows.methods.own import naming_the_file
-from workflows.proposals import Listed, Suggested
-from workflows.space import Domain
-from workflows.steps.methods import (
-    Inputs,
-    import_sources,
-    inputs_of,
-    materials_of,
-    method_identity,
-    method_local,
-    method_of,
-    needs_of,
-)
-from workflows.sweep_config import SweepConfig
-from workflows.trials import (
+from workflows.methods.custom import naming_the_file
+from workflows.methods.registry import method_named
+from workflows.search.proposals import Listed, Suggested
+from workflows.search.trials import (
     Configuration,
     best_first,
     configuration,
@@ -43,24 +33,34 @@ from workflows.trials import (
     try_pack,
     validation_predictions,
 )
+from workflows.steps.fit import (
+    Inputs,
+    import_sources,
+    inputs_of,
+    materials_of,
+    method_identity,
+    method_local,
+    method_of,
+    needs_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vocabsem_core.scoring import Metric
-    from workflows.materials import Materials
+    from vocabsem_core.statistics.metrics import Metric
+    from workflows.methods.inputs.states import Materials
 
 FOLDS = (1, 2, 3, 4)  # the fifths of the training rows that the search did not choose by
 RECORDS, CONFIRMED, SWEEP = "configurations.json", "confirmed.json", "sweep.json"
 TRIALS = 64
 _SOURCES = (
-    "workflows.materials",
+    "workflows.methods.inputs.states",
     "workflows.steps.sweep",
-    "workflows.trials",
-    "workflows.space",
-    "workflows.proposals",
-    "orchestration.search",
-    "orchestration.stopping",
+    "workflows.search.trials",
+    "workflows.config.space",
+    "workflows.search.proposals",
+    "orchestration.ray_backend.tune",
+    "orchestration.ray_backend.early_stopping",
 )
 
 
@@ -209,7 +209,7 @@ def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step
         },
         inputs={**sweep.inputs, "sweep": sweep},
         local=method_local(method_named(method.method)),
-        sources=(*sweep.sources, "vocabsem_core.scoring", "vocabsem_core.paired"),
+        sources=(*sweep.sources, "vocabsem_core.statistics.metrics", "vocabsem_core.statistics.paired_tests"),
     )
 
 
@@ -217,8 +217,8 @@ def fill_confirm(work: Work) -> None:
     """confirmed.json: scores of each candidate on rows the search did not choose by, best first; the winner's leads."""
     import numpy as np
 
-    from vocabsem_core.scoring import score
-    from vocabsem_core.ticks import listening, part_of_more
+    from vocabsem_core.numerics.ticks import listening, part_of_more
+    from vocabsem_core.statistics.metrics import score
 
     identity, method = work.identity, method_of(work)
     found = best_first(work.inputs["sweep"].json(RECORDS))[: identity["best"]]
@@ -276,8 +276,8 @@ def leads_of_the_first(
 
     It is the best on these very rows, so p is Holm's over all pairs, whichever of them it might have been.
     """
-    from vocabsem_core.holm import holm
-    from vocabsem_core.paired import lead
+    from vocabsem_core.statistics.holm import holm
+    from vocabsem_core.statistics.paired_tests import lead
 
     pairs = list(combinations(predictions, 2))
     leads = [lead(predictions[one][None], predictions[other][None], labels, n_classes, metric) for one, other in pairs]

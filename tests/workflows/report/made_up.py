@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from orchestration.runs import RunRecord
-from orchestration.store import Store, open_store
-from workflows.costs import Costs
-from workflows.results import Detail, Result, Versus, stored
-from workflows.verdicts import judged
+from orchestration.runs.record import RunRecord
+from orchestration.store.artifacts import Store, open_store
+from workflows.results.costs import Costs
+from workflows.results.model import Detail, Result, Versus, stored
+from workflows.results.verdicts import judged
 
 METHODS = ("zero-shot", "calibration", "knn_50%")  # the last in LaTeX: \_ and \%
 TASKS = ("topics", "a<b>&c")  # the last in HTML: &lt;

@@ -13,7 +13,7 @@ import pytest
 from tests.workflows.report.made_up import MODELS, TASKS, averaged, found, record_of, results
 from workflows.report.contents import Contents, read_contents
 from workflows.report.page import mixed_up, page
-from workflows.verdicts import judged
+from workflows.results.verdicts import judged
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
 

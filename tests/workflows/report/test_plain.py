@@ -80,7 +80,7 @@ def test_a_report_needs_neither_torch_nor_mlflow_nor_matplotlib(tmp_path: Path) 
     record, store = record_of(tmp_path)
     program = (
         "import sys; from pathlib import Path\n"
-        "from orchestration.runs import RunRecord; from orchestration.store import Store\n"
+        "from orchestration.runs.record import RunRecord; from orchestration.store.artifacts import Store\n"
         "from workflows.report.files import write_reports\n"
         f"write_reports(RunRecord({record.run_id!r}, Path({str(record.folder)!r})), Store(Path({str(store.root)!r})))\n"
         "print([name for name in ('torch', 'mlflow', 'ray', 'matplotlib', 'scipy', 'pandas') if name in sys.modules])"

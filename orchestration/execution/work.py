@@ -1,0 +1,141 @@
+"""What a step's function gets, and how it is called: in this process or in a worker's."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestration.execution.heartbeat import give_sign, pulse
+from orchestration.graph import Step
+from orchestration.store.artifacts import Artifact, Store
+from orchestration.store.leases import Lease
+from orchestration.store.scratch import SIGNS, WHOLE, Told, begin_anew, scratch_folder, tell
+from orchestration.store.writer import Writer
+
+RECORDED_PACKAGES = (
+    "vocabsem",
+    "torch",
+    "transformers",
+    "ray",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
+    "tokenizers",
+    "peft",
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One artifact to fill: plain data, so that it travels to workers.
+
+    Attributes:
+        identity: the step's identity fields; all that may decide the output, with `inputs`.
+        inputs: role -> committed artifact.
+        local: values that do not change the output: paths, batch sizes.
+        out: the writer of the artifact.
+        scratch: a folder that need not exist and outlives a killed attempt; it goes when the artifact is committed.
+    """
+
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    local: Mapping[str, Any]
+    out: Writer
+    scratch: Path
+
+    def sign_file(self, shard: int | None = None) -> Path:
+        """Where the worker at a shard, or at the whole of a plain step, leaves its signs of life."""
+        return self.scratch / SIGNS / ("step" if shard is None else str(shard))
+
+    def give_sign(self, shard: int) -> None:
+        """Say that a batch of a shard is done: a worker that does not for execution.stall_seconds is replaced."""
+        give_sign(self.sign_file(shard))
+
+    def tell(self, done: float, of: float, unit: str, note: str = "", part: str = WHOLE, at_once: bool = False) -> None:
+        """Say how far the work is, or a part of it, for whoever watches the run; see `scratch.tell`."""
+        tell(self.scratch, Told(done, of, unit, note), part, at_once)
+
+
+class ShardWorker(Protocol):
+    """A step's worker class: loads once what `setup` names, then fills shards."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None: ...
+
+    @staticmethod
+    def shard_count(work: Work) -> int:
+        """How many shards the artifact has; called on the driver, so it reads manifests only."""
+        ...
+
+    def fill(self, work: Work, shard: int) -> None:
+        """Write one shard with `work.out.write_shard`; a long one calls `work.give_sign(shard)` on its way."""
+        ...
+
+
+def work_of(step: Step, store: Store, lease: Lease | None = None) -> Work:
+    """What a step's function gets. Raises KeyError for an input not committed: a scheduler's mistake, not a user's."""
+    inputs = {}
+    for role, source in step.inputs.items():
+        artifact = store.find(source)
+        if artifact is None:
+            raise KeyError(f"{step.label} needs {source.label}, which is not committed")
+        inputs[role] = artifact
+    return Work(step.identity, inputs, step.local, store.writer(step, lease), scratch_folder(store.root, step.folder))
+
+
+def callable_of(reference: str) -> Any:
+    """The object "module:name" names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run_whole(reference: str, work: Work) -> None:
+    """Fill and commit an artifact in one call; what the function returns joins the provenance."""
+    started = time.time()
+    work.out.begin()
+    begin_anew(work.scratch)
+    told = callable_of(reference)(work) or {}
+    work.out.commit({**provenance(started), **told})
+    shutil.rmtree(work.scratch, ignore_errors=True)
+
+
+def run_watched(reference: str, work: Work) -> None:
+    """`run_whole` in a process of its own, which a driver watches."""
+    with pulse(work.sign_file()):
+        run_whole(reference, work)
+
+
+def commit_shards(work: Work, started: float, count: int) -> None:
+    """Commit an artifact whose shards are all there; what workers measured of them joins the provenance."""
+    work.out.commit({**provenance(started), **work.out.measured_in_all()}, count)
+    shutil.rmtree(work.scratch, ignore_errors=True)
+
+
+def provenance(started: float) -> dict[str, Any]:
+    """Where, when and with what an artifact was made. Never part of a key."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in RECORDED_PACKAGES if (found := version_of(name))},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 3),
+    }
+
+
+@cache  # searching the installed packages takes longer than a small step
+def version_of(package: str) -> str | None:
+    """Of an installed package, None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Runs: their record, the plan, look-up by prefix, garbage collection, archives."""

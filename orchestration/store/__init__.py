@@ -1,0 +1,1 @@
+"""Artifacts on disk or in a bucket: layout, commits, leases, checksums."""

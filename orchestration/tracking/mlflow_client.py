@@ -1,0 +1,395 @@
+"""MLflow as a projection of a run's files: whatever is missing there can be filled in again at any time.
+
+Logging over a network happens at least once, so every run carries the tag `vocabsem.key` and is looked up by it before
+it is created: nothing doubles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+from orchestration.store import files
+from orchestration.tracking.view import CLASSIC, Shown, View, alone, share
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+_ROOT = Path(__file__).parents[1]  # of our packages
+KEY_TAG = "vocabsem.key"
+_PARENT_TAG = "mlflow.parentRunId"
+_MODEL = "model"  # folder of a run's artifacts
+_MOST_METRICS = 1000  # of one call; MLflow refuses more
+_LONGEST_NOTE = 8000  # characters; MLflow cuts the rest off, with a warning
+_PATIENCE_SECONDS = 120  # a sweep's thousand runs take half a minute
+_unhurried: set[str] = set()  # files of databases that this process writes as a projection
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # MLflow's own; KILLED: interrupted
+
+
+@dataclass(frozen=True)
+class TrackedModel:
+    """A model that `mlflow.pyfunc` loads by a module of ours, whose `_load_pyfunc(folder, config)` it calls. No pickle.
+
+    Attributes:
+        loader: the module.
+        inputs: the columns of its table; none: it takes a list of texts.
+        config: what it is told at loading unless the caller says otherwise.
+        files: name in its folder -> file that is copied there.
+        documents: name in its folder -> JSON that is written there.
+    """
+
+    loader: str
+    inputs: tuple[str, ...]
+    config: Mapping[str, Any]
+    files: Mapping[str, Path]
+    documents: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrackedData:
+    """A data set that a run read.
+
+    Attributes:
+        name, digest: of the data set; MLflow keeps 36 characters of a digest.
+        context: what it was read for: "train", "test".
+        source: where it lay.
+    """
+
+    name: str
+    digest: str
+    context: str
+    source: str
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What MLflow shall hold of one run; `key` names it for ever.
+
+    `span`: begin and end in milliseconds since 1970, None: when it is told. `view`: how its children are shown.
+    """
+
+    key: str
+    name: str
+    status: Status
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)  # metric -> (step, value)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    model: TrackedModel | None = None
+    data: tuple[TrackedData, ...] = ()
+    span: tuple[int, int] | None = None
+    view: View | None = None
+
+
+class TrackingError(Exception):
+    """MLflow could not be written; the run's own files are not touched by that."""
+
+    exit_code = 1
+
+
+class ExperimentDeleted(TrackingError):
+    """The experiment of a run was deleted in MLflow, where others may well be there."""
+
+
+def default_uri(store: Path) -> str:
+    """A SQLite database beside the store."""
+    plain = str(store.parent / "mlflow.db")
+    quoted = plain.replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the folder of a path as it stands in sqlite:///, without reading the quotes
+    return f"sqlite:///{plain}" if quoted == plain else f"sqlite+pysqlite:///{quoted}"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite URI, None for a server's."""
+    found = re.match(r"sqlite(?:\+pysqlite)?:///([^?]+)", uri)
+    return Path(unquote(found[1])) if found else None
+
+
+def artifact_folder(database: Path) -> Path:
+    """Where the artifacts of a SQLite database lie: beside it."""
+    return database.parent / "mlartifacts"
+
+
+def page_of(uri: str, shown: Shown) -> str:
+    """Where a browser shows a run; of a SQLite database, once it is served. Other databases have no page."""
+    if database_file(uri) is None and not uri.startswith(("http://", "https://")):
+        return f"run {shown.run_id} in {without_credentials(uri)}"
+    if database_file(uri) is None:
+        return f"{without_credentials(uri).rstrip('/')}/{shown.page}"
+    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/{shown.page} (another --port: the link that it prints)"
+
+
+def server_command(uri: str, host: str, port: int) -> list[str]:
+    """The command that serves a SQLite database; one worker, since several slow each other on SQLite.
+
+    It takes no module from the current folder: a user's own mlflow.py or flask.py. PYTHONSAFEPATH does the same for
+    the processes that it starts.
+    """
+    database = database_file(uri)
+    assert database is not None, "a server needs no second server"
+    options = {
+        "--backend-store-uri": uri,
+        "--artifacts-destination": str(artifact_folder(database)),
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",
+        # uvicorn, too, puts the current folder first on its import path, unless another is named
+        "--uvicorn-opts": f"--no-access-log --app-dir {shlex.quote(str(_ROOT))}",
+    }
+    return [sys.executable, "-P", "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
+
+
+def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
+    """Write a run and its children as MLflow runs, creating what is not there yet; where the parent is shown.
+
+    Raises TrackingError where the server or database cannot be used.
+    """
+    with _mlflow(uri) as client:
+        experiment_id = _experiment(client, experiment, uri)
+        run = _write(
+            client, experiment_id, parent, _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'"), {}
+        )
+        tags = {_PARENT_TAG: run.info.run_id}
+        known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'") if children else {}
+        for child in children:
+            known[child.key] = _write(client, experiment_id, child, known, tags)
+        run_id = run.info.run_id
+        page = share(client, experiment_id, run_id, parent.view) if parent.view else alone(experiment_id, run_id)
+        return Shown(run_id, page)
+
+
+def note(text: str) -> dict[str, str]:
+    """The tag that MLflow shows as a run's description: a text as it stands, its last lines left out if it is long."""
+    begin, end, more = "```\n", "\n```", "\n... more in the run's artifacts"
+    if len(text) > (room := _LONGEST_NOTE - len(begin) - len(end)):
+        text = text[: text.rfind("\n", 0, room - len(more))] + more
+    return {"mlflow.note.content": begin + text + end}
+
+
+def check_writable(uri: str, experiment: str) -> None:
+    """Raises TrackingError where the server or database cannot be written."""
+    with _mlflow(uri) as client:
+        client.set_experiment_tag(_experiment(client, experiment, uri), "vocabsem", "true")
+
+
+def without_credentials(uri: str) -> str:
+    """A URI, or a message with URIs in it, that may be stored and shown."""
+    return re.sub(r"//[^/\s]*@", "//", uri)
+
+
+@contextlib.contextmanager
+def _mlflow(uri: str) -> Iterator[MlflowClient]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a user's own value stays
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with a server, it would stand in a --json document
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven retries would hold a run for minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.store.db import utils
+        from sqlalchemy import Engine, event
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is told in a line
+        utils.MAX_RETRY_COUNT = 3  # ten attempts at a database would hold a run for 100 s
+        if (database := database_file(uri)) is not None:
+            if not _unhurried:
+                event.listen(Engine, "connect", _do_not_wait_for_the_disk)
+            _unhurried.add(str(database.resolve()))
+            _make_writable(database)
+        with one_at_a_time(database.with_name(f"{database.name}.lock")) if database else contextlib.nullcontext():
+            yield MlflowClient(tracking_uri=uri)
+    except TrackingError:
+        raise
+    except Exception as error:  # of MLflow, SQLAlchemy, a driver, a parser of addresses: results do not depend on them
+        raise TrackingError(without_credentials(f"MLflow at {uri}: {_cause(error)}")) from error
+
+
+def _cause(error: Exception) -> str:
+    """An exception in one line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the Python module {error.name!r} that this address needs is not installed"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return first if type(error).__module__.startswith(("mlflow", "sqlalchemy")) else f"{type(error).__name__}: {first}"
+
+
+def _make_writable(database: Path) -> None:
+    """Make the file with the permissions that the umask gives: SQLite's own never let a group write.
+
+    Raises TrackingError where this user cannot write it.
+    """
+    if not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True)
+        database.touch()
+    for place in (database, database.parent):  # SQLite keeps a journal beside it
+        if not os.access(place, os.W_OK):
+            raise TrackingError(
+                f"{place}: is {files.owner(place)}'s and cannot be written by this user. Give its group write "
+                "permission (chmod g+w), or name an MLflow of your own with --mlflow"
+            )
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Processes that share this file go through one after the other; one that is killed lets the next one in.
+
+    Two would make a new database's tables at once, or a run twice. Raises TrackingError where it takes too long, or
+    where the file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        taken = FileLock(lock, timeout=_PATIENCE_SECONDS).acquire()
+    except Timeout as error:
+        raise TrackingError(
+            f"{lock}: another process has been writing to MLflow for {_PATIENCE_SECONDS} s; see whether it is stopped"
+        ) from error
+    except OSError as error:
+        raise TrackingError(f"{lock}: cannot be written ({error.strerror})") from error
+    with taken:
+        yield
+
+
+def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
+    """Leave it to the system when our databases reach the disk: MLflow commits eight times a run, 8 ms each.
+
+    A killed process loses nothing by it. A power cut may; then remove the database, and `vocabsem sync` fills it anew.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        _, _, path = connection.execute("PRAGMA database_list").fetchone()
+        if path in _unhurried:
+            connection.execute("PRAGMA synchronous=OFF")
+
+
+def _experiment(client: MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise ExperimentDeleted(
+            f"MLflow at {without_credentials(uri)}: the experiment {name!r} was deleted there. Restore it "
+            f"(`{restore}`, with MLFLOW_TRACKING_URI set to this address), or set another `experiment:` in the "
+            "workflow file and run it again"
+        )
+    if found is not None:
+        return found.experiment_id
+    database = database_file(uri)  # a server knows a place for artifacts itself
+    return client.create_experiment(
+        name, artifact_folder(database.absolute()).as_uri() if database else None, tags=CLASSIC
+    )
+
+
+def _write(
+    client: MlflowClient, experiment_id: str, wanted: TrackedRun, known: Mapping[str, Run], tags: Mapping[str, str]
+) -> Run:
+    from mlflow.entities import Metric, Param, RunTag
+
+    begin, end = wanted.span or (None, None)
+    tags = {**wanted.tags, **tags, KEY_TAG: wanted.key}
+    run = known.get(wanted.key) or client.create_run(experiment_id, begin, tags, wanted.name)
+    run_id, there = run.info.run_id, run.data
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(name, value, run.info.start_time, 0)
+            for name, value in wanted.metrics.items()
+            if there.metrics.get(name) != value
+        ],
+        params=[Param(name, value) for name, value in wanted.params.items() if name not in there.params],
+        tags=[RunTag(name, value) for name, value in tags.items() if there.tags.get(name) != value],
+    )
+    for name, points in wanted.series.items():
+        known_steps = (
+            {entry.step for entry in client.get_metric_history(run_id, name)} if name in there.metrics else set()
+        )
+        missing = [Metric(name, value, run.info.start_time, step) for step, value in points if step not in known_steps]
+        for start in range(0, len(missing), _MOST_METRICS):
+            client.log_batch(run_id, metrics=missing[start : start + _MOST_METRICS])
+    if inputs := _unknown(wanted.data, run):
+        client.log_inputs(run_id, inputs)
+    if wanted.tables or wanted.files or wanted.model:
+        uploaded = {artifact.path for artifact in client.list_artifacts(run_id)}
+        for name, rows in wanted.tables.items():
+            if name not in uploaded:
+                client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, name)
+        for path in wanted.files:
+            if path.name not in uploaded:
+                client.log_artifact(run_id, str(path))
+        if wanted.model is not None and _MODEL not in uploaded:
+            with TemporaryDirectory() as folder:
+                client.log_artifacts(run_id, str(_saved(wanted.model, Path(folder))), _MODEL)
+    if run.info.status != wanted.status:
+        client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(
+            run_id, wanted.status, end
+        )
+    return run
+
+
+def _unknown(data: Sequence[TrackedData], run: Run) -> list[DatasetInput]:
+    """Those that a run does not have yet, as MLflow wants them."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    def of(one: TrackedData) -> DatasetInput:
+        source = json.dumps({"uri": one.source})
+        tag = InputTag("mlflow.data.context", one.context)
+        return DatasetInput(Dataset(one.name, one.digest, "local", source), [tag])
+
+    there = run.inputs.dataset_inputs if run.inputs else []
+    known = {(found.dataset.digest, tag.value) for found in there for tag in found.tags}
+    return [of(one) for one in data if (one.digest, one.context) not in known]
+
+
+def _saved(model: TrackedModel, folder: Path) -> Path:
+    """A folder that MLflow loads as a model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mlflow.pyfunc's own types, at its import
+        import mlflow.pyfunc
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, Schema, TensorSpec
+
+    data = folder / "data"
+    data.mkdir()
+    for name, path in model.files.items():
+        shutil.copyfile(path, data / name)
+    for name, document in model.documents.items():
+        files.replace_json(data / name, document)
+    columns: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in model.inputs] or [ColSpec("string")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it wants an input example, which is for signatures that are guessed
+        mlflow.pyfunc.save_model(
+            str(folder / _MODEL),
+            loader_module=model.loader,
+            data_path=str(data),
+            pip_requirements=[f"vocabsem=={version('vocabsem')}"],
+            signature=ModelSignature(Schema(columns), Schema([ColSpec("string")])),
+            model_config=dict(model.config),
+        )
+    return folder / _MODEL
+
+
+def _found(client: MlflowClient, experiment_id: str, condition: str) -> dict[str, Run]:
+    """Runs that meet a condition, by their key."""
+    found: dict[str, Run] = {}
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=1000, page_token=token)
+        found |= {run.data.tags[KEY_TAG]: run for run in page if KEY_TAG in run.data.tags}
+        token = page.token
+        if not token:
+            return found

@@ -1,0 +1,176 @@
+"""What MLflow shall hold of a run, as a file of the run's record, so that MLflow can be filled from files alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.errors import DamagedArtifact, StoreError
+from orchestration.runs.record import TOLD, RunRecord
+from orchestration.store import files
+from orchestration.store.artifacts import Artifact
+from orchestration.tracking.mlflow_client import (
+    TrackedData,
+    TrackedModel,
+    TrackedRun,
+    database_file,
+    one_at_a_time,
+    project,
+    without_credentials,
+)
+from orchestration.tracking.view import Shown, View, run_page
+
+_WANTED = "tracked.json"  # what MLflow shall hold
+
+
+def write_projection(
+    record: RunRecord, experiment: str, parent: TrackedRun, children: Iterable[TrackedRun] = ()
+) -> None:
+    """Write what MLflow shall hold of a run. Its files are files of the record."""
+    document = {
+        "experiment": experiment,
+        "parent": _document(parent, record),
+        "children": [_document(run, record) for run in children],
+    }
+    record.write(_WANTED, document)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What MLflow was told of a run.
+
+    Attributes:
+        run_id: the run's MLflow id.
+        without: names of its MLflow runs whose model was left out, since its files are gone.
+    """
+
+    run_id: str
+    without: tuple[str, ...]
+
+
+def fill(record: RunRecord, uri: str) -> Filled:
+    """Bring MLflow to what the record says, adding what is not there yet.
+
+    Raises TrackingError where MLflow cannot be used, StoreError for a run that has nothing to track yet.
+    """
+    wanted = record.read(_WANTED)
+    if wanted is None:
+        raise StoreError(f"{record}: no {_WANTED}; run its workflow again, which writes it")
+    children = tuple(_tracked(child, record) for child in wanted["children"])
+    parent = _tracked(wanted["parent"], record)
+    # of a server too, whose database has no lock here: two drivers would each find no run, and make it
+    with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
+        shown = project(uri, wanted["experiment"], parent, children)
+    pairs = zip([wanted["parent"], *wanted["children"]], [parent, *children], strict=True)
+    without = {
+        run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model
+    }
+    told = {"experiment": wanted["experiment"], **asdict(shown), "status": parent.status, "without": without}
+    record.write(TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
+    return Filled(shown.run_id, tuple(run.name for run in (parent, *children) if run.key in without))
+
+
+def is_filled(record: RunRecord, uri: str) -> bool:
+    """Whether this MLflow was told all that the record says, as far as it is there."""
+    told, database = record.read(TOLD), database_file(uri)
+    if told is None or (database is not None and not database.is_file()):
+        return False
+    if any(all(path.is_file() for path in _paths(gone, record)) for gone in told.get("without", {}).values()):
+        return False  # made anew since
+    return all(told.get(name) == value for name, value in _place(record, uri).items())
+
+
+def is_finished(record: RunRecord, uri: str) -> bool:
+    """Whether this MLflow was told the end of a run of this very workflow file.
+
+    Then there is nothing to add as long as every step is cached, and the document need not be made to see that.
+    """
+    told = record.read(TOLD)
+    same = told is not None and (told.get("status"), told.get("workflow")) == ("FINISHED", _workflow(record))
+    return same and is_filled(record, uri)
+
+
+def is_begun(record: RunRecord) -> bool:
+    """Whether the run has got so far that there is something to track."""
+    return (record.folder / _WANTED).is_file()
+
+
+def mlflow_run_id(record: RunRecord, uri: str | None = None) -> str | None:
+    """The run's id in an MLflow, None where another was told last; without `uri`, in the one that was."""
+    found = shown(record, uri)
+    return found.run_id if found else None
+
+
+def shown(record: RunRecord, uri: str | None = None) -> Shown | None:
+    """Where an MLflow shows the run, as `mlflow_run_id`."""
+    told = record.read(TOLD)
+    if not told or (uri is not None and told["uri"] != without_credentials(uri)):
+        return None
+    return Shown(told["run_id"], told.get("page", run_page(told["run_id"])))  # records of before have none
+
+
+def _place(record: RunRecord, uri: str) -> dict[str, str]:
+    return {"uri": without_credentials(uri), "tracked": files.checksum(record.folder / _WANTED)}
+
+
+def _workflow(record: RunRecord) -> str:
+    return files.checksum(record.folder / "workflow.yaml")
+
+
+def _document(run: TrackedRun, record: RunRecord) -> dict[str, Any]:
+    """As JSON. A table keeps the order of its columns, which MLflow shows, though JSON objects here are sorted."""
+    tables = {
+        name: {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+        for name, rows in run.tables.items()
+    }
+    return {
+        **asdict(run),
+        "tables": tables,
+        "files": [path.name for path in run.files],
+        "model": _described(run.model, record),
+    }
+
+
+def _described(model: TrackedModel | None, record: RunRecord) -> dict[str, Any] | None:
+    """Its files are named from the record's folder: they lie in the same store, which may move."""
+    if model is None:
+        return None
+    return {
+        **asdict(model),
+        "files": {name: os.path.relpath(path, record.folder) for name, path in model.files.items()},
+    }
+
+
+def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
+    tables = {
+        name: [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+        for name, table in document["tables"].items()
+    }
+    model = document.get("model")  # records of before have none
+    if model is not None:
+        paths = dict(zip(model["files"], _paths(model["files"], record), strict=True))
+        there = all(_is_there(path, record) for path in paths.values())
+        model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths}) if there else None
+    named = tuple(record.folder / name for name in document["files"])
+    data = tuple(TrackedData(**one) for one in document.get("data", ()))
+    view = View(tuple(found["columns"]), found["order"]) if (found := document.get("view")) else None
+    span = tuple(found) if (found := document.get("span")) else None
+    parts = {"tables": tables, "files": named, "model": model, "data": data, "span": span, "view": view}
+    return TrackedRun(**{**document, **parts})
+
+
+def _paths(files: Mapping[str, str], record: RunRecord) -> list[Path]:
+    return [Path(os.path.normpath(record.folder / path)) for path in files.values()]
+
+
+def _is_there(path: Path, record: RunRecord) -> bool:
+    """Whether a model's file is there. One of an artifact in a bucket is not here before it is read: it is brought."""
+    try:
+        if record.mirror is not None and path.is_relative_to(record.mirror.root):  # a user's own method lies elsewhere
+            Artifact(path.parent, record.mirror).path(path.name)
+        return path.is_file()
+    except DamagedArtifact:
+        return False

@@ -1,0 +1,1 @@
+"""What makes documentation pages; not part of the wheel."""

@@ -1,0 +1,118 @@
+"""Training of calibrators, many side by side: settings that differ in numbers alone share one batched computation.
+
+A lane is one calibrator under training. Its result does not depend on its neighbours: every random number comes from
+the lane's own seed, and no arithmetic mixes lanes. A lane that is done leaves the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vocabsem_core.calibration.batch import Batch, Lane
+from vocabsem_core.calibration.modules import Calibration, CalibrationSettings, Labelled, States, untrained
+from vocabsem_core.errors import InputError
+from vocabsem_core.numerics.matmul import fast_float32
+from vocabsem_core.numerics.ticks import part_of_more
+
+_CHUNK = 512  # rows measured at once: in float64 they are soon more than the lanes
+_COPIES = 8  # of a lane's weights: themselves, two moments, the best, the gradient in parts and whole, and to spare
+
+Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, lane -> validation loss) -> lanes to end
+
+
+def structure(settings: CalibrationSettings) -> tuple[Any, ...]:
+    """What lanes of a pack must have in common."""
+    s = settings
+    rank = s.rank if s.module == "residual" else 0
+    return (s.module, rank, s.loss, s.similarity, s.learn_temperature, s.learn_targets, s.batch_size)
+
+
+def lane_bytes(settings: CalibrationSettings, width: int, targets: int, read: int | None = None) -> int:
+    """About how much memory a lane takes in a pack, against `targets` basis rows: weights, AdamW's, activations.
+
+    `read` dimensions of several layers side by side; None: those of the one that is moved, `width`.
+    """
+    zeros, basis = torch.zeros(read or width), torch.zeros(targets if settings.learn_targets else 1, width)
+    weights = sum(w.numel() for w in untrained(settings, zeros, zeros + 1, torch.Generator(), basis).values())
+    moved = 8 * settings.rank if settings.module == "residual" else 12 * width
+    return 4 * (_COPIES * weights + settings.batch_size * (moved + 2 * width + len(zeros) + 4 * targets))
+
+
+@fast_float32()
+def fit_pack(
+    train: Labelled[States],
+    validation: Labelled[States],
+    basis: Float[Tensor, "c d"],
+    lanes: Sequence[Lane],
+    vocabulary: Float[Tensor, "v d"] | None = None,
+    watch: Watch | None = None,
+) -> list[Calibration | InputError]:
+    """Train calibrators on states towards their labels' basis rows; the language model is not touched.
+
+    Args:
+        basis: the row of each class; training runs on its device. Where states are of several layers side by side, the
+            first d dimensions are those that are moved.
+        lanes: what to train; all of one `structure`.
+        vocabulary: the other rows of the basis, for the loss over the whole vocabulary; not used by the other losses.
+        watch: told every lane's validation loss after each epoch; the lanes it names end there.
+
+    Returns an entry a lane: its calibrator, or an InputError that names its settings where a loss was not finite.
+    Raises InputError for lanes of several structures, or where the loss needs a vocabulary and none is given.
+    """
+    if len({structure(lane.settings) for lane in lanes}) != 1:
+        raise InputError(f"a pack of {len(lanes)} lanes of several structures; expected one")
+    targets = _targets(basis, vocabulary, lanes[0].settings).clone()  # autograd refuses tensors of inference mode
+    batch = Batch(lanes, _measured(train.states), basis)
+    kept, losses = batch.flat.clone(), batch.validation_losses(validation, basis)
+    best = dict.fromkeys(range(len(lanes)), 0)  # lane -> the epoch whose weights are kept
+    found: dict[int, Calibration | InputError] = {}
+    epoch = 0
+    while batch.numbers:
+        epoch += 1
+        most = max(lanes[number].settings.epochs for number in batch.numbers)
+        with part_of_more(epoch - 1, most, "epochs"):
+            batch.train_epoch(train, targets)
+        now = batch.validation_losses(validation, basis)
+        dropped = watch(epoch, dict(zip(batch.numbers, now, strict=True))) if watch else ()
+        staying = []
+        for place, loss in enumerate(now):
+            number, settings = batch.numbers[place], lanes[batch.numbers[place]].settings
+            if not math.isfinite(loss):
+                found[number] = InputError(
+                    f"the loss is not finite after epoch {epoch} with {settings}; lower the learning rate"
+                )
+                continue
+            if settings.patience is None or loss < losses[number]:
+                kept[number], losses[number], best[number] = batch.flat[place], loss, epoch
+            tired = settings.patience is not None and epoch - best[number] >= settings.patience
+            if number not in dropped and not tired and epoch < settings.epochs:
+                staying.append(place)
+            else:
+                found[number] = Calibration(batch.calibrator(kept[number]), losses[number], best[number], epoch)
+        batch.keep(staying)
+    return [found[number] for number in range(len(lanes))]
+
+
+def _targets(basis: Tensor, vocabulary: Tensor | None, settings: CalibrationSettings) -> Tensor:
+    """The basis rows that the loss compares with; the first are the classes' own."""
+    if settings.loss != "vocabulary":
+        return basis
+    if vocabulary is None:
+        raise InputError("loss `vocabulary` needs the whole basis; it was given the task's rows alone")
+    return torch.cat([basis, vocabulary])
+
+
+def _measured(states: States) -> tuple[Tensor, Tensor]:
+    """Mean and deviation by dimension, in the states' dtype on the CPU; summed in float64, a part at a time."""
+    rows, width = states.shape
+    parts = torch.arange(rows).split(_CHUNK)
+    mean = sum((states[part].double().sum(dim=0).cpu() for part in parts), torch.zeros(width).double()) / rows
+    squares = ((states[part].double().cpu() - mean).square().sum(dim=0) for part in parts)
+    deviation = (sum(squares, torch.zeros(width).double()) / rows).sqrt().clamp_min(1e-6)
+    return mean.to(states.dtype), deviation.to(states.dtype)

@@ -1,0 +1,1 @@
+"""Features: model folders, prompts, hidden states and the LM head."""

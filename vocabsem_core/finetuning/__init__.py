@@ -1,0 +1,1 @@
+"""Finetuning of the language model: LoRA, IA3, all weights."""

@@ -1,0 +1,1 @@
+"""Matrix products, memory, process groups and checkpoints."""

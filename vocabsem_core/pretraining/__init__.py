@@ -1,0 +1,1 @@
+"""Pretraining of a small causal language model."""

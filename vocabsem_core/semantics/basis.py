@@ -1,0 +1,96 @@
+"""The semantic basis: one vector a vocabulary label, the rows of the head's pseudoinverse (paper, section 3.1).
+
+Row i is s_i = e_i W⁺ᵀ = w_i (WᵀW)⁺: the least-squares preimage of the one-hot logits e_i. Neither the v x v product nor
+the SVD of W [v, d] is ever formed: the d x d Gram matrix, accumulated in float64 over blocks of rows, is enough. Of
+that symmetric matrix only the upper triangle is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vocabsem_core.errors import InputError
+from vocabsem_core.numerics.ticks import tick
+
+RCOND = 1e-6  # our choice: singular values below RCOND times the largest are cut
+_PART_ROWS = 1024  # rows held in float64 at a time: they stay in a processor's cache, and in little memory
+_PART_COLUMNS = 4  # parts the Gram matrix's columns are cut into; with 4, 10 of its 16 squares are computed
+
+
+@dataclass(frozen=True)
+class SemanticBasis:
+    """The inverse Gram matrix of a head, from which every basis row follows.
+
+    Attributes:
+        inverse: (WᵀW)⁺, [d, d], float64.
+        rank: number of singular values kept.
+        condition: largest over smallest kept singular value of W.
+    """
+
+    inverse: Float[Tensor, "d d"]
+    rank: int
+    condition: float
+
+    def rows(self, head_rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Basis rows of the labels whose head rows are given, float32; the product is taken in float64."""
+        rows = torch.empty(head_rows.shape, dtype=torch.float32, device=head_rows.device)
+        for part, place in zip(head_rows.split(_PART_ROWS), rows.split(_PART_ROWS), strict=True):
+            place.copy_(part.double() @ self.inverse)
+        return rows
+
+
+def semantic_basis(
+    blocks: Iterable[Float[Tensor, "_ d"]], rcond: float = RCOND, rows: int | None = None
+) -> SemanticBasis:
+    """The basis of a head given as blocks of its rows, each block used once; `rows` in all, where that is known.
+
+    Memory: one block as given, 1024 of its rows in float64, and a few d x d matrices in float64.
+    Raises InputError where there are no rows, or a value is not finite.
+    """
+    gram, done = None, 0
+    for block in blocks:
+        if gram is None:
+            gram = torch.zeros(block.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
+        for part in block.split(_PART_ROWS):
+            _add_gram(gram, part.double())  # before the product: a bfloat16 product would return bfloat16
+            done += len(part)
+            tick(done, rows or 0, "rows read")
+    if gram is None:
+        raise InputError("the output matrix has no rows; expected [vocabulary size, width]")
+    if not torch.isfinite(gram).all():
+        raise InputError("the output matrix has values that are not finite; the model's file is broken")
+    values, vectors = torch.linalg.eigh(gram, UPLO="U")
+    kept = values > rcond**2 * values[-1]
+    if not kept.any():
+        raise InputError("the output matrix is all zeros; the model's file is broken")
+    values, vectors = values[kept], vectors[:, kept]
+    inverse = (vectors / values) @ vectors.T
+    return SemanticBasis(inverse, int(kept.sum()), float((values[-1] / values[0]).sqrt()))
+
+
+def _add_gram(gram: Float[Tensor, "d d"], rows: Float[Tensor, "n d"]) -> None:
+    """Add rowsᵀ rows to the upper triangle of `gram`, in place; below the diagonal there is no meaning."""
+    width = -(-rows.shape[1] // _PART_COLUMNS)
+    for start in range(0, rows.shape[1], width):
+        place = gram[start : start + width, start:]
+        place.addmm_(rows[:, start : start + width].T, rows[:, start:])
+
+
+def round_trip(
+    basis_rows: Float[Tensor, "n d"], ids: Int[Tensor, " n"], blocks: Iterable[Float[Tensor, "_ d"]]
+) -> float:
+    """The share of labels i for which argmax(W s_i) = i. Not guaranteed by the definition, so it is reported."""
+    best = torch.full((len(ids),), -torch.inf)
+    where = torch.full((len(ids),), -1)
+    start = 0
+    for block in blocks:
+        values, places = (basis_rows @ block.float().T).max(dim=1)
+        where = torch.where(values > best, places + start, where)
+        best = torch.maximum(values, best)
+        start += len(block)
+    return float((where == ids).double().mean())

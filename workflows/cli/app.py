@@ -1,0 +1,397 @@
+"""The command line. Nothing heavy is imported at the top: `--help` and cached runs stay fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestration.host.signals import Signals
+from workflows.cli import cluster, storage
+from workflows.cli.options import (
+    AsJson,
+    AsMermaid,
+    AsTree,
+    Cluster,
+    DataDir,
+    Executor,
+    Explained,
+    Key,
+    KeyOrRun,
+    ModelName,
+    RunA,
+    RunB,
+    SomeRun,
+    StorePlace,
+    TrackingUri,
+    Word,
+    WorkflowFile,
+    open_store,
+    read_store,
+    tracking_uri,
+)
+from workflows.cli.report import report
+from workflows.errors import ConfigError, Interrupted
+
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts a job's command, and there alone
+
+app = typer.Typer(
+    help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is "
+    "answered from the cache.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+
+
+@app.command()
+def run(
+    file: WorkflowFile,
+    store: StorePlace = None,
+    data_dir: DataDir = None,
+    mlflow: TrackingUri = None,
+    executor: Executor = None,
+    address: Cluster = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
+    started = time.monotonic()
+    _run(_session(file, store, data_dir, mlflow, executor, address), started, as_json)
+
+
+@app.command()
+def sweep(
+    file: WorkflowFile,
+    best: Annotated[
+        bool, typer.Option("--best", help="Print the best settings as a compare workflow, and nothing else.")
+    ] = False,
+    store: StorePlace = None,
+    data_dir: DataDir = None,
+    mlflow: TrackingUri = None,
+    executor: Executor = None,
+    address: Cluster = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
+    started = time.monotonic()
+    from workflows.sweep.graph import Sweep
+
+    if best and as_json:
+        raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
+    opened = _session(file, store, data_dir, mlflow, executor, address)
+    if not isinstance(opened.job, Sweep):
+        raise ConfigError(f"{file}: holds `workflow: {opened.config.workflow}`; run it with `vocabsem run`")
+    _run(opened, started, as_json, opened.job.best_yaml if best else None)
+
+
+@app.command()
+def plan(
+    file: WorkflowFile,
+    store: StorePlace = None,
+    data_dir: DataDir = None,
+    tree: AsTree = False,
+    mermaid: AsMermaid = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do, and why: each step cached, to run because of something, or blocked. Runs nothing."""
+    from workflows.cli.plan_text import plan_document, plan_text
+
+    if tree + mermaid + as_json > 1:
+        raise ConfigError("--tree, --mermaid and --json are three forms of one plan; give one of them")
+    opened = _session(file, store, data_dir, None)
+    planned = opened.plan()
+    if mermaid or tree:
+        from orchestration.runs.drawing import plan_mermaid, plan_tree
+
+        print(plan_mermaid(planned) if mermaid else plan_tree(opened.job.targets, planned))
+    if not mermaid:
+        _print(plan_document(planned, opened.store), as_json, lambda found: plan_text(found, not tree))
+
+
+@app.command()
+def validate(file: WorkflowFile, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check a workflow file and all it names without running it, and show every problem. Exit status 2 if any."""
+    from workflows.cli.validate import findings_document, findings_text
+    from workflows.cli.validate import validate as check
+
+    findings = check(file, _folder(data_dir))
+    _print(findings_document(file, findings), as_json, lambda _: findings_text(file, findings))
+    if findings.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def basis(model: ModelName, word: Word = None, store: StorePlace = None, as_json: AsJson = False) -> None:
+    """Compute the semantic basis of a model's head from its file, without loading the model, and show its measures."""
+    from workflows.cli.basis import basis_document, basis_text, make_basis
+
+    made = make_basis(model, open_store(store), _say)
+    _end_if(made.failures)
+    _print(basis_document(made, word or []), as_json, basis_text)
+
+
+@app.command()
+def explain(name: Explained = None, as_json: AsJson = False) -> None:
+    """Say what a method, a step, a term or a field of a YAML file is [default: list their names]."""
+    from workflows.cli import explain as explaining
+
+    if not name and not as_json:
+        print(explaining.contents())
+        return
+    found = explaining.explain(" ".join(name)) if name else explaining.topics()
+    _print(explaining.document(found), as_json, lambda _: explaining.text(found))
+
+
+@app.command()
+def show(key_or_run: KeyOrRun, store: StorePlace = None, as_json: AsJson = False) -> None:
+    """Show all that is known of an artifact or a run."""
+    from orchestration.runs.lookup import find_either
+    from orchestration.store.artifacts import Artifact
+    from workflows.cli.inspect import artifact_document, artifact_text, run_document, run_text
+
+    opened = read_store(store)
+    found = find_either(key_or_run, opened)
+    if isinstance(found, Artifact):
+        _print(artifact_document(found, opened), as_json, artifact_text)
+    else:
+        _print(run_document(found), as_json, run_text)
+
+
+@app.command()
+def why(key: Key, store: StorePlace = None, as_json: AsJson = False) -> None:
+    """Say why an artifact is the one it is: its fields and inputs, how the nearest other differs, which runs use it."""
+    from orchestration.runs.lookup import find_artifact
+    from workflows.cli.inspect import why_document, why_text
+
+    opened = read_store(store)
+    _print(why_document(find_artifact(key, opened), opened), as_json, why_text)
+
+
+@app.command()
+def diff(run_a: RunA, run_b: RunB, store: StorePlace = None, as_json: AsJson = False) -> None:
+    """Compare two runs: which steps differ and in what, and the results side by side."""
+    from orchestration.runs.lookup import find_run
+    from workflows.cli.diff import diff_document, diff_text
+
+    opened = read_store(store)
+    _print(diff_document(find_run(run_a, opened), find_run(run_b, opened)), as_json, diff_text)
+
+
+app.command()(report)
+
+
+@app.command()
+def sync(run: SomeRun = None, store: StorePlace = None, mlflow: TrackingUri = None, as_json: AsJson = False) -> None:
+    """Fill MLflow from the records of runs: what it lacks is added, nothing doubles."""
+    from orchestration.tracking.mlflow_client import default_uri
+    from workflows.cli.sync import sync as fill_in
+    from workflows.cli.sync import synced_text
+
+    opened = read_store(store)
+    done = list(fill_in(opened, tracking_uri(mlflow) or default_uri(opened.root), run))
+    _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
+    if any(entry.state == "refused" for entry in done):
+        raise typer.Exit(1)
+
+
+app.command()(storage.verify)
+app.command("ls")(storage.list_artifacts)
+app.command()(storage.gc)
+app.command("export")(storage.export_run)
+app.command("import")(storage.import_run)
+
+
+@app.command()
+def preflight(
+    file: WorkflowFile,
+    address: Cluster = None,
+    store: StorePlace = None,
+    data_dir: DataDir = None,
+    mlflow: TrackingUri = None,
+) -> None:
+    """Ask a Ray cluster, from one of its nodes, whether it has what a run would need. Exit status 2 if not."""
+    from workflows import session
+
+    session.preflight(_session(file, store, data_dir, mlflow, None, address), _say)
+
+
+for command in (cluster.submit, cluster.jobs, cluster.logs, cluster.stop):
+    app.command()(command)
+
+
+@app.command()
+def ui(
+    store: StorePlace = None,
+    mlflow: TrackingUri = None,
+    host: Annotated[
+        str, typer.Option(help="Address to bind to. The server has no login: keep it on localhost.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
+) -> None:
+    """Browse results in MLflow: starts its server on localhost and prints the address."""
+    from orchestration.runs.record import runs
+    from orchestration.tracking.mlflow_client import database_file, default_uri, server_command, without_credentials
+    from orchestration.tracking.projection import shown
+
+    uri, known = tracking_uri(mlflow), []
+    if uri is None:
+        opened = read_store(store)
+        uri, known = default_uri(opened.root), runs(opened)
+    database = database_file(uri)
+    if database is None:
+        raise ConfigError(
+            f"{without_credentials(uri)} is no SQLite file. Open the address of a server in a browser; of another "
+            "database, start `mlflow server --backend-store-uri ADDRESS`"
+        )
+    if not database.is_file():
+        raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
+    _must_be_free(host, port)
+    _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
+    if last := next((found for record in known if (found := shown(record, uri))), None):
+        _say(f"last run: http://{host}:{port}/{last.page}")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    # MLflow's own use of it, told by each of its processes
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
+    command = server_command(uri, host, port)
+    os.execv(command[0], command)
+
+
+def main() -> None:
+    """Entry point: neither a user's mistake (exit status 2) nor a signal (128 and its number) ends in a traceback."""
+    signals = Signals()
+    signals.listen()
+    try:
+        app()
+    except Interrupted as interrupted:
+        _say(str(interrupted))
+        sys.exit(signals.exit_status)
+    except SystemExit:
+        if signals.first is not None:  # Typer has made an exit status of it, and says nothing
+            _say(f"interrupted; {_next()}")
+            sys.exit(signals.exit_status)
+        raise
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # no mistake of the user's, but one of ours: show where
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _session(
+    file: Path,
+    store: str | None,
+    data_dir: Path | None,
+    mlflow: str | None,
+    executor: str | None = None,
+    address: str | None = None,
+) -> Any:
+    from workflows.config.yaml_file import read_workflow
+    from workflows.session import WORKFLOWS, open_session
+
+    folder = _folder(data_dir)
+    config = read_workflow(file, WORKFLOWS)
+    given = {name: value for name, value in (("executor", executor), ("address", address)) if value is not None}
+    config = config.model_copy(update={"execution": config.execution.model_copy(update=given)})
+    return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
+
+
+def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], str] | None = None) -> None:
+    """Run a session and show what it came to: a text, one JSON document, or what `instead` makes of the store."""
+    from workflows import session
+    from workflows.results import model as results
+    from workflows.runtime import progress
+    from workflows.sweep.graph import Sweep
+
+    try:
+        done = session.run(opened, _say, progress.watching_on(sys.stderr))
+    except Interrupted as interrupted:
+        raise Interrupted(f"{interrupted}\n{_next()}") from interrupted
+    seconds = time.monotonic() - started
+    if as_json:
+        document = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
+        if isinstance(opened.job, Sweep):
+            document |= {"configurations": opened.job.records(opened.store), "notes": done.notes}
+        print(json.dumps(document))
+    elif instead is not None and not done.failures:
+        print(instead(opened.store), end="")
+    else:
+        _show(done, opened, seconds)
+    sys.stdout.flush()  # of a pipe too, results come first
+    for warning in done.warnings:
+        _say(f"warning: {warning}")
+    _end_if(done.failures)
+
+
+def _must_be_free(host: str, port: int) -> None:
+    """Raises ConfigError where another program listens: MLflow's server would only tell after half a minute."""
+    import socket
+
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
+        ) from error
+
+
+def _folder(data_dir: Path | None) -> Path | None:
+    if data_dir is not None and not data_dir.is_dir():
+        raise ConfigError(f"--data-dir {data_dir}: no such folder")
+    return data_dir.absolute() if data_dir is not None else None  # workers have folders of their own
+
+
+def _print(document: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    print(json.dumps(document) if as_json else text(document))
+
+
+def _end_if(failures: list[tuple[str, Any]]) -> None:
+    """Exit status 2 where all failures are the user's mistakes, else 1."""
+    if not failures:
+        return
+    for label, outcome in failures:
+        _say(f"{label} failed: {outcome.error}")
+    _say(f"What was finished is kept. After the cause is mended, {_next()}")
+    raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
+
+
+def _show(done: Any, opened: Any, seconds: float) -> None:
+    from orchestration.tracking.mlflow_client import page_of
+    from workflows.report.files import HTML
+    from workflows.results.table import table
+
+    if done.results:
+        print(table(done.results), end="\n\n")
+    for note in done.notes:
+        print(note)
+    counts = done.counts
+    print(
+        f"run {done.run_id}: {counts['ran']} steps ran, {counts['cached']} cached, {counts['failed']} failed, "
+        f"{seconds:.1f} s"
+    )
+    folder = opened.store.root
+    here = opened.store.mirror is None and folder.is_relative_to(Path.cwd())
+    print(f"kept in {os.path.relpath(folder) + os.sep if here else opened.store}")
+    if (report := folder / "runs" / done.run_id / HTML).is_file():
+        print(f"report: {os.path.relpath(report) if here else report}")
+    if done.shown is not None:
+        print(f"MLflow: {page_of(opened.tracking_uri, done.shown)}")
+
+
+def _next() -> str:
+    """How to go on; a job of a cluster runs on a copy that goes with it, so that its own command is of no use later."""
+    import shlex
+
+    if _JOB in os.environ:
+        return "submit the file again."
+    return f"go on with:  {shlex.join(['vocabsem', *sys.argv[1:]])}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""The semantic basis of one model's head, straight from its file: nothing of the model but the head is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.execution.scheduler import InlineEngine, Outcome, run_plan
+from orchestration.runs.plan import make_plan
+from orchestration.store.artifacts import Artifact, Store
+from orchestration.store.fingerprint_cache import Facts
+from workflows.errors import ConfigError
+from workflows.inputs.catalog import find_model
+from workflows.inputs.models import Model, describe
+from workflows.runtime.progress import Say, looking_in, plain_lines
+from workflows.steps.model import basis_step
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A model's stored head and basis, or the steps that failed."""
+
+    model: Model
+    cached: bool
+    stored: tuple[Artifact, Artifact] | None
+    failures: list[tuple[str, Outcome]]
+
+
+def make_basis(reference: str, store: Store, say: Say) -> Basis:
+    """Compute head and basis in this process unless they are stored. Raises ConfigError for an unknown model."""
+    model = describe(find_model(reference, Path.cwd()), Facts(store.root / "facts.json"))
+    step = basis_step(model)
+    plan = make_plan([step], store)
+    with plain_lines(plan, say, looking_in(store)) as watch:
+        outcomes = run_plan(plan, lambda: InlineEngine(store, watch), watch)
+    labels = {planned.step.key: planned.step.label for planned in plan}
+    return Basis(
+        model,
+        all(outcome.state == "cached" for outcome in outcomes.values()),
+        _both(store.find(step.inputs["head"]), store.find(step)),
+        [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
+    )
+
+
+def _both(head: Artifact | None, basis: Artifact | None) -> tuple[Artifact, Artifact] | None:
+    return None if head is None or basis is None else (head, basis)
+
+
+def basis_document(found: Basis, words: Sequence[str]) -> dict[str, Any]:
+    """What `basis --json` prints."""
+    from orchestration.store.arrow import column_array
+    from workflows.methods.inputs.states import read_tables
+
+    assert found.stored is not None, "a basis that failed has nothing to show"
+    seconds = {part.folder.parent.name: part.json("provenance.json")["seconds"] for part in found.stored}
+    basis = found.stored[1]
+    document = {
+        "model": found.model.name,
+        **basis.json("diagnostics.json"),
+        "width": column_array(read_tables(basis)[0], "basis").shape[1],
+        "seconds": seconds,
+        "cached": found.cached,
+        "folder": str(basis.folder),
+    }
+    return {**document, **_similarities(found.model, basis, words)} if words else document
+
+
+def _similarities(model: Model, basis: Artifact, words: Sequence[str]) -> dict[str, Any]:
+    """The tokens of " word", and the cosines between the words' basis rows; of several tokens the mean row counts."""
+    import numpy as np
+
+    from vocabsem_core.features.checkpoints import load_tokenizer
+    from workflows.methods.inputs.states import read_rows
+
+    tokenizer = load_tokenizer(model.folder)
+    tokens = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
+    for word, ids in tokens.items():
+        if not word.strip() or not ids or max(ids) >= basis.rows:
+            raise ConfigError(f"--word {word!r}: tokens {ids}; expected a word that the model's vocabulary can write")
+    rows = np.stack([read_rows(basis, "basis", ids).mean(axis=0) for ids in tokens.values()])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return {
+        "words": {word: [tokenizer.decode([token]) for token in ids] for word, ids in tokens.items()},
+        "cosine": [[round(float(value), 6) for value in row] for row in rows @ rows.T],
+    }
+
+
+def basis_text(document: Mapping[str, Any]) -> str:
+    """A basis for a person to read."""
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in document["seconds"].items())
+    when = "when it was made; now read from the cache" if document["cached"] else "now"
+    lines = [
+        f"model             {document['model']}",
+        f"vocabulary rows   {document['rows']:,}",
+        f"width             {document['width']:,}",
+        f"rank              {document['rank']:,}",
+        f"condition number  {document['condition']:.4g}",
+        f"round trip        {document['round_trip']:.1%} of {document['round_trip_rows']} rows: argmax(W s_i) = i",
+        f"seconds           {sum(document['seconds'].values()):.1f} ({parts}; {when})",
+        f"folder            {document['folder']}",
+    ]
+    if "words" in document:
+        lines += ["", *_matrix(document["words"], document["cosine"])]
+    return "\n".join(lines)
+
+
+def _matrix(words: Mapping[str, list[str]], cosine: Sequence[Sequence[float]]) -> list[str]:
+    width = max(7, *(len(word) for word in words))
+    pieces = [" + ".join(map(repr, tokens)) for tokens in words.values()]
+    head = f"{'cosine':{width}}  " + "  ".join(f"{word:>{width}}" for word in words) + "   tokens"
+    rows = zip(words, cosine, pieces, strict=True)
+    return [
+        head,
+        *(
+            f"{word:{width}}  " + "  ".join(f"{value:>{width}.3f}" for value in row) + f"   {tokens}"
+            for word, row, tokens in rows
+        ),
+    ]

@@ -1,0 +1,211 @@
+"""What a job takes along: the source of this program, the workflow file and the local files it names.
+
+A path that is relative in a workflow, task or model file is of this machine and goes along, at its place; an absolute
+path is the cluster's own, where every node must see it. A job carries little: large data and models belong on a folder
+that all nodes share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import workflows
+from orchestration.graph import key_of
+from orchestration.store.files import checksum, readable
+from workflows.config.compare import CompareConfig
+from workflows.config.pretrain import PretrainConfig
+from workflows.config.sweep import SweepConfig
+from workflows.errors import ConfigError, in_field
+from workflows.inputs.catalog import find_model, find_task, model_names
+from workflows.inputs.corpus import corpus_files
+from workflows.inputs.models import model_files
+from workflows.inputs.paths import located
+from workflows.inputs.tables import Split, split_file
+from workflows.methods.custom import is_own
+from workflows.methods.registry import method_named
+from workflows.runtime.requirements import PACKAGES
+
+Config = CompareConfig | PretrainConfig | SweepConfig
+MOST_BYTES = 100 * 10**6  # a job server holds what is sent in memory
+_INPUTS = "inputs"  # folder of the job that holds the user's files
+_YAML = (".yaml", ".yml")
+_ROOT = Path(workflows.__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Files by their place in the job's folder.
+
+    Attributes:
+        workflow: place of the workflow file.
+        data_dir: place of --data-dir in the job, or its absolute path on the cluster.
+    """
+
+    source: dict[str, Path]
+    inputs: dict[str, Path]
+    workflow: str
+    data_dir: str | None
+
+    @property
+    def bytes(self) -> int:
+        return _bytes({**self.source, **self.inputs}.values())
+
+    def told(self) -> str:
+        """What goes along and how large it is, in a line."""
+        parts = [f"{_count(self.inputs)} of yours ({readable(_bytes(self.inputs.values()))})"]
+        if self.source:
+            parts.append(f"{_count(self.source)} of VocabSem ({readable(_bytes(self.source.values()))})")
+        return "sends " + " and ".join(parts)
+
+    def digest(self) -> str:
+        """Of the user's files, by place and content."""
+        return key_of({place: checksum(path) for place, path in self.inputs.items()})
+
+    def copy_to(self, folder: Path) -> None:
+        for place, path in {**self.source, **self.inputs}.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / place)
+
+
+def shipment(config: Config, file: Path, data_dir: Path | None, with_source: bool) -> Shipment:
+    """What a job of a workflow file takes along.
+
+    Raises ConfigError for a file that is not there, for more than a job can carry, and for what a job cannot do.
+    """
+    file = file.parent.resolve() / file.name
+    _must_suit_a_job(config)
+    named, local_data = _named_files(config, file.parent, data_dir)
+    paths = sorted({file, *named})
+    top = Path(os.path.commonpath([path.parent for path in paths] + ([local_data] if local_data else [])))
+
+    far = str(data_dir) if data_dir is not None and data_dir.is_absolute() else None
+
+    def place(path: Path) -> str:
+        return str(Path(_INPUTS) / path.relative_to(top))
+
+    carried = Shipment(
+        _source(config) if with_source else {},
+        {place(path): path for path in paths},
+        place(file),
+        place(local_data) if local_data and any(path.is_relative_to(local_data) for path in paths) else far,
+    )
+    _must_be_small(carried)
+    return carried
+
+
+def _named_files(config: Config, base: Path, data_dir: Path | None) -> tuple[list[Path], Path | None]:
+    """The local files a workflow names, and the folder of --data-dir where it is a local one."""
+    local_data = data_dir.resolve() if data_dir is not None and not data_dir.is_absolute() else None
+    if local_data is not None and not local_data.is_dir():
+        raise ConfigError(f"--data-dir {data_dir}: no such folder; an absolute path is taken as the cluster's own")
+    found: list[Path] = []
+    for index, reference in enumerate(_tasks(config)):
+        with in_field("tasks", index):
+            found += _task_files(reference, base, local_data)
+    for reference in _models(config):
+        found += _model_folder_files(reference, base)
+    for reference in _methods(config):
+        own = located(base, reference) if is_own(reference) else None
+        if not Path(reference).is_absolute():
+            method_named(str(own or reference))  # its mistakes are told here, not a minute later on the cluster
+            found += [own] if own else []
+    if isinstance(config, PretrainConfig) and config.corpus.hub is None:
+        local = tuple(name for name in config.corpus.files if not Path(name).is_absolute())
+        if local:
+            found += corpus_files(config.corpus.model_copy(update={"files": local}), base)
+    return found, local_data
+
+
+def _tasks(config: Config) -> Sequence[str]:
+    if isinstance(config, PretrainConfig):
+        return config.evaluation.tasks
+    return config.tasks if isinstance(config, CompareConfig) else (config.task,)
+
+
+def _models(config: Config) -> Sequence[str]:
+    if isinstance(config, PretrainConfig):
+        return ()
+    return config.models if isinstance(config, CompareConfig) else (config.model,)
+
+
+def _methods(config: Config) -> Sequence[str]:
+    if isinstance(config, PretrainConfig):
+        return ()
+    return [one.method for one in config.methods] if isinstance(config, CompareConfig) else (config.method,)
+
+
+def _task_files(reference: str, base: Path, local_data: Path | None) -> list[Path]:
+    if Path(reference).is_absolute():
+        return []
+    task = find_task(reference, base, local_data)
+    files = [located(base, reference)] if reference.endswith(_YAML) else []
+    splits: tuple[Split, ...] = ("train", "test")
+    if task.local_data is not None:
+        return files + [split_file(task, split).path for split in splits]
+    if not files or task.config.source.hub is not None:  # the catalog's own rows go with the source
+        return files
+    local = [split for split in splits if not Path(task.config.source.file(split)).is_absolute()]
+    return files + [split_file(task, split).path for split in local]
+
+
+def _model_folder_files(reference: str, base: Path) -> list[Path]:
+    if Path(reference).is_absolute() or reference in model_names():
+        return []
+    entry = find_model(reference, base)
+    files = [located(base, reference)] if reference.endswith(_YAML) else []
+    if entry.config.hub is not None or (files and Path(str(entry.config.folder)).is_absolute()):
+        return files
+    folder = located(entry.base, str(entry.config.folder))
+    if not folder.is_dir():
+        raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
+    return files + model_files(folder)
+
+
+def _source(config: Config) -> dict[str, Path]:
+    """This program's files, without the bundled models that the workflow does not name."""
+    unused = [Path("workflows/catalog/models") / name for name in model_names() if name not in _models(config)]
+    paths = [path.relative_to(_ROOT) for package in PACKAGES for path in sorted((_ROOT / package).rglob("*"))]
+    return {
+        str(path): _ROOT / path
+        for path in paths
+        if (_ROOT / path).is_file()
+        and "__pycache__" not in path.parts
+        and not any(path.is_relative_to(folder) for folder in unused)
+    }
+
+
+def _must_suit_a_job(config: Config) -> None:
+    """Raises ConfigError for what would be lost with the job's folder, or would not run on the cluster."""
+    if isinstance(config, PretrainConfig) and (config.output is None or not config.output.is_absolute()):
+        raise ConfigError(
+            f"output: found {str(config.output) if config.output else 'none'}; the folder of a job goes with the job, "
+            "so give an absolute path that every node sees",
+            ("output",),
+        )
+    if config.execution.executor == "inline":
+        raise ConfigError(
+            "execution.executor: `inline` runs in one process; a job is for a cluster: take it out",
+            ("execution", "executor"),
+        )
+
+
+def _must_be_small(carried: Shipment) -> None:
+    if carried.bytes <= MOST_BYTES:
+        return
+    path = max(carried.inputs.values(), key=lambda path: path.stat().st_size)
+    raise ConfigError(
+        f"{carried.told()}, but a job carries at most {readable(MOST_BYTES)}; the largest is {path} "
+        f"({readable(path.stat().st_size)}). Put it into a folder that every node sees, and name its absolute path."
+    )
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def _count(files: dict[str, Path]) -> str:
+    return "1 file" if len(files) == 1 else f"{len(files)} files"

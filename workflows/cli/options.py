@@ -1,0 +1,195 @@
+"""The arguments and options that commands share, and what a shell proposes for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from workflows.inputs.paths import named
+
+
+def open_store(given: str | None, configured: str | None = None) -> Any:
+    """The store a command fills: the option, the environment, the workflow file, a folder here; made where missing."""
+    from orchestration.store import artifacts
+
+    return artifacts.open_store(store_place(given, configured))
+
+
+def read_store(given: str | None) -> Any:
+    """The store a command only reads; raises StoreError where there is none."""
+    from orchestration.store import artifacts
+
+    return artifacts.existing_store(store_place(given, None))
+
+
+def store_place(given: str | None, configured: str | None) -> str:
+    """Where the store is: the option, the environment, the workflow file, a folder here."""
+    if given:
+        return named(given, "--store")
+    if set_there := os.environ.get("VOCABSEM_STORE"):
+        return named(set_there, "$VOCABSEM_STORE")
+    return configured or ".vocabsem/store"
+
+
+def tracking_uri(given: str | None) -> str | None:
+    """The MLflow a command works with, None for the one beside the store."""
+    where, uri = ("--mlflow", given) if given else ("$MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI"))
+    if not uri:
+        return None
+    scheme, path = ("sqlite:///", uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else ("", uri)
+    return uri if "://" in path else scheme + named(path, where)
+
+
+def path_given(value: Path | None) -> Path | None:
+    """A path of the command line; a shell expands `~` in a word of its own alone, not in `--html=~/page.html`."""
+    return None if value is None else Path(named(str(value), "path"))
+
+
+def _reference_given(value: str) -> str:
+    return named(value, "path")
+
+
+def _files(incomplete: str) -> Iterator[str]:
+    """YAML files, and the folders on the way to them."""
+    start = incomplete.rpartition("/")[2]
+    folder = Path(incomplete[: len(incomplete) - len(start)])
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        shown = path.name.startswith(start) and (start or not path.name.startswith("."))
+        if shown and path.is_dir():
+            yield f"{path}/"
+        elif shown and path.suffix in (".yaml", ".yml"):
+            yield str(path)
+
+
+def _runs(context: typer.Context, incomplete: str) -> Iterator[str]:
+    from orchestration.runs.lookup import LATEST
+    from orchestration.runs.record import runs
+
+    given = context.params.get("store")
+    names = [LATEST, *(record.run_id for record in runs(read_store(given)))]
+    return (name for name in names if name.startswith(incomplete))
+
+
+def _explained(incomplete: str) -> Iterator[str]:
+    from workflows.cli.explain import topics
+
+    return (one.name for one in topics() if one.name.startswith(incomplete))
+
+
+def _keys(context: typer.Context, incomplete: str) -> Iterator[str]:
+    from orchestration.runs.lookup import by_folder
+
+    names = [name for place in by_folder(read_store(context.params.get("store"))) for name in (place, Path(place).name)]
+    return (name for name in names if name.startswith(incomplete))
+
+
+def _keys_and_runs(context: typer.Context, incomplete: str) -> Iterator[str]:
+    yield from _runs(context, incomplete)
+    yield from _keys(context, incomplete)
+
+
+WorkflowFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="Workflow file (YAML).", autocompletion=_files, show_default=False, callback=path_given
+    ),
+]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Catalog name, folder, model YAML file, or Hugging Face id.", callback=_reference_given
+    ),
+]
+Explained = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Method, method's .py file, step, term or field, `search.trials` or `trials`.",
+        autocompletion=_explained,
+    ),
+]
+Key = Annotated[
+    str, typer.Argument(metavar="KEY", help="First digits of an artifact's key, or step/digits.", autocompletion=_keys)
+]
+KeyOrRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY_OR_RUN",
+        help="First digits of an artifact's key, step/digits, first digits of a run's id, or `latest`.",
+        autocompletion=_keys_and_runs,
+    ),
+]
+RunA = Annotated[
+    str,
+    typer.Argument(metavar="RUN_A", help="A run's id or `latest`: the last that has results.", autocompletion=_runs),
+]
+RunB = Annotated[str, typer.Argument(metavar="RUN_B", help="The run it is compared with.", autocompletion=_runs)]
+OneRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="First digits of a run's id, or `latest`.", autocompletion=_runs)
+]
+KeptRuns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="RUN",
+        help="Keep what this run reaches; give it several times [default: every recorded run].",
+        autocompletion=_runs,
+    ),
+]
+SomeRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN", help="A run's id or `latest` [default: every run MLflow lacks].", autocompletion=_runs
+    ),
+]
+SomeReport = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id or `latest`.", autocompletion=_runs, show_default=False)
+]
+StorePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Folder of the artifacts, or s3://bucket/prefix [default: $VOCABSEM_STORE, the file's `store`, "
+        "./.vocabsem/store].",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.", callback=path_given
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store]."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Executor = Annotated[
+    Literal["ray", "inline"] | None,
+    typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger."),
+]
+Word = Annotated[
+    list[str] | None, typer.Option("--word", help="Show this word's tokens and similarities; give it several times.")
+]
+AsTree = Annotated[bool, typer.Option("--tree", help="Draw the graph as a tree, from results down to inputs.")]
+AsMermaid = Annotated[bool, typer.Option("--mermaid", help="Print the graph as a Mermaid flowchart.")]
+Cluster = Annotated[
+    str | None, typer.Option("--address", help="host:port of a running Ray cluster, for `run` on one of its nodes.")
+]
+JobServer = Annotated[
+    str | None, typer.Option("--address", help="The cluster's dashboard, http://HOST:8265 [default: $RAY_ADDRESS].")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, see `vocabsem jobs`.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Show what it prints until it ends, and end with its exit status.")
+]
+Installed = Annotated[
+    bool,
+    typer.Option("--installed", help="Send no source of VocabSem: every node has this very version installed."),
+]

@@ -1,0 +1,155 @@
+"""Commands that care for the store: what it holds, what is damaged, what nobody needs, and runs as archives."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workflows.cli.options import AsJson, KeptRuns, OneRun, StorePlace, open_store, path_given, read_store
+from workflows.errors import ConfigError
+
+_SECONDS = {"d": 86400, "h": 3600, "m": 60}
+
+
+def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
+    """List the artifacts of the store, and the runs, the last first."""
+    from orchestration.runs.gc import labels
+    from orchestration.runs.record import runs
+
+    opened = read_store(store)
+    names = labels(opened)
+    recorded = [{"run_id": record.run_id, "started": record.read("graph.json")["started"]} for record in runs(opened)]
+    rows = [
+        {
+            "step": artifact.folder.parent.name,
+            "key": artifact.folder.name,
+            "rows": artifact.rows,
+            "bytes": sum(entry["bytes"] for entry in artifact.manifest["files"].values()),
+            "finished": artifact.json("provenance.json")["finished"],
+            "label": names.get(f"{artifact.folder.parent.name}/{artifact.folder.name}"),
+        }
+        for artifact in opened.artifacts()
+    ]
+    if as_json:
+        print(json.dumps({"artifacts": rows, "runs": recorded}))
+        return
+    for row in rows:
+        place, name = f"{row['step']}/{row['key']}", row["label"] or "in no run"
+        print(f"{place:31}  {row['rows']:>9,} rows  {row['bytes']:>13,} bytes  {row['finished']}  {name}")
+    print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows):,} bytes")
+    for entry in recorded:
+        print(f"run         {entry['run_id']}  begun {entry['started']}")
+
+
+def verify(
+    store: StorePlace = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is damaged, so that the next run makes it anew.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte of the store and compare it with the checksums. Exit status 1 where something stays damaged."""
+    from orchestration.runs.gc import damages, labels, remove_damaged
+
+    opened = read_store(store)
+    artifacts, found = len(opened.artifacts()), damages(opened)
+    removed = list(remove_damaged(opened, found)) if repair else []
+    names = labels(opened)
+    if as_json:
+        told = [vars(damage) for lines in found.values() for damage in lines]
+        gone = [{"folder": place, "label": names.get(place)} for place in removed]
+        print(json.dumps({"checked": artifacts, "damaged": told, "removed": gone}))
+    else:
+        for damage in (damage for lines in found.values() for damage in lines):
+            print(f"damaged  {damage}")
+        for place in removed:
+            print(f"removed  {place}   the next run makes it anew: {names.get(place, 'no recorded run reaches it')}")
+        print(f"{artifacts} artifacts checked, {sum(map(len, found.values()))} files damaged, {len(removed)} removed")
+        if found and not repair:
+            print("`vocabsem verify --repair` removes them; the next run makes them anew, and nothing else.")
+        elif len(removed) < len(found):
+            print("What stays is being made by another run at this moment; verify again when that has ended.")
+    if len(removed) < len(found):
+        raise typer.Exit(1)
+
+
+def gc(
+    keep: KeptRuns = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="Only what is older than this: 30d, 12h, 45m.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
+    store: StorePlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no run reaches (with --keep: what none of the named ones does), and leftovers of killed processes.
+
+    The record of a run, its results too, always stays. What a living run reaches or makes is never removed.
+    """
+    from orchestration.runs.gc import garbage, remove
+    from orchestration.runs.lookup import find_run
+
+    opened, age = read_store(store), _age(older_than)
+    kept = [find_run(name, opened) for name in keep] if keep else None
+    found = garbage(opened, kept, age)
+    gone = found if dry_run else list(remove(opened, found))
+    freed = sum(one.bytes for one in gone)
+    if as_json:
+        print(json.dumps({"removed": [vars(one) for one in gone], "bytes": freed, "dry_run": dry_run}))
+        return
+    for one in gone:
+        print(f"{one.kind:10}  {one.bytes:>13,} bytes  {one.place}")
+    print(f"{len(gone)} {'would go' if dry_run else 'removed'}, {freed:,} bytes")
+
+
+def export_run(
+    run: OneRun,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The archive to write, a .tar.", show_default=False, callback=path_given),
+    ],
+    store: StorePlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run and every artifact it reaches into one archive."""
+    from orchestration.runs.archive import export_run as export
+    from orchestration.runs.lookup import find_run
+
+    opened = read_store(store)
+    moved = export(opened, find_run(run, opened), file)
+    for label in moved.missing if not as_json else ():
+        print(f"not there: {label}")
+    _tell(moved, f"run {moved.run_id}: {moved.artifacts} artifacts, {moved.bytes:,} bytes in {file}", as_json)
+
+
+def import_run(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `export` wrote.", show_default=False, callback=path_given)
+    ],
+    store: StorePlace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring an exported run into the store: all of it, each byte checked, or nothing."""
+    from orchestration.runs.archive import import_run as bring
+
+    moved = bring(open_store(store), file)
+    text = f"run {moved.run_id}: {moved.artifacts} artifacts brought in, {moved.known} were there already"
+    _tell(moved, text, as_json)
+
+
+def _tell(moved: Any, text: str, as_json: bool) -> None:
+    print(json.dumps(vars(moved)) if as_json else text)
+
+
+def _age(text: str | None) -> float:
+    """Seconds of an age as it is typed. Raises ConfigError for what is none."""
+    if text is None:
+        return 0.0
+    found = re.fullmatch(r"(\d+)([dhm])", text)
+    if found is None:
+        raise ConfigError(f"--older-than {text!r}: expected a number and d, h or m, such as 30d")
+    return float(found[1]) * _SECONDS[found[2]]

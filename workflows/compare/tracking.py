@@ -1,0 +1,186 @@
+"""A comparison as MLflow runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from orchestration.errors import DamagedArtifact
+from orchestration.graph import Step
+from orchestration.runs.record import RunRecord
+from orchestration.store.artifacts import Store
+from orchestration.tracking.mlflow_client import TrackedModel, TrackedRun, note
+from orchestration.tracking.view import View
+from workflows.compare.graph import Cell
+from workflows.report.files import HTML, MARKDOWN
+from workflows.results.model import Detail, Result, largest, sized
+from workflows.results.table import table
+from workflows.results.tracked_data import data_of
+from workflows.runtime.progress import Say
+from workflows.serving.mlflow_model import tracked_model
+
+_TABLES = "mlflow.loggedArtifacts"
+_COLUMNS = ("params.`model`", "params.`task`", "params.`method`", "metrics.`score`", "metrics.`seconds`")
+_NAMED = 3  # tasks or models in a run's name
+
+
+def tracked(
+    record: RunRecord,
+    store: Store,
+    cells: Sequence[Cell],
+    results: Sequence[tuple[Result, Detail]],
+    status: Any,
+    say: Say,
+) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
+    """The MLflow runs of a comparison: a parent with the summary, and a child for each fit."""
+    details = {result.place: detail for result, detail in results}
+    children = [
+        _child(record, store, cell, seed, details[cell.place], say)
+        for cell in cells
+        if cell.place in details
+        for seed in cell.fits
+    ]
+    done = bool(results) and status == "FINISHED"
+    best = _best(results) if done else None
+    predictions = sorted(path.name for path in Path(record.folder).glob("test-predictions-*.json")) if done else []
+    shown = ("workflow.yaml", *((HTML, MARKDOWN, *predictions) if done else ()))
+    parent = TrackedRun(
+        key=record.run_id,
+        name=f"{_short(c.task for c in cells)} with {_short(c.model for c in cells)}",
+        status=status,
+        params={
+            "models": _names(c.model for c in cells),
+            "tasks": _names(c.task for c in cells),
+            "methods": _names(c.method for c in cells),
+        },
+        metrics=best.metrics if best else {},
+        tags={
+            "vocabsem.workflow": "compare",
+            "vocabsem.run_id": record.run_id,
+            "vocabsem.record": str(record),
+            **({_TABLES: _named_tables(["results.json", *predictions])} if done else {}),
+            **({"best_method": best.name} if best else {}),
+            **(note(table(results)) if results else {}),
+        },
+        tables={"results.json": [_row(*found) for found in results]} if done else {},
+        files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),
+        data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.score))),
+        view=View(_COLUMNS, "metrics.`score`") if done else None,
+    )
+    return parent, tuple(children)
+
+
+def _named_tables(names: Sequence[str]) -> str:
+    """What tells MLflow that artifacts are tables, which it then shows as such and side by side."""
+    return json.dumps([{"path": name, "type": "table"} for name in names])
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The method with the highest score; where there are several tasks, the mean over them and the sum of seconds."""
+
+    name: str
+    metrics: dict[str, float]
+
+
+def _best(results: Sequence[tuple[Result, Detail]]) -> _Best:
+    size, models = largest(results), {result.model for result, _ in results}
+    of: dict[tuple[str, str], list[tuple[float, float | None]]] = {}
+    for result, detail in results:
+        if result.train_size == size:
+            of.setdefault((result.model, result.method), []).append((result.mean, detail.costs.total))
+    (model, method), found = max(of.items(), key=lambda pair: fmean(score for score, _ in pair[1]))
+    seconds = [value for _, value in found if value is not None]
+    metrics = {"best_score": fmean(score for score, _ in found), **({"seconds": sum(seconds)} if seconds else {})}
+    return _Best(method if len(models) == 1 else f"{method} with {model}", metrics)
+
+
+def _row(result: Result, detail: Detail) -> dict[str, Any]:
+    """A line of the table in MLflow, whose comparison of runs groups by the first column and shows the second."""
+    return {
+        "result": " / ".join([result.model, result.task, result.method, *sized(result.train_size)]),
+        "score": f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f})",
+        **{name: value for name, value in asdict(result).items() if name != "seeds"},
+        "seeds": " ".join(map(str, result.seeds)),
+        "trained_weights": detail.trained_weights,
+        "total_seconds": detail.costs.total,
+        "marginal_seconds": detail.costs.marginal,
+        "verdict": detail.versus.verdict if detail.versus else "",
+        "versus": f"{detail.versus.mean:+.3f} to {detail.versus.reference}" if detail.versus else "",
+        "p_holm": detail.versus.p_holm if detail.versus else None,
+    }
+
+
+def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detail, say: Say) -> TrackedRun:
+    place = sorted(cell.fits).index(seed)  # the order of `by_seed`
+    metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
+    seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
+    # one param, since MLflow's charts draw an axis for each, of other methods too
+    settings = ", ".join(f"{name}={value}" for name, value in detail.settings[seed].items())
+    sizes = sized(cell.train_size)
+    return TrackedRun(
+        key=f"{record.run_id}:{cell.fits[seed].key}",
+        name=" ".join([cell.method, cell.task, cell.model, *sizes, *(f"seed {seed}" for _ in seeds)]),
+        status="FINISHED",
+        params={
+            "model": cell.model,
+            "task": cell.task,
+            "method": cell.method,
+            **({"train_size": str(cell.train_size)} if sizes else {}),
+            **seeds,
+            **({"settings": settings} if settings else {}),
+        },
+        metrics={
+            "score": metrics[cell.metric],
+            **({"seconds": seconds} if (seconds := detail.costs.total) is not None else {}),
+            "trained_weights": float(detail.trained_weights),
+            **{name: value for name, value in metrics.items() if name != cell.metric},
+        },
+        tags={
+            "vocabsem.run_id": record.run_id,
+            "vocabsem.method": cell.method,
+            "vocabsem.task": cell.task,
+            "vocabsem.model": cell.model,
+            "vocabsem.metric": cell.metric,
+        },
+        model=_model(cell.fits[seed], store, say),
+        data=data_of(cell.task, cell.score),
+        span=_span(cell.fits[seed], store),
+    )
+
+
+def _span(fit: Step, store: Store) -> tuple[int, int] | None:
+    """When a fit began and ended, whenever MLflow hears of it."""
+    artifact = store.find(fit)
+    if artifact is None:
+        return None
+    try:
+        made = artifact.json("provenance.json")
+    except DamagedArtifact:
+        return None
+    end = datetime.fromisoformat(made["finished"]).timestamp()
+    return round((end - made["seconds"]) * 1000), round(end * 1000)
+
+
+def _model(fit: Step, store: Store, say: Say) -> TrackedModel | None:
+    """The model of a fit; one that is damaged is named and left out."""
+    try:
+        return tracked_model(fit, store)
+    except DamagedArtifact as error:
+        say(f"no MLflow model of {fit.label}: {error}")
+        return None
+
+
+def _names(values: Any) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _short(values: Any) -> str:
+    found = list(dict.fromkeys(values))
+    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return ", ".join([*found[:_NAMED], *more])

@@ -1,0 +1,307 @@
+"""The YAML schema: every field with its meaning and default. Unknown fields are errors.
+
+No torch here: a cached run and `--help` import this.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from workflows.config.layers import must_be_stored
+from workflows.config.strict import PathText, Strict
+
+
+class ModelConfig(Strict):
+    """A language model: a local folder or a Hugging Face id."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name")
+    folder: PathText | None = Field(None, description="folder that save_pretrained wrote; relative to this YAML file")
+    hub: str | None = Field(None, description="Hugging Face model id")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
+    quantization: Literal["none", "4bit"] = Field(
+        "none", description="4bit: quantise the blocks on loading; needs bitsandbytes and a GPU"
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ModelConfig:
+        if (self.folder is None) == (self.hub is None):
+            raise ValueError("expected exactly one of `folder` and `hub`")
+        return self
+
+
+class Search(Strict):
+    """The budget every tunable method gets, on validation rows."""
+
+    trials: int = Field(
+        8, ge=0, description="settings tried for each method and task; the first is the defaults; 0: defaults only"
+    )
+
+
+class Limit(Strict):
+    """Use a part of a large data set, chosen by hash of the row."""
+
+    train: int | None = Field(
+        None, ge=2, description="training rows at most, but for two of each label, which are kept in any case"
+    )
+    test: int | None = Field(None, ge=1, description="test rows at most")
+
+
+class Encoding(Strict):
+    """How prompts become states. All fields are part of the states' identity."""
+
+    layers: tuple[str, ...] = Field(
+        ("head",),
+        min_length=1,
+        description="stored layers: head, layer_00 (input of block 1), layer_01, ..., or all; with :mean at the end "
+        "(head:mean, all:mean), their means over the prompt's tokens",
+    )
+    max_tokens: int | None = Field(None, ge=8, description="prompt length limit in tokens; none: the model's window")
+    store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
+
+
+class StepResources(Strict):
+    """What each step of one kind reserves on its node; no part of a key."""
+
+    cpus: float | None = Field(None, gt=0, description="processor cores; none: as the step itself says, mostly 1")
+    memory_gb: float | None = Field(
+        None, gt=0, description="memory in GB (10^9 bytes), reserved and enforced; none: neither"
+    )
+
+
+Reserved = Annotated[
+    dict[str, StepResources],
+    Field(
+        description="kind of step (the first word of its name in `vocabsem plan`: encode, search, fit, finetune) -> "
+        "see below"
+    ),
+]
+
+
+StoreField = Annotated[
+    PathText | None,
+    Field(
+        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
+        "./.vocabsem/store"
+    ),
+]
+ExperimentField = Annotated[str, Field(description="MLflow experiment")]
+
+
+class AnyExecution(Strict):
+    """Where the work of any workflow runs."""
+
+    executor: Literal["ray", "inline"] = Field(
+        "ray", description="ray, or inline: everything in this process, for a debugger"
+    )
+    address: str | None = Field(
+        None, description="host:port of a running Ray cluster; none: one of its own on this machine"
+    )
+    stall_seconds: float = Field(
+        600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
+    )
+    resources: Reserved = Field(default_factory=dict)
+
+
+class Execution(AnyExecution):
+    """Where the language model runs, in any workflow that reads its states."""
+
+    encoders: int | None = Field(
+        None,
+        ge=1,
+        description="processes that hold the model, at most; those without room wait for it; none: one a GPU, or one",
+    )
+    gpus_per_encoder: float | None = Field(
+        None, ge=0, le=1, description="GPUs of each, at most one, fractions allowed; none: one where there are any"
+    )
+    batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
+
+
+class CompareExecution(Execution):
+    """Where the work runs. Nothing here is part of a key: results agree within rounding."""
+
+    trainers: int | None = Field(
+        None,
+        ge=1,
+        description="processes that share each batch of a final finetuning; none: one. With dropout each draws masks "
+        "of its own, so another number is another draw",
+    )
+    cores_per_trainer: float | None = Field(
+        None, ge=1, description="cores of each; none: a node's, shared out among them; beside a GPU 4 at most"
+    )
+    gpus_per_trainer: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="GPUs of each, at most one, and of each trial of a finetuning's search; none: one where there are "
+        "any",
+    )
+
+
+Demonstrations = Literal["none", "random", "bm25", "dense"]
+SHOTS = 16  # the most of the paper and of KNN-Prompting where the window holds 2,000 tokens
+READS = (
+    "the stored layer it reads; of several, or of `all`, their states side by side, of which calibration moves the "
+    "first (of `all` the head)"
+)
+
+
+def _once_each(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("an entry stands twice; list each once")
+    return value
+
+
+LARGEST_SEED = 2**31 - 1  # what every library takes, with room for the seeds that are made of one
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seeds = Annotated[tuple[Seed, ...], AfterValidator(_once_each)]
+
+
+class MethodConfig(Strict):
+    """A method with settings of your own."""
+
+    method: PathText = Field(
+        description="name of the method, or the Python file of your own; relative to this YAML file"
+    )
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="its name in results; needed when a method stands twice; none: the method's, or the file's",
+    )
+    layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
+    demonstrations: Demonstrations | None = Field(
+        None,
+        description="labelled training rows before each prompt, as many as fit the window: none, random (class-"
+        "balanced, the same for all prompts), bm25 or dense (the nearest by words or by state, the nearest last); none "
+        "given: the method's own",
+    )
+    shots: int = Field(SHOTS, ge=1, description="demonstrations a class at most; of retrieved ones, times the classes")
+    folds: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="fits of each seed, whose probabilities are averaged; each has another fifth of the training rows "
+        "held out. A search tries settings on the first alone",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
+    )
+    trials: int | None = Field(
+        None, ge=0, description="a budget of its own instead of search.trials; the comparison is no longer an equal one"
+    )
+    seeds: Seeds | None = Field(None, min_length=1, description="seeds of its own instead of the comparison's")
+    models: tuple[PathText, ...] | None = Field(
+        None, min_length=1, description="those of the comparison's models that it runs under; none: all of them"
+    )
+
+    def runs_under(self, model: str) -> bool:
+        """Whether it runs under one of the comparison's models, given as the comparison names it."""
+        return self.models is None or model in self.models
+
+    @property
+    def label(self) -> str:
+        return self.name or Path(self.method).name.removesuffix(".py")
+
+
+def checked_train_size(value: int | str) -> int | str:
+    """Rows a class, or `full`. Raises ValueError for anything else."""
+    if value != "full" and (isinstance(value, str) or value < 2):
+        raise ValueError("expected `full`, or rows a class: a whole number of 2 or more")
+    return value
+
+
+def checked_train_sizes(value: int | str | tuple[int | str, ...]) -> int | str | tuple[int | str, ...]:
+    """One training size, or several, each once. Raises ValueError for anything else."""
+    if not isinstance(value, tuple):
+        return checked_train_size(value)
+    if not value:
+        raise ValueError("expected one size or more")
+    if len(set(value)) != len(value):
+        raise ValueError("a size stands twice; list each once")
+    return tuple(checked_train_size(size) for size in value)
+
+
+class CompareConfig(Strict):
+    """Compare methods on tasks: `workflow: compare`."""
+
+    workflow: Literal["compare"]
+    models: tuple[PathText, ...] = Field(
+        min_length=1, description="catalog names, folders, model YAML files, or Hugging Face ids (id@revision)"
+    )
+    tasks: tuple[PathText, ...] = Field(min_length=1, description="catalog names or task YAML files")
+    methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
+    seeds: Seeds = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
+    train_size: Annotated[int | str | tuple[int | str, ...], AfterValidator(checked_train_sizes)] = Field(
+        "full",
+        description="training rows a class, validation included, or full; a list: the table shows the largest, the "
+        "report a learning curve",
+    )
+    reference_method: str | None = Field(
+        None,
+        description="the method, by its name in results, that every other is tested against; none: calibration where "
+        "it is listed, else the first",
+    )
+    search: Search = Search()
+    limit: Limit = Limit()
+    encoding: Encoding = Encoding()
+    execution: CompareExecution = CompareExecution()
+    store: StoreField = None
+    experiment: ExperimentField = "vocabsem"
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_are_methods(cls, value: Any) -> Any:
+        return (
+            [{"method": item} if isinstance(item, str) else item for item in value]
+            if isinstance(value, list)
+            else value
+        )
+
+    @field_validator("models", "tasks")
+    @classmethod
+    def _listed_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _once_each(value)
+
+    @model_validator(mode="after")
+    def _methods_differ_and_layers_exist(self) -> CompareConfig:
+        labels = [method.label for method in self.methods]
+        if self.reference_method is not None and self.reference_method not in labels:
+            from workflows.errors import nearest
+
+            raise ValueError(
+                f"reference_method names {self.reference_method!r}, which is none of the methods listed; "
+                f"{nearest(self.reference_method, labels)}"
+            )
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
+        for method in self.methods:
+            if method.label == self.reference and not set(self.models) <= set(method.models or self.models):
+                raise ValueError(
+                    f"methods: {method.label!r} is the reference method, which runs under every model; drop `models`"
+                )
+            for model in method.models or ():
+                if model not in self.models:
+                    raise ValueError(
+                        f"methods: {method.label!r} names the model {model!r}; expected one of {list(self.models)}"
+                    )
+            try:
+                must_be_stored(method.layer, self.encoding.layers)
+            except ValueError as error:
+                raise ValueError(f"method {method.label!r} reads {error}") from error
+        return self
+
+    @property
+    def train_sizes(self) -> tuple[int | str, ...]:
+        """Every training size, the largest last."""
+        sizes = self.train_size if isinstance(self.train_size, tuple) else (self.train_size,)
+        return tuple(sorted(sizes, key=lambda size: math.inf if isinstance(size, str) else size))
+
+    @property
+    def reference(self) -> str:
+        """The method that every other is tested against, by its name in results."""
+        labels = [method.label for method in self.methods]
+        return self.reference_method or ("calibration" if "calibration" in labels else labels[0])

@@ -1,0 +1,49 @@
+"""Names of layers in a workflow file: which are stored of a model, and which of them a method reads.
+
+A name is `head`, `layer_00` (the input of block 1), `layer_01`, ..., or `all` for every one; with `:mean` at its end it
+is the layer's mean over the prompt's tokens in place of its state where the label would be predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ALL, MEAN = (
+    "all",
+    ":mean",
+)  # vocabsem_core.features.encoder.MEAN; here so that a plan needs no torch (a test holds them equal)
+Reads = str | tuple[str, ...]
+
+
+def stored_layers(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """What `encoding.layers` stands for under a model whose layers are `known`; of `all` the head comes first."""
+    everything = sorted(known, key=lambda name: name != "head")
+    names = [f"{one}{_suffix(name)}" for name in asked for one in (everything if _base(name) == ALL else [_base(name)])]
+    return list(dict.fromkeys(names))
+
+
+def unknown_layers(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Those of `encoding.layers` that a model does not have."""
+    return [name for name in asked if _base(name) not in (ALL, *known)]
+
+
+def layers_read(reads: Reads, stored: Sequence[str]) -> str | list[str]:
+    """The stored layers that a method reads, the first being the one that calibration moves: of `all` the head."""
+    if reads == ALL:
+        return sorted(stored, key=lambda name: name != "head")
+    return reads if isinstance(reads, str) else list(reads)
+
+
+def must_be_stored(reads: Reads, asked: Sequence[str]) -> None:
+    """Raises ValueError where a method reads a layer that `encoding.layers` does not store."""
+    for name in (reads,) if isinstance(reads, str) else reads:
+        if name not in (ALL, *asked) and f"{ALL}{_suffix(name)}" not in asked:
+            raise ValueError(f"layer {name!r} is not stored; add it to encoding.layers {list(asked)}")
+
+
+def _base(name: str) -> str:
+    return name.removesuffix(MEAN)
+
+
+def _suffix(name: str) -> str:
+    return MEAN if name.endswith(MEAN) else ""

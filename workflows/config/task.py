@@ -1,0 +1,105 @@
+"""The YAML schema of a task: rows, prompt, label words."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from workflows.config.strict import PathText, Strict
+
+
+class Source(Strict):
+    """Where a task's rows are: local files, or files of a Hugging Face data set."""
+
+    train: PathText = Field(
+        description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`"
+    )
+    test: PathText | None = Field(None, description="file of the test rows; this or `split` is needed")
+    split: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the rows of `train` that are test rows, where there is no `test`: of each label alike, "
+        "by hash of the row, equal rows on one side; 0.2 is a fifth",
+    )
+    split_seed: int = Field(0, ge=0, description="another one makes other rows of `split` test rows")
+    hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
+    columns: dict[str, str] = Field(
+        default_factory=lambda: {"text": "text"}, description="prompt field -> column of the file"
+    )
+    label: str = Field("label", description="column of the label")
+    values: dict[str, str] | None = Field(
+        None, description="value in the label column -> label name; none: the values are the names"
+    )
+
+    @model_validator(mode="after")
+    def _test_rows_are_named_or_split_off(self) -> Source:
+        if self.test is None and self.split is None:
+            raise ValueError(
+                "test is missing; name the file of the test rows, or give `split: 0.2` to hold out a fifth of `train`"
+            )
+        if self.test is not None and self.split is not None:
+            raise ValueError("split holds test rows out of `train`, but `test` names a file of them; keep one")
+        return self
+
+    def file(self, split: Literal["train", "test"]) -> str:
+        """The name of the file that holds a split's rows."""
+        return self.test if split == "test" and self.test is not None else self.train
+
+
+class TaskConfig(Strict):
+    """A classification task: rows, prompt, label words."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name; lower case letters, digits, . _ -")
+    source: Source
+    template: str = Field(description="the prompt, up to where the label word would follow; fields in braces")
+    masked_template: str | None = Field(
+        None,
+        description="the prompt for masked models, with {mask} where the label word would stand; none: template {mask}",
+    )
+    words: dict[str, str] = Field(min_length=2, description="label name -> word that stands for it, in class order")
+    metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="the score that is compared")
+    label_tokens: Literal["auto", "first", "last", "mean"] = Field(
+        "auto",
+        description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, "
+        "else their mean",
+    )
+
+    @field_validator("words")
+    @classmethod
+    def _words_without_spaces_around(cls, words: dict[str, str]) -> dict[str, str]:
+        """Other tools write a word with the space that separates it from the prompt, which is put there anyway."""
+        return {label: word.strip() for label, word in words.items()}
+
+    @model_validator(mode="after")
+    def _template_has_the_fields(self) -> TaskConfig:
+        from string import Formatter
+
+        try:
+            named = {field for _, field, _, _ in Formatter().parse(self.template) if field is not None}
+        except ValueError as error:
+            raise ValueError(f"template {self.template!r}: {error}; write a field as {{text}}") from error
+        fields = set(self.source.columns)
+        masked = self.masked_template
+        if masked is not None and (
+            masked.count("{mask}") != 1 or not any(f"{{{field}}}" in masked for field in fields)
+        ):
+            raise ValueError(
+                f"masked_template {masked!r}: expected {{mask}} once, where the label word stands, and one or more of "
+                f"{sorted(fields)} in braces"
+            )
+        if not named or not named <= fields:
+            raise ValueError(
+                f"template {self.template!r} names the fields {sorted(named)}; expected one or more of "
+                f"{sorted(fields)} in braces"
+            )
+        return self
+
+
+def prompt_template(task: TaskConfig, kind: str) -> str:
+    """The template for a kind of model: a masked one needs a place for its mask."""
+    if kind != "masked":
+        return task.template
+    return task.masked_template or f"{task.template} {{mask}}"

@@ -1,0 +1,148 @@
+"""Rows of tasks: which file and which of its rows a split has, their texts, and how they are known by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestration.store.fingerprint_cache import Facts
+from workflows.errors import ConfigError
+from workflows.inputs.catalog import Task
+from workflows.inputs.hub import hub_file
+from workflows.inputs.paths import located
+from workflows.inputs.row_files import KINDS, Value, read_columns
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of a file that is split into training and test rows.
+
+    Attributes:
+        share: of the rows, those that are test rows.
+        seed: another one draws other rows.
+        split: which side.
+    """
+
+    share: float
+    seed: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """One split of a task: its file, which columns hold what, and which part of it where train and test share it."""
+
+    path: Path
+    columns: dict[str, str]
+    label: str
+    values: dict[str, str] | None
+    part: Part | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        return sorted({*self.columns.values(), self.label})
+
+
+def split_file(task: Task, split: Split) -> SplitFile:
+    """Raises ConfigError where the file is missing or of a kind that cannot be read."""
+    source = task.config.source
+    if task.local_data is not None:
+        path = task.local_data / f"{split}.jsonl"
+        found = SplitFile(path, {field: field for field in source.columns}, "label", None)
+    else:
+        name = source.file(split)
+        if source.hub is not None:
+            elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
+            path = hub_file(source.hub, source.revision, name, elsewhere)
+        else:
+            path = located(task.base, name)
+        part = Part(source.split, source.split_seed, split) if source.split is not None else None
+        found = SplitFile(path, source.columns, source.label, source.values, part)
+    if not found.path.is_file():
+        offer = ". Where there is one file of rows alone, `split: 0.2` instead of `test` holds a fifth of it out"
+        raise ConfigError(
+            f"task {task.config.name!r}: no file {found.path} for its {split} rows"
+            + (offer if split == "test" and task.local_data is None else "")
+        )
+    if found.path.suffix not in KINDS:
+        raise ConfigError(f"{found.path}: cannot read {found.path.suffix!r} files; expected one of {', '.join(KINDS)}")
+    return found
+
+
+def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
+    """Column -> digest of its values in row order: rows are known by content, not by path, format or time.
+
+    Reads the file only when its size or time is not the remembered one.
+    """
+    # "strict": what a less strict reader made of a file is not remembered.
+    return facts.get(
+        f"columns {file.names} strict", [file.path], lambda: _digests(read_columns(file.path, file.names).values)
+    )
+
+
+def unchanged_columns(file: SplitFile, digests: Mapping[str, str], also: Sequence[str] = ()) -> dict[str, list[Value]]:
+    """The columns of these digests, and others. Raises ConfigError where a key was made from other values."""
+    values = read_columns(file.path, [*digests, *also]).values
+    if _digests({name: values[name] for name in digests}) != dict(digests):
+        raise changed(file)
+    return values
+
+
+def changed(file: SplitFile) -> ConfigError:
+    """The file is no longer what a key was made from."""
+    return ConfigError(f"{file.path}: changed while the run went on; run again")
+
+
+def _digests(columns: Mapping[str, Sequence[Value]]) -> dict[str, str]:
+    return {name: _digest(values) for name, values in columns.items()}
+
+
+def _digest(values: Sequence[Value]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def text_rows(file: SplitFile, columns: Mapping[str, Sequence[Value]]) -> list[dict[str, str]]:
+    """The prompt fields of every row. Raises ConfigError for one that is empty or not text."""
+    problems = text_problems(file, columns)
+    if problems:
+        raise ConfigError(problems[0])
+    return fields_of_rows(file, columns)
+
+
+def text_problems(file: SplitFile, columns: Mapping[str, Sequence[Value]]) -> list[str]:
+    """What is wrong with the prompt fields: texts that are empty or not text."""
+    return [
+        f"{file.path}: row {number}: column {file.columns[field]!r} is {value!r}; expected text that is not empty"
+        for number, row in enumerate(fields_of_rows(file, columns), 1)
+        for field, value in row.items()
+        if not isinstance(value, str) or not value.strip()
+    ]
+
+
+def fields_of_rows(file: SplitFile, columns: Mapping[str, Sequence[Value]]) -> list[dict[str, Any]]:
+    """The prompt fields of every row, unchecked."""
+    fields = sorted(file.columns)
+    return [
+        dict(zip(fields, values, strict=True))
+        for values in zip(*(columns[file.columns[field]] for field in fields), strict=True)
+    ]
+
+
+def kept_rows(rows: Sequence[dict[str, str]], limit: int | None) -> list[int]:
+    """The places of the rows a limit keeps: those of smallest hash, in the file's order."""
+    if limit is None or limit >= len(rows):
+        return list(range(len(rows)))
+    return sorted(sorted(range(len(rows)), key=lambda place: (row_hash(rows[place]), place))[:limit])
+
+
+def row_hash(row: dict[str, str]) -> int:
+    """63 bits of a row's content: chooses validation rows and parts of a data set whatever the order of rows."""
+    digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

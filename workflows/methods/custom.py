@@ -1,0 +1,150 @@
+"""A user's own method: one Python file that holds one class derived from `Method`.
+
+The file's digest is part of every key its results have, so an edited file is another method and its old results stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar, get_args
+
+from workflows.config.compare import CompareConfig
+from workflows.config.space import Domain
+from workflows.config.strict import Strict
+from workflows.config.sweep import SweepConfig
+from workflows.errors import ConfigError, nearest
+from workflows.inputs.paths import located
+from workflows.methods.base import Method, Need
+from workflows.methods.finetuned import Finetuned
+
+Config = TypeVar("Config")
+_SUFFIX = ".py"
+_ASKED = ("name", "needs")  # what a class must say of itself
+_MODEL = "texts"  # the language model itself: for methods that train it
+
+
+def is_own(reference: str) -> bool:
+    """Whether a method is named by a file."""
+    return reference.endswith(_SUFFIX)
+
+
+def with_own_methods(config: Config, base: Path) -> Config:
+    """A workflow file's content with the files of own methods, which are relative to `base`, as absolute paths."""
+    if isinstance(config, CompareConfig):
+        methods = tuple(m.model_copy(update={"method": _located(m.method, base)}) for m in config.methods)
+        return config.model_copy(update={"methods": methods})
+    if isinstance(config, SweepConfig):
+        return config.model_copy(update={"method": _located(config.method, base)})
+    return config
+
+
+def _located(reference: str, base: Path) -> str:
+    return str(located(base, reference)) if is_own(reference) else reference
+
+
+def own_method(path: str) -> Method:
+    """The method a file holds. Raises ConfigError where it cannot be read, run, or holds not exactly one."""
+    file = Path(path)
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"method {path}: cannot be read ({error.strerror}); name a Python file") from error
+    return _loaded(str(file.absolute()), digest)
+
+
+@lru_cache
+def _loaded(path: str, digest: str) -> Method:
+    module = _imported(path, f"vocabsem_own_{digest[:16]}")
+    classes = [
+        found
+        for found in vars(module).values()
+        if inspect.isclass(found) and issubclass(found, Method) and found.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        told = ", ".join(found.__name__ for found in classes) or "none"
+        raise ConfigError(f"{path}: holds {len(classes)} methods ({told}); expected one class derived from Method")
+    found = classes[0]
+    if wrong := _wrong(found):
+        raise ConfigError(f"{path}{_line_of(found)}: class {found.__name__} {wrong}; see docs/own-method.md")
+    try:
+        method = found()
+    except Exception as error:
+        line = _line_in(error, path) or _line_of(found)
+        raise ConfigError(f"{path}{line}: {found.__name__}(): {type(error).__name__}: {error}") from error
+    method.source_file, method.source_digest = path, digest
+    return method
+
+
+def _wrong(found: type[Method]) -> str | None:
+    """What a class says of itself that no method can, or does not say; None where all is well."""
+    if missing := [name for name in _ASKED if not hasattr(found, name)]:
+        return f"does not say its {missing[0]!r}"
+    if unwritten := sorted(found.__abstractmethods__):
+        return f"has no {unwritten[0]}()"
+    if not isinstance(found.name, str):
+        return f"has name = {found.name!r}; expected text"
+    if not isinstance(found.needs, set | frozenset):
+        return f"has needs = {found.needs!r}; expected a set of names, such as {{'train'}}"
+    known = [need for need in get_args(Need) if need != _MODEL or issubclass(found, Finetuned)]
+    if unknown := sorted(map(str, found.needs - set(known))):
+        return f"needs {unknown[0]!r}; {nearest(unknown[0], known)}"
+    if not (inspect.isclass(found.Settings) and issubclass(found.Settings, Strict)):
+        return f"has Settings = {found.Settings!r}; expected a class derived from workflows.config.compare.Strict"
+    if not isinstance(found.space, Mapping):
+        return f"has space = {found.space!r}; expected setting -> workflows.config.space.Domain"
+    for name, domain in found.space.items():
+        if not isinstance(domain, Domain):
+            return f"has space[{name!r}] = {domain!r}; expected a workflows.config.space.Domain, such as Domain(choice=(1, 2))"
+        if name not in found.Settings.model_fields:
+            return f"has space[{name!r}], which is none of its Settings: {', '.join(found.Settings.model_fields)}"
+    return None
+
+
+def _line_of(found: type[Method]) -> str:
+    try:
+        return f", line {inspect.getsourcelines(found)[1]}"
+    except OSError:  # a class that no `class` statement made
+        return ""
+
+
+def _imported(path: str, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, "a path that ends in .py has a loader"
+    assert spec.loader is not None, "a path that ends in .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and drift warnings look a module up by its name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{path}{_line_in(error, path)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+@contextmanager
+def naming_the_file(method: Method) -> Iterator[None]:
+    """An exception in a user's own method is the user's: it is told with file and line, without our frames."""
+    try:
+        yield
+    except Exception as error:
+        if method.source_file is None or hasattr(error, "exit_code"):
+            raise
+        place = f"{method.source_file}{_line_in(error, method.source_file)}"
+        raise ConfigError(f"method {method.name!r}, {place}: {type(error).__name__}: {error}") from error
+
+
+def _line_in(error: Exception, path: str) -> str:
+    """The last line of that file which the error went through."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f", line {lines[-1]}" if lines else ""

@@ -1,0 +1,1 @@
+"""What a method sees of a task: stored states, or prompts and the model."""

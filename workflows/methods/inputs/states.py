@@ -1,0 +1,291 @@
+"""What a method sees: states, labels and label words' rows, loaded from artifacts when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestration.store.arrow import ROW_ID, column_array, read_table
+from orchestration.store.artifacts import Artifact
+from vocabsem_core.calibration.modules import Labelled
+from vocabsem_core.features.heads import OutputHead
+from workflows.errors import ConfigError
+from workflows.inputs.labels import training_problems
+
+DEMONSTRATIONS = "demonstrations.json"
+VALIDATION_SHARE = 0.2  # of the training rows of each class
+
+
+@dataclass(frozen=True)
+class Materials:
+    """One task's stored states and label words under one model.
+
+    Attributes:
+        inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis,
+            content_free; and demonstrations, where they stand before the training rows' prompts.
+        layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths.
+        labels: label names in class order.
+        train_size: rows a class (validation included) or "full".
+        seed: of the subsample.
+        fold: which fifth of the training rows is held out for validation, from 0.
+        device: where batched work runs.
+    """
+
+    inputs: Mapping[str, Artifact]
+    layer: str | Sequence[str]
+    labels: list[str]
+    train_size: int | Literal["full"]
+    seed: int
+    fold: int = 0
+    device: str = "cpu"
+
+    @cached_property
+    def train(self) -> Labelled[Tensor]:
+        """Training rows without the validation rows."""
+        return _loaded(self.stored_train)
+
+    @cached_property
+    def validation(self) -> Labelled[Tensor]:
+        """A fifth of the training rows of each class, chosen by hash of the row."""
+        return _loaded(self.stored_validation)
+
+    @property
+    def stored_train(self) -> Labelled[StoredRows]:
+        """`train`, left in its files: what trains on it batch by batch needs the memory of a batch."""
+        return self._labelled[0]
+
+    @property
+    def stored_validation(self) -> Labelled[StoredRows]:
+        """`validation`, left in its files."""
+        return self._labelled[1]
+
+    @cached_property
+    def _labelled(self) -> tuple[Labelled[StoredRows], Labelled[StoredRows]]:
+        labels = self._train_labels
+        kept, held = self._split(labels)
+        classes = torch.from_numpy(labels.astype(np.int64))
+        columns = [[column_array(table, name) for name in self.layers] for table in read_tables(self.inputs["train"])]
+        first, second = (Labelled(StoredRows(columns, part), classes[part]) for part in (kept, held))
+        return first, second
+
+    def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers for training and for validation; with demonstrations, the two lists that these were drawn by."""
+        if "demonstrations" in self.inputs:
+            assert self.fold == 0, "demonstrations are drawn from the training rows of the first fold"
+            listed, rows = self.inputs["demonstrations"].json(DEMONSTRATIONS), read_column(self.inputs["train"], ROW_ID)
+            kept, held = (np.flatnonzero(np.isin(rows, listed[name])) for name in ("train", "validation"))
+            return kept, held
+        must_have_rows(labels, self.labels)
+        hashes = read_column(self.inputs["train"], "row_hash")
+        return split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
+
+    @cached_property
+    def _train_labels(self) -> np.ndarray:
+        """Class numbers of the encoded rows."""
+        return labels_of(self.inputs["train"], self.inputs["train_labels"])
+
+    def load(self) -> Tensor:
+        """The test states, [n, d], float32; loads what else the method reads, so that its time is its own."""
+        self.load_training()
+        return self._states("test")
+
+    def load_training(self) -> None:
+        """Load what the method learns from."""
+        read = {
+            "train": ("train", "validation"),
+            "head": ("label_head",),
+            "basis": ("class_basis",),
+            "embedding": ("class_embedding",),
+            "content_free": ("content_free",),
+        }
+        for name in (name for role, names in read.items() if role in self.inputs for name in names):
+            getattr(self, name)
+
+    def _states(self, role: str) -> Tensor:
+        return torch.cat([read_states(self.inputs[role], name) for name in self.layers], dim=1)
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the states that are read."""
+        return self.stored_train.states.shape[1]
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The names of what is read."""
+        return [self.layer] if isinstance(self.layer, str) else self.layer
+
+    @cached_property
+    def content_free(self) -> Tensor:
+        """The states of prompts that say nothing, [m, d], float32."""
+        return self._states("content_free")
+
+    @cached_property
+    def tokens(self) -> list[list[int]]:
+        """The vocabulary rows that stand for each class."""
+        return self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
+
+    @cached_property
+    def label_head(self) -> OutputHead:
+        """The head's rows of all label tokens, class after class."""
+        return self._head(lambda column: read_rows(self.inputs["head"], column, self._flat_tokens))
+
+    @cached_property
+    def head(self) -> OutputHead:
+        """The whole head, float32."""
+        return self._head(lambda column: read_column(self.inputs["head"], column))
+
+    def _head(self, read: Callable[[str], np.ndarray]) -> OutputHead:
+        form = self.inputs["head"].json("head.json")
+        weight = torch.from_numpy(read("weight")).float()
+        bias = torch.from_numpy(read("bias")).float() if form["bias"] else None
+        return OutputHead(weight, bias, form["scale"], form["softcap"])
+
+    @cached_property
+    def class_basis(self) -> Tensor:
+        """The basis row of each class, [c, d]: the mean of its tokens' rows."""
+        rows = torch.from_numpy(read_rows(self.inputs["basis"], "basis", self._flat_tokens))
+        return self.class_mean(rows, dim=0)
+
+    @cached_property
+    def class_embedding(self) -> Tensor:
+        """The input embedding of each class, [c, width of the embedding]: the mean of its tokens' rows."""
+        return self.class_mean(torch.from_numpy(read_column(self.inputs["embedding"], "embedding")), dim=0)
+
+    @cached_property
+    def other_head(self) -> Tensor:
+        """The head's rows of the vocabulary, without those that are a class's own row, [v - c, d]."""
+        return self.head.weight[self._others(len(self.head.weight))]
+
+    @cached_property
+    def other_basis(self) -> Tensor:
+        """The basis rows of the vocabulary, [v - c, d], without those that are a class's own row."""
+        whole = torch.from_numpy(np.concatenate([column_array(t, "basis") for t in read_tables(self.inputs["basis"])]))
+        return whole[self._others(len(whole))]
+
+    def _others(self, rows: int) -> Tensor:
+        """Which rows of the vocabulary are no class's own row, [v]."""
+        kept = torch.ones(rows, dtype=torch.bool)
+        kept[[tokens[0] for tokens in self.tokens if len(tokens) == 1]] = False
+        return kept
+
+    def class_mean(self, values: Tensor, dim: int) -> Tensor:
+        """Means over each class's tokens of values that stand class after class along `dim`."""
+        groups = values.split([len(tokens) for tokens in self.tokens], dim=dim)
+        return torch.stack([group.mean(dim=dim) for group in groups], dim=dim)
+
+    @property
+    def _flat_tokens(self) -> list[int]:
+        return [token for tokens in self.tokens for token in tokens]
+
+
+class StoredRows:
+    """Some rows of columns of mapped files, [n, d]; asked for by number, they come as float32, columns side by side.
+
+    The files' pages are shared by all processes of a machine that read them.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, parts: list[list[np.ndarray]], rows: np.ndarray) -> None:
+        """`parts` holds for each file its columns, [rows, width] each."""
+        self._parts, self._starts = parts, np.cumsum([0] + [len(columns[0]) for columns in parts])
+        self._rows = rows
+        self.shape = (len(rows), sum(column.shape[1] for column in parts[0]))
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """Rows by number, in any shape: [*rows, d]."""
+        wanted = self._rows[rows.flatten().numpy()]
+        places = np.searchsorted(self._starts, wanted, side="right") - 1
+        found = np.empty((len(wanted), self.shape[1]), dtype=np.float32)
+        for place in np.unique(places):
+            mine, end = places == place, 0
+            for column in self._parts[place]:
+                start, end = end, end + column.shape[1]
+                found[mine, start:end] = column[wanted[mine] - self._starts[place]]
+        return torch.from_numpy(found).unflatten(0, rows.shape)
+
+
+def _loaded(stored: Labelled[StoredRows]) -> Labelled[Tensor]:
+    return Labelled(stored.states[torch.arange(len(stored.labels))], stored.labels)
+
+
+def labels_of(rows: Artifact, labels: Artifact) -> np.ndarray:
+    """Class numbers of an artifact's rows, [n]: a part of the data set may be used, its labels are all stored."""
+    by_row = dict(zip(*(read_column(labels, name).tolist() for name in (ROW_ID, "label")), strict=True))
+    return np.array([by_row[row] for row in read_column(rows, ROW_ID).tolist()])
+
+
+def must_have_rows(labels: np.ndarray, names: Sequence[str]) -> None:
+    """Raises ConfigError for a label without a row, and where no label has a second one, for validation."""
+    counts = np.bincount(labels, minlength=len(names))
+    if problems := training_problems(dict(zip(names, counts.tolist(), strict=True))):
+        raise ConfigError(problems[0])
+
+
+def split_rows(
+    labels: np.ndarray,
+    hashes: np.ndarray,
+    n_classes: int,
+    train_size: int | Literal["full"],
+    seed: int,
+    fold: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and for validation: of each class, a seeded subsample, of it a fifth (one row at least).
+
+    A class with one row has none for validation. The order of rows in the file does not matter, but for rows of equal
+    hash.
+    """
+    kept, held = [], []
+    for number in range(n_classes):
+        rows = np.flatnonzero(labels == number)
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        if train_size != "full" and len(rows) > train_size:
+            rows = rows[np.sort(np.random.default_rng([seed, number]).permutation(len(rows))[:train_size])]
+        mine = _held_out(rows, fold)
+        held.append(mine)
+        kept.append(np.setdiff1d(rows, mine))
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+
+
+def _held_out(rows: np.ndarray, fold: int) -> np.ndarray:
+    """The rows of a class for validation: a fifth, or for folds 1 to 4 a fourth of the others, so that none is in two.
+
+    Of the less than four others of a tiny class some are in several folds, but never in fold 0.
+    """
+    if len(rows) < 2:
+        return rows[:0]
+    size = max(1, round(VALIDATION_SHARE * len(rows)))
+    others = rows[size:]
+    if fold == 0:
+        return rows[:size]
+    return np.array_split(others, 4)[fold - 1] if len(others) >= 4 else others[[(fold - 1) % len(others)]]
+
+
+def read_tables(artifact: Artifact) -> list[Any]:
+    """The tables of all shards, mapped."""
+    return [read_table(path) for path in artifact.shards()]
+
+
+def read_column(artifact: Artifact, name: str) -> np.ndarray:
+    """One column over all shards; copied, since the files are mapped read-only."""
+    return np.concatenate([column_array(table, name) for table in read_tables(artifact)])
+
+
+def read_states(artifact: Artifact, layer: str) -> Tensor:
+    """The states of one layer over all shards, [n, d], float32."""
+    return torch.from_numpy(read_column(artifact, layer)).float()
+
+
+def read_rows(artifact: Artifact, name: str, rows: list[int]) -> np.ndarray:
+    """Some rows of a column whose row ids count from 0 through all shards: maps the files, reads only these rows."""
+    tables = read_tables(artifact)
+    starts = np.cumsum([0] + [table.num_rows for table in tables])
+    places = np.searchsorted(starts, rows, side="right") - 1
+    columns = [column_array(table, name) for table in tables]
+    return np.stack([columns[place][row - starts[place]] for row, place in zip(rows, places, strict=True)])

@@ -1,0 +1,1 @@
+"""Results: one schema, costs, budgets, the table."""

@@ -1,0 +1,1 @@
+"""Where and how steps run: engines, requirements, progress."""

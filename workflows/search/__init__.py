@@ -1,0 +1,1 @@
+"""Search over settings: trials and where they come from."""

@@ -1,0 +1,1 @@
+"""Fitted methods in use."""

@@ -1,0 +1,349 @@
+"""Steps on a method: its search for settings, its fits, and their score."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, get_args
+
+from orchestration.execution.work import Work
+from orchestration.graph import Step
+from orchestration.ray_backend.early_stopping import Stopping
+from orchestration.ray_backend.tune import Places, search, seconds_spent
+from orchestration.store.files import json_bytes
+from workflows.config.compare import Demonstrations, MethodConfig
+from workflows.config.layers import ALL, layers_read
+from workflows.config.space import Domain
+from workflows.errors import ConfigError
+from workflows.methods.base import Method, Need, must_be_scores
+from workflows.methods.custom import naming_the_file
+from workflows.methods.ensembles import fit_folds, predict_folds, trained_in_folds
+from workflows.methods.finetuned import Finetuned
+from workflows.methods.registry import method_named
+from workflows.search.proposals import Listed
+from workflows.search.trials import (
+    Configuration,
+    Record,
+    best_first,
+    configuration,
+    listed,
+    pack_size,
+    telling,
+    try_pack,
+)
+from workflows.steps.measures import measured
+
+_SOURCES = ("workflows.methods.inputs.states", "workflows.steps.fit", "workflows.search.trials")
+Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
+
+
+def fixed_settings(config: MethodConfig) -> dict[str, Any]:
+    """The user's settings, checked. Raises ConfigError naming method, setting or layer, and what was expected."""
+    from pydantic import ValidationError
+
+    from workflows.errors import nearest
+
+    method = method_named(config.method)
+    if not method.several_layers and (config.layer == ALL or not isinstance(config.layer, str)):
+        raise ConfigError(f"method {method.name!r} reads one layer, for it compares states with what the head holds")
+    if isinstance(method, Finetuned) and config.layer != "head":
+        told = "trains the model itself and reads no stored layer; leave out `layer`"
+        raise ConfigError(f"method {method.name!r} {told}", ("layer",))
+    if config.folds > 1 and ("train" not in method.needs or demonstrations_of(config) != "none"):
+        told = "folds are for methods that are fitted to training rows alone"
+        raise ConfigError(f"method {config.label!r}: {told}, found folds: {config.folds}; leave it out", ("folds",))
+    try:
+        checked = method.Settings.model_validate(config.settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            known = list(method.Settings.model_fields)
+            hint = nearest(name, known) if known else "it has no settings"
+            raise ConfigError(f"method {method.name!r} has no setting {name!r}; {hint}") from error
+        raise ConfigError(
+            f"method {method.name!r}, setting {name!r}: found {problem['input']!r}; {problem['msg']}"
+        ) from error
+    return checked.model_dump(include=set(config.settings))
+
+
+def searched_space(config: MethodConfig) -> dict[str, Domain]:
+    """What there is to tune: what the user has not fixed."""
+    fixed = fixed_settings(config)
+    return {name: domain for name, domain in method_named(config.method).space.items() if name not in fixed}
+
+
+def search_step(
+    config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], trials: int, seed: int
+) -> Step | None:
+    """The search on validation rows, or None where the method has nothing to tune or one trial is the budget."""
+    method, fixed, space = method_named(config.method), fixed_settings(config), searched_space(config)
+    if trials < 2 or not space:
+        return None
+    return Step(
+        name="search",
+        label=f"search {where}",
+        version=2,
+        run="workflows.steps.fit:fill_search",
+        identity={
+            **method_identity(method, config, materials, task, seed),
+            "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
+            "metric": task["metric"],
+        },
+        inputs=inputs_of(needs_of(method, fixed, space) | {"train"}, materials, with_test=False),
+        local=method_local(method),
+        sources=(*_SOURCES, type(method).__module__, *method.sources),
+    )
+
+
+def fill_search(work: Work) -> dict[str, float]:
+    """trials.json: each configuration's record, and the best settings. Returns what the work took."""
+    method, materials = method_of(work), materials_of(work)
+    tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
+    import_sources(method)
+    size = partial(pack_size, method, materials, os.cpu_count() or 1)
+    setup = {"work": work, "method": method, "materials": materials}
+    before = seconds_spent(work.scratch)
+    with naming_the_file(method), measured() as took:
+        records = search(
+            "workflows.steps.fit:try_here",
+            setup,
+            Listed(method, tried, size, 1),
+            Places(0, 1, 0),
+            Stopping("none", 1, 1),
+            None,
+            work.scratch,
+        )
+    write_trials(work, method, tried, records)
+    took["work_seconds"] = round(took["work_seconds"] + before, 4)
+    return took
+
+
+def try_here(setup: Mapping[str, Any], pack: Sequence[Configuration], watch: Any) -> list[Record]:
+    """Try a pack out in the process of the search."""
+    work: Work = setup["work"]
+    with telling(work, pack):
+        return try_pack(setup["method"], setup["materials"], pack, work.identity["metric"])
+
+
+def write_trials(work: Work, method: Method, tried: Sequence[Configuration], records: Sequence[Record]) -> None:
+    """trials.json: the records in the order of what was tried, and the settings of the best.
+
+    Raises ConfigError where no trial has a result.
+    """
+    found = {record["key"]: record for record in records}
+    in_order = [found[one["key"]] for one in tried]
+    best = best_first(in_order)
+    if not best:
+        raise ConfigError(f"{method.name}: every trial of the search failed; the first: {in_order[0]['error']}")
+    work.out.write("trials.json", json_bytes({"trials": in_order, "best": best[0]["settings"]}))
+
+
+def fit_step(
+    config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], seed: int, search: Step | None
+) -> Step:
+    """One fit with the searched or given settings, and its predictions on the test states (not their labels)."""
+    method, fixed = method_named(config.method), fixed_settings(config)
+    needs = needs_of(method, fixed, method.space if search else ())
+    return Step(
+        name="fit",
+        label=f"fit {where} seed {seed}",
+        version=2,
+        run="workflows.steps.fit:fill_fit",
+        identity={
+            **method_identity(method, config, materials, task, seed),
+            "settings": whole_settings(method, fixed),
+            **({"folds": config.folds} if config.folds > 1 else {}),
+        },
+        inputs={**inputs_of(needs, materials, with_test=True), **({"search": search} if search else {})},
+        local=method_local(method),
+        sources=(*_SOURCES, "workflows.methods.ensembles", type(method).__module__, *method.sources),
+    )
+
+
+def fill_fit(work: Work) -> dict[str, float]:
+    """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json.
+
+    Returns what fit and prediction took, without imports and loading: a worker's start is no method's cost.
+    """
+    import numpy as np
+    from safetensors.torch import save
+
+    from orchestration.store.arrow import ROW_ID, table_of
+    from vocabsem_core.numerics.ticks import listening
+    from workflows.methods.inputs.states import read_column
+
+    method, materials = method_of(work), materials_of(work)
+    searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
+    settings = method.Settings.model_validate({**work.identity["settings"], **searched})
+    folds, states = work.identity.get("folds", 1), materials.load()
+    import_sources(method)
+    with naming_the_file(method), listening(work.tell), measured() as took:
+        fitted = fit_folds(method, settings, materials, work.identity["seed"], folds)
+        scores = predict_folds(method, settings, fitted, states, materials, folds)
+    must_be_scores(method, scores, len(states), len(materials.labels))
+    columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
+    work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
+    work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))
+    record = {
+        "settings": settings.model_dump(),
+        "trained_weights": trained_in_folds(method, fitted, folds),
+    }
+    work.out.write("fit.json", json_bytes(record))
+    return took
+
+
+def import_sources(method: Method) -> None:
+    """So that imports are no part of what is measured."""
+    for module in method.sources:
+        import_module(module)
+
+
+def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: int, metric: str) -> Step:
+    """The score over seeds: the only step that reads test labels."""
+    return Step(
+        name="score",
+        label=f"score {where}",
+        version=2,
+        run="workflows.steps.fit:fill_score",
+        identity={"classes": n_classes, "metric": metric, "seeds": sorted(fits)},
+        inputs={"labels": labels, **{f"fit_{seed}": step for seed, step in fits.items()}},
+        sources=("vocabsem_core.statistics.metrics",),
+    )
+
+
+def fill_score(work: Work) -> None:
+    """score.json: every metric with its interval, the confusion matrix, whether all predictions are one class."""
+    import numpy as np
+
+    from orchestration.store.arrow import ROW_ID
+    from vocabsem_core.statistics.metrics import confusion, expected_calibration_error, score
+    from workflows.methods.inputs.states import read_column
+
+    fits = [work.inputs[f"fit_{seed}"] for seed in work.identity["seeds"]]
+    rows = read_column(fits[0], ROW_ID)
+    labels = read_column(work.inputs["labels"], "label")[rows]
+    predictions = np.stack([read_column(fit, "prediction") for fit in fits])
+    classes = work.identity["classes"]
+    scores = {metric: score(predictions, labels, classes, metric) for metric in ("accuracy", "macro_f1")}
+    probabilities = [_softmax(read_column(fit, "scores")) for fit in fits]
+    record = {
+        "metric": work.identity["metric"],
+        "n_test": len(labels),
+        "scores": {
+            name: {"mean": s.mean, "low": s.low, "high": s.high, "sd_seeds": s.sd_seeds, "by_seed": s.by_seed}
+            for name, s in scores.items()
+        },
+        "calibration_error": float(np.mean([expected_calibration_error(p, labels) for p in probabilities])),
+        "confusion": confusion(predictions, labels, classes).tolist(),
+        "constant_prediction": bool(np.any(np.all(predictions == predictions[:, :1], axis=1))),
+    }
+    work.out.write("score.json", json_bytes(record))
+
+
+def _softmax(scores: Any) -> Any:
+    import numpy as np
+
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def method_identity(
+    method: Method, config: MethodConfig, materials: Inputs, task: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """What a method reads of the task: one without training does not depend on the training size."""
+    trained = {"train_size": task["train_size"]} if "train" in method.needs else {}
+    read = {"labels": task["labels"], **trained}
+    layer = layers_read(config.layer, materials["test"].identity["layers"])
+    own = {"source": method.source_digest} if method.source_digest is not None else {}
+    return {"method": method.name, "method_version": method.version, **own, "layer": layer, **read, "seed": seed}
+
+
+def method_local(method: Method) -> dict[str, Any]:
+    """Where a worker finds a user's own method."""
+    return {"method_file": method.source_file} if method.source_file is not None else {}
+
+
+def whole_settings(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with every default written out: a default that changes is another setting."""
+    return method.Settings.model_validate(given).model_dump(mode="json")
+
+
+def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:
+    """Whether fits with different seeds can differ: by the method itself, or by the rows it is trained on."""
+    method, demonstrations = method_named(config.method), demonstrations_of(config)
+    drawn = "train" in method.needs or demonstrations != "none"
+    return method.seeded or demonstrations == "random" or (train_size != "full" and drawn)
+
+
+def demonstrations_of(config: MethodConfig) -> Demonstrations:
+    """What stands before a method's prompts. Raises ConfigError where a method cannot have them."""
+    method = method_named(config.method)
+    own = method.demonstrations
+    if isinstance(method, Finetuned) and config.demonstrations not in (None, "none"):
+        raise ConfigError(
+            f"method {config.method!r} is trained on bare prompts, found demonstrations: {config.demonstrations}; take "
+            "them out",
+            ("demonstrations",),
+        )
+    if own != "none" and config.demonstrations not in (None, own):
+        raise ConfigError(
+            f"method {config.method!r} has {own} demonstrations, found demonstrations: {config.demonstrations}; take "
+            "`zero-shot` with them",
+            ("demonstrations",),
+        )
+    found = config.demonstrations or own
+    if found in ("bm25", "dense") and config.settings.get("contextual"):
+        raise ConfigError(
+            f"method {config.label!r}: contextual calibration needs demonstrations that all prompts share, found "
+            f"demonstrations: {found}; take random ones, or leave `contextual` out",
+            ("settings",),
+        )
+    return found
+
+
+def needs_of(method: Method, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
+    """What a method reads with these settings.
+
+    Raises ConfigError where a user's own method fails to say it, or names what there is not.
+    """
+    from workflows.errors import nearest
+
+    with naming_the_file(method):
+        needs = frozenset(method.reads(settings, searched))
+    if unknown := sorted(map(str, needs - set(get_args(Need)))):
+        told = nearest(unknown[0], list(get_args(Need)))
+        raise ConfigError(f"method {method.name!r}: reads() names {unknown[0]!r}; {told}")
+    return needs
+
+
+def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> dict[str, Step]:
+    """Only what a method reads, so that a change elsewhere does not rerun it."""
+    roles = {
+        "train": ("train", "train_labels", *(role for role in ("demonstrations",) if role in materials)),
+        "head": ("verbalizer", "head"),
+        "basis": ("verbalizer", "basis"),
+        "embedding": ("verbalizer", "embedding"),
+        "content_free": ("content_free",),
+    }
+    needed = {role for need in needs for role in roles[need]} | ({"test"} if with_test else set())
+    return {role: materials[role] for role in sorted(needed)}
+
+
+def method_of(work: Work) -> Method:
+    """The method a step is about. Raises ConfigError where a user's own file is no longer the one that was planned."""
+    method = method_named(work.local.get("method_file", work.identity["method"]))
+    if method.source_digest != work.identity.get("source"):
+        raise ConfigError(f"{method.source_file}: has changed since the run began; run again")
+    return method
+
+
+def materials_of(work: Work, **changes: Any) -> Any:
+    """What the method of a step sees of it; `changes` to the fields of Materials."""
+    from workflows.methods.inputs.states import Materials
+
+    identity = work.identity
+    fields = {"train_size": identity.get("train_size", "full"), "seed": identity["seed"], **changes}
+    return Materials(work.inputs, identity["layer"], list(identity["labels"]), **fields)

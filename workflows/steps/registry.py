@@ -1,0 +1,39 @@
+"""Every kind of step by its name: the functions that make one, and those that fill its artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from workflows.steps import best, corpus, data, demonstrations, finetune, fit, model, paired_test, pretrain, sweep
+
+STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
+    "texts": [
+        (data.texts_step, data.fill_texts),
+        (demonstrations.chosen_texts_step, demonstrations.fill_chosen_texts),
+        (demonstrations.content_free_step, demonstrations.fill_content_free),
+    ],
+    "labels": [(data.labels_step, data.fill_labels)],
+    "verbalizer": [(data.verbalizer_step, data.fill_verbalizer)],
+    "head": [(model.head_step, model.fill_head)],
+    "basis": [(model.basis_step, model.fill_basis)],
+    "embedding": [(model.embedding_step, model.fill_embedding)],
+    "demonstrations": [
+        (demonstrations.random_step, demonstrations.fill_random),
+        (demonstrations.retrieved_step, demonstrations.fill_retrieved),
+    ],
+    "encode": [(model.encode_step, model.EncodeWorker.fill)],
+    "search": [(fit.search_step, fit.fill_search), (finetune.search_step, finetune.fill_search)],
+    "finetune": [(finetune.finetune_step, finetune.fill_finetune)],
+    "fit": [(fit.fit_step, fit.fill_fit)],
+    "score": [(fit.score_step, fit.fill_score)],
+    "versus": [(paired_test.versus_step, paired_test.fill_versus)],
+    "best": [(best.best_step, best.fill_best)],
+    "sweep": [(sweep.sweep_step, sweep.fill_sweep)],
+    "confirm": [(sweep.confirm_step, sweep.fill_confirm)],
+    "corpus": [(corpus.corpus_step, corpus.fill_corpus)],
+    "tokenizer": [(corpus.tokenizer_step, corpus.fill_tokenizer)],
+    "tokens": [(corpus.tokens_step, corpus.TokenWorker.fill)],
+    "pretrain": [(pretrain.pretrain_step, pretrain.fill_pretrain)],
+    "bits": [(pretrain.bits_step, pretrain.fill_bits)],
+}
