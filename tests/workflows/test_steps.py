@@ -18,14 +18,13 @@ from orchestration.store.artifacts import Store, open_store
 from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
-from vocabsem_core.semantics.basis import RCOND
 from workflows.compare.graph import Cell, comparison
 from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column, read_states
 from workflows.results.costs import Ledger
 from workflows.results.model import read_result, truncations
-from workflows.steps.model import _RCOND, stored_states
+from workflows.steps.model import stored_states
 
 Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]
 ROWS = films(24)
@@ -206,10 +205,6 @@ def test_states_too_large_for_the_stored_precision_name_the_layer_and_the_way_ou
     with pytest.raises(ConfigError, match=r"layer layer_03: states up to 7e\+04 do not fit float16; .*float32"):
         stored_states("layer_03", large, "float16")
     np.testing.assert_array_equal(stored_states("layer_03", large, "float32"), large.numpy())
-
-
-def test_the_plan_uses_the_cores_rcond() -> None:
-    assert _RCOND == RCOND
 
 
 def test_a_file_that_changes_after_planning_is_refused(compare: Compared, tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-Distance = Literal["cosine", "euclidean"]
+from vocabsem_core.names import Distance
+
 _ROUNDING = 1e-13  # of float64, relative to the squared lengths
 _DISTANCES = 1 << 22  # at a time: in float64 and as keys they take some 150 MB
 

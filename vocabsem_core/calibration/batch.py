@@ -22,8 +22,9 @@ from vocabsem_core.calibration.modules import (
     untrained,
 )
 from vocabsem_core.calibration.residual import as_stored, for_training, residual_similarities
+from vocabsem_core.names import Similarity
 from vocabsem_core.numerics.ticks import tick
-from vocabsem_core.semantics.affinity import Similarity, similarities
+from vocabsem_core.semantics.affinity import similarities
 
 _TEMPERATURE = "log_temperature"  # the last of every module's weights
 Dropout = tuple[Tensor | None, Tensor | None]  # factors of what the residual module reads, and of its hidden units

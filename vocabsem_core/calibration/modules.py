@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from vocabsem_core.semantics.affinity import Similarity, semantic_logits
+from vocabsem_core.names import Loss, Similarity
+from vocabsem_core.semantics.affinity import semantic_logits
 
-Loss = Literal["labels", "vocabulary", "sm-gt"]
 Weights = dict[str, Tensor]
 LEARNED = "learned_targets"
 MEASURED = ("mean", "deviation")  # weights of the residual module that are measured, not trained

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vocabsem_core.semantics.affinity import Similarity, similarities
+from vocabsem_core.names import Similarity
+from vocabsem_core.semantics.affinity import similarities
 
 MOVES = "moves"  # [Uᵀ; c], [r + 1, d], while it is trained: both in one, and as the products want it
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.names import ModelKind
 
-Kind = Literal["causal", "masked", "seq2seq"]
 
-
-def kind_of(config: Any) -> Kind:
+def kind_of(config: Any) -> ModelKind:
     """Whether a configuration is of a causal, masked or encoder-decoder language model.
 
     Families such as BERT exist as causal and as masked models: they are causal where the configuration names the causal
@@ -31,7 +30,7 @@ def kind_of(config: Any) -> Kind:
     return "causal" if causal in (config.architectures or []) else "masked"
 
 
-def auto_class(kind: Kind) -> Any:
+def auto_class(kind: ModelKind) -> Any:
     """The transformers class that loads models of a kind with their head."""
     import transformers
 

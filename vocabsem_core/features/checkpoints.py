@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
-from vocabsem_core.features.architectures import Kind, auto_class, decoder_start, kind_of
+from vocabsem_core.features.architectures import auto_class, decoder_start, kind_of
 from vocabsem_core.features.model_folder import (
     CONFIG,
     GENERATION,
@@ -26,6 +26,7 @@ from vocabsem_core.features.model_folder import (
     tokenizer_files,
     weight_files,
 )
+from vocabsem_core.names import ModelKind
 
 HEAD_BLOCK = 8192  # head rows read at a time
 
@@ -189,7 +190,7 @@ def _four_bit(dtype: str, device: str) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def model_without_memory(folder: Path) -> tuple[Kind, Any]:
+def model_without_memory(folder: Path) -> tuple[ModelKind, Any]:
     """A model's kind, and the model built from its configuration on the meta device.
 
     Raises InputError where the configuration is of no language model.

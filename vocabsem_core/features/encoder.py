@@ -22,10 +22,10 @@ from transformers import DynamicCache
 from vocabsem_core.errors import InputError
 from vocabsem_core.features.architectures import blocks, decoder_start, kind_of, layer_names
 from vocabsem_core.features.heads import head_of
+from vocabsem_core.names import MEAN
 from vocabsem_core.numerics.matmul import fast_float32
 
 BATCH_TOKENS = 1024  # tokens a batch, padding included: stays in a processor's cache; a GPU wants more
-MEAN = ":mean"  # at the end of a layer's name
 _HELD_KEYS = 8  # times BATCH_TOKENS: keys and values held at once where a shared prefix stands before each prompt
 _HELD_BYTES = 4 << 30  # of them, at most: a large model's are up to a megabyte a token
 _CHECKED_PROMPTS = 2

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.names import LabelTokens
 
 MASK = "mask"  # the field of a template that stands for the mask token
-LabelTokens = Literal["auto", "first", "last", "mean"]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-Similarity = Literal["cosine", "euclidean", "dot"]
+from vocabsem_core.names import Similarity
+
 _SMALLEST = 1e-12  # of a norm, and of a squared distance: keeps their derivatives finite
 
 
@@ -29,8 +30,10 @@ def semantic_logits(
         logits = functional.normalize(states, dim=-1) @ functional.normalize(basis, dim=-1).T
     elif similarity == "dot":
         logits = states @ basis.T
-    else:
+    elif similarity == "euclidean":
         logits = -torch.cdist(states.double(), basis.double())
+    else:
+        assert_never(similarity)
     return logits / temperature
 
 
@@ -49,4 +52,6 @@ def similarities(
         return dots
     if kind == "euclidean":
         return -(squares - 2 * dots + basis_squares).clamp_min(_SMALLEST).sqrt()
-    return dots / squares.clamp_min(_SMALLEST).sqrt() / basis_squares.sqrt().clamp_min(_SMALLEST)
+    if kind == "cosine":
+        return dots / squares.clamp_min(_SMALLEST).sqrt() / basis_squares.sqrt().clamp_min(_SMALLEST)
+    assert_never(kind)

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.names import RCOND
 from vocabsem_core.numerics.ticks import tick
 
-RCOND = 1e-6  # our choice: singular values below RCOND times the largest are cut
 _PART_ROWS = 1024  # rows held in float64 at a time: they stay in a processor's cache, and in little memory
 _PART_COLUMNS = 4  # parts the Gram matrix's columns are cut into; with 4, 10 of its 16 squares are computed
 

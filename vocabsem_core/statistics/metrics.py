@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Metric = Literal["accuracy", "macro_f1"]
+from vocabsem_core.names import Metric
+
 RESAMPLES = 2000
 INTERVAL = (0.025, 0.975)  # its ends, as shares of the draws: 95 %
 _AT_ONCE = 1 << 23  # numbers of a block of draws

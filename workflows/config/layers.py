@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ALL, MEAN = (
-    "all",
-    ":mean",
-)  # vocabsem_core.features.encoder.MEAN; here so that a plan needs no torch (a test holds them equal)
+from vocabsem_core.names import MEAN
+
+ALL = "all"
 Reads = str | tuple[str, ...]
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vocabsem_core.names import LabelTokens, Metric
 from workflows.config.strict import PathText, Strict
 
 
@@ -60,8 +61,8 @@ class TaskConfig(Strict):
         description="the prompt for masked models, with {mask} where the label word would stand; none: template {mask}",
     )
     words: dict[str, str] = Field(min_length=2, description="label name -> word that stands for it, in class order")
-    metric: Literal["accuracy", "macro_f1"] = Field("accuracy", description="the score that is compared")
-    label_tokens: Literal["auto", "first", "last", "mean"] = Field(
+    metric: Metric = Field("accuracy", description="the score that is compared")
+    label_tokens: LabelTokens = Field(
         "auto",
         description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, "
         "else their mean",

@@ -9,7 +9,7 @@ from typing import Any
 
 from vocabsem_core.errors import InputError
 from vocabsem_core.features.prompts import tokenize
-from workflows.steps.data import row_names
+from workflows.inputs.tables import row_names
 
 
 @dataclass(frozen=True)

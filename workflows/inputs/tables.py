@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestration.store.artifacts import Artifact
 from orchestration.store.fingerprint_cache import Facts
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
@@ -146,3 +147,22 @@ def row_hash(row: dict[str, str]) -> int:
     """63 bits of a row's content: chooses validation rows and parts of a data set whatever the order of rows."""
     digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def fields_of(texts: Artifact) -> list[dict[str, str]]:
+    """The prompt fields of every row of texts."""
+    from orchestration.store.arrow import read_table
+
+    return [row for path in texts.shards() for row in field_columns(read_table(path)).to_pylist()]
+
+
+def field_columns(table: Any) -> Any:
+    """A table of texts without what is no prompt field."""
+    from orchestration.store.arrow import ROW_ID
+
+    return table.drop_columns([ROW_ID, "row_hash"])
+
+
+def row_names(rows: Iterable[int], file: str = "") -> list[str]:
+    """What errors call rows of these ids: counted from 1, as in their file."""
+    return [f"{file}row {row + 1}" for row in rows]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from vocabsem_core.names import Similarity
 from workflows.config.strict import Strict
 from workflows.methods.base import Method
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class AffinitySettings(Strict):
     """Settings of `affinity`."""
 
-    similarity: Literal["cosine", "euclidean", "dot"] = Field("cosine", description="of states to basis rows")
+    similarity: Similarity = Field("cosine", description="of states to basis rows")
 
 
 class Affinity(Method):

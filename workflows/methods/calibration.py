@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.names import Loss, Similarity, Targets
 from workflows.config.space import Domain
 from workflows.config.strict import Strict
 from workflows.methods.base import Fitted, Method, Need, Watch
@@ -22,23 +23,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vocabsem_core.calibration.modules import CalibrationSettings
-    from vocabsem_core.semantics.affinity import Similarity
     from workflows.methods.inputs.states import Materials
-
-_Similarity = Literal["cosine", "euclidean", "dot"]
 
 
 class ResidualSettings(Strict):
     """Settings of `calibration`."""
 
     rank: int = Field(64, ge=1, description="hidden width")
-    targets: Literal["basis", "head", "embedding", "class-means", "random", "learned"] = Field(
+    targets: Targets = Field(
         "basis",
         description="what states are moved to: the label words' basis rows, their rows of the head or of the input "
         "embedding, the classes' mean states, random orthogonal directions, or rows that start as the basis and are "
         "learned (to see what the basis is worth)",
     )
-    similarity: _Similarity = Field("cosine", description="of calibrated states to their targets")
+    similarity: Similarity = Field("cosine", description="of calibrated states to their targets")
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
     dropout: float = Field(0.3, ge=0, lt=1, description="on hidden units")
     input_dropout: float = Field(
@@ -54,11 +52,11 @@ class ResidualSettings(Strict):
 class PaperSettings(Strict):
     """Settings of `calibration-paper`; what the paper does not state is marked ours."""
 
-    loss: Literal["vocabulary", "labels", "sm-gt"] = Field(
+    loss: Loss = Field(
         "vocabulary",
         description="cross-entropy over all bases, over the task's labels, or 1 - cosine to the true basis",
     )
-    similarity: _Similarity = Field("cosine", description="of calibrated states to basis rows")
+    similarity: Similarity = Field("cosine", description="of calibrated states to basis rows")
     training: Literal["sm", "mm"] = Field(
         "sm", description="logits of the loss: sm, similarity to the basis; mm, product with the head (paper, table 6)"
     )

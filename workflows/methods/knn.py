@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from vocabsem_core.names import Distance
 from workflows.config.space import Domain
 from workflows.config.strict import Strict
 from workflows.methods.neighbours import Neighbours
@@ -20,7 +21,7 @@ class KnnSettings(Strict):
     """Settings of `knn`."""
 
     k: int = Field(16, ge=1, description="neighbours that vote")
-    distance: Literal["cosine", "euclidean"] = Field("cosine", description="between states")
+    distance: Distance = Field("cosine", description="between states")
 
 
 class Knn(Neighbours):

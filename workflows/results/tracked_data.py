@@ -11,8 +11,8 @@ from orchestration.graph import Step, in_order
 from orchestration.store.artifacts import Store
 from orchestration.tracking.mlflow_client import TrackedData
 from workflows.compare.graph import Cell
+from workflows.inputs.tables import field_columns
 from workflows.runtime.progress import Say
-from workflows.steps.data import field_columns
 
 _DIGEST = 36  # characters that MLflow keeps
 _TEXT = 200  # characters of a row's text that the table shows

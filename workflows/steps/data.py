@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
@@ -17,9 +16,6 @@ from workflows.inputs.models import Model, checked_tokenizer
 from workflows.inputs.row_choice import chosen_rows, digest_of
 from workflows.inputs.tables import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
 from workflows.steps import ROWS_PER_SHARD
-
-if TYPE_CHECKING:
-    from orchestration.store.artifacts import Artifact
 
 _LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
 _SOURCES = (
@@ -77,25 +73,6 @@ def fill_texts(work: Work) -> None:
             **{field: [rows[i][field] for i in part] for field in fields},
         }
         work.out.write_shard(shard, table_of(part, shown))
-
-
-def fields_of(texts: Artifact) -> list[dict[str, str]]:
-    """The prompt fields of every row of texts."""
-    from workflows.methods.inputs.states import read_tables
-
-    return [row for table in read_tables(texts) for row in field_columns(table).to_pylist()]
-
-
-def row_names(rows: Iterable[int], file: str = "") -> list[str]:
-    """What errors call rows of these ids: counted from 1, as in their file."""
-    return [f"{file}row {row + 1}" for row in rows]
-
-
-def field_columns(table: Any) -> Any:
-    """A table of texts without what is no prompt field."""
-    from orchestration.store.arrow import ROW_ID
-
-    return table.drop_columns([ROW_ID, "row_hash"])
 
 
 def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str]) -> Step:

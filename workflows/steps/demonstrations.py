@@ -15,9 +15,8 @@ from workflows.config.task import prompt_template
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, checked_tokenizer, token_limit
-from workflows.inputs.tables import Split
+from workflows.inputs.tables import Split, fields_of
 from workflows.steps import ROWS_PER_SHARD
-from workflows.steps.data import fields_of
 from workflows.steps.measures import measured
 
 if TYPE_CHECKING:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
 from orchestration.store.files import json_bytes
+from vocabsem_core.names import RCOND
 from workflows.config.compare import Encoding, Execution
 from workflows.config.layers import stored_layers
 from workflows.config.task import prompt_template
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, must_be_unchanged, token_limit
+from workflows.inputs.tables import field_columns, row_names
 from workflows.steps import HEAD_ROWS_PER_SHARD
-from workflows.steps.data import field_columns, row_names
 from workflows.steps.demonstrations import texts_before, told_of
 from workflows.steps.measures import largest, measured, numerics
 
 if TYPE_CHECKING:
     from vocabsem_core.features.prompts import Prompt
 
-_RCOND = 1e-6  # vocabsem_core.semantics.basis.RCOND; here so that a plan needs no torch (a test holds them equal)
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
 _STORED = {"torch.float16": "float16"}  # other dtypes are stored as float32, which holds bfloat16 exactly
 
@@ -75,7 +75,7 @@ def basis_step(model: Model) -> Step:
         label=f"basis {model.name}",
         version=1,
         run="workflows.steps.model:fill_basis",
-        identity={"rcond": _RCOND},
+        identity={"rcond": RCOND},
         inputs={"head": head_step(model)},
         sources=("vocabsem_core.semantics.basis",),
     )

@@ -19,8 +19,8 @@ from orchestration.store.scratch import Told, tell
 from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError
 from workflows.inputs.corpus import MEASURED_PIECES, measured_pieces
+from workflows.inputs.tables import fields_of
 from workflows.steps.corpus import texts_of
-from workflows.steps.data import fields_of
 
 if TYPE_CHECKING:
     from torch import Tensor

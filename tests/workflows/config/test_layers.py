@@ -4,18 +4,12 @@ import pytest
 from pydantic import ValidationError
 
 from tests.integration.workspace import WORKFLOW
-from vocabsem_core.features import encoder
-from workflows.config import layers
 from workflows.config.compare import CompareConfig, MethodConfig
 from workflows.config.layers import layers_read, stored_layers, unknown_layers
 from workflows.errors import ConfigError
 from workflows.steps.fit import fixed_settings
 
 KNOWN = ["layer_00", "layer_01", "layer_02", "head"]
-
-
-def test_the_suffix_is_the_encoders():
-    assert layers.MEAN == encoder.MEAN
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from torch import Tensor
 from orchestration.store.arrow import ROW_ID
 from orchestration.store.artifacts import Artifact
 from vocabsem_core.finetuning.trainer import Classifier, Prompts
+from workflows.inputs.tables import fields_of, row_names
 from workflows.methods.inputs.states import labels_of, must_have_rows, read_column, split_rows
-from workflows.steps.data import fields_of, row_names
 
 if TYPE_CHECKING:
     from vocabsem_core.features.prompts import Prompt

@@ -1,0 +1,20 @@
+"""Names and constants that plans share with the method. No torch here: a plan imports it.
+
+Each choice that a user can make is listed once, here; configuration, formulas and documentation read it from here.
+"""
+
+from typing import Literal
+
+ModelKind = Literal["causal", "masked", "seq2seq"]
+LabelTokens = Literal["auto", "first", "last", "mean"]
+Similarity = Literal["cosine", "euclidean", "dot"]
+Distance = Literal["cosine", "euclidean"]
+Metric = Literal["accuracy", "macro_f1"]
+Loss = Literal["labels", "vocabulary", "sm-gt"]
+Targets = Literal["basis", "head", "embedding", "class-means", "random", "learned"]
+
+# Singular values of a head below this share of the largest are cut (our choice; recorded in the basis step's key).
+RCOND = 1e-6
+
+# At the end of a layer's name: the layer's mean over the prompt's tokens, not its state at the label's position.
+MEAN = ":mean"
