@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vocabsem_core.finetuning.trainer import Finetuning, Schedule
     from workflows.methods.inputs.prompts import Texts
 
+_SOURCES = ("finetuning.adapters", "finetuning.trainer", "features.encoder", "features.heads")
+
 
 class FullSettings(Strict):
     """Settings of `full`."""
@@ -70,7 +72,7 @@ class Finetuned(Method):
     whole: ClassVar = False  # whether the model's own weights are trained: in float32, for bfloat16 loses small steps
     seeded = True
     has_epochs = True
-    sources = tuple(f"vocabsem_core.{name}" for name in ("adapters", "finetuning", "encoder", "heads"))
+    sources = tuple(f"vocabsem_core.{name}" for name in _SOURCES)
 
     def adaptation(self, settings: Any) -> Adaptation:
         """What is trained."""
