@@ -13,6 +13,7 @@ from vocabsem_core.errors import InputError
 from vocabsem_core.names import LabelTokens
 
 MASK = "mask"  # the field of a template that stands for the mask token
+_NO_LIMIT = 10**9  # tokenizers without a limit state a huge number
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,17 @@ class Prompt:
     ids: list[int]
     cut: int
     position: int
+
+
+def window_of(model: Any, tokenizer: Any) -> int | None:
+    """The longest prompt in tokens: the smaller of what the model's position embedding takes and the tokenizer states.
+
+    None where neither has a limit.
+    """
+    from vocabsem_core.features.architectures import window
+
+    stated = [window(model), tokenizer.model_max_length]
+    return min((limit for limit in stated if limit is not None and limit < _NO_LIMIT), default=None)
 
 
 def template_fields(template: str) -> list[str]:

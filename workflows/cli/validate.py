@@ -21,7 +21,7 @@ from workflows.inputs.catalog import ModelEntry, Task, find_model, find_task
 from workflows.inputs.corpus import corpus_files, pieces
 from workflows.inputs.hub import hub_model
 from workflows.inputs.labels import Labels, label_problems, read_labels, training_problems
-from workflows.inputs.models import check_encoding, find_files, token_limit, window_of
+from workflows.inputs.models import check_encoding, find_files, token_limit
 from workflows.inputs.row_checks import Reader
 from workflows.inputs.row_choice import chosen_rows
 from workflows.inputs.row_files import read_columns
@@ -209,6 +209,7 @@ def _described(reference: str, entry: ModelEntry) -> _Tokens:
     """Of a model on the hub only configuration and tokenizer are fetched; of a folder the head's place is checked."""
     from vocabsem_core.features.architectures import layer_names
     from vocabsem_core.features.checkpoints import head_place, load_tokenizer, model_without_memory
+    from vocabsem_core.features.prompts import window_of
 
     place = entry.config
     if place.hub is not None:

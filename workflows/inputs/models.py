@@ -17,7 +17,6 @@ from workflows.inputs.catalog import ModelEntry
 from workflows.inputs.hub import hub_model
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".bin")
-_NO_LIMIT = 10**9  # tokenizers without a limit state a huge number
 
 
 @dataclass(frozen=True)
@@ -162,6 +161,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
     from vocabsem_core.features.architectures import layer_names, scale_and_softcap
     from vocabsem_core.features.checkpoints import head_place, load_tokenizer, model_without_memory
+    from vocabsem_core.features.prompts import window_of
 
     tokenizer = load_tokenizer(folder)
     place = head_place(folder)
@@ -187,14 +187,6 @@ def _facts(folder: Path) -> dict[str, Any]:
         "width": first.shape[1],
         "kind": kind,
     }
-
-
-def window_of(model: Any, tokenizer: Any) -> int | None:
-    """The smaller of what the position embedding can take and the tokenizer states; None where neither has a limit."""
-    from vocabsem_core.features.architectures import window
-
-    stated = [window(model), tokenizer.model_max_length]
-    return min((limit for limit in stated if limit is not None and limit < _NO_LIMIT), default=None)
 
 
 def _digest(paths: list[Path]) -> str:
