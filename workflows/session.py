@@ -44,6 +44,24 @@ WORKFLOWS: dict[str, type[Config]] = {
 
 
 @dataclass(frozen=True)
+class Source:
+    """A workflow's text and the folder that its relative paths start from.
+
+    Attributes:
+        file: where the text was read; None for fields that were given in Python.
+    """
+
+    text: str
+    base: Path
+    file: Path | None = None
+
+
+def source_of(file: Path) -> Source:
+    """A workflow file as a source."""
+    return Source(file.read_text(encoding="utf-8"), file.parent.resolve(), file)
+
+
+@dataclass(frozen=True)
 class Session:
     """A workflow file made into a graph, on a store."""
 
@@ -74,14 +92,17 @@ class Report:
         return self.shown.run_id if self.shown else None
 
 
-def open_session(config: Config, path: Path, store: Store, data_dir: Path | None, tracking_uri: str | None) -> Session:
-    """Resolve a workflow file against a store; raises ConfigError for what cannot be found."""
-    base, facts = path.parent.resolve(), Facts(store.root / "facts.json")
+def open_session(
+    config: Config, workflow: Path | Source, store: Store, data_dir: Path | None, tracking_uri: str | None
+) -> Session:
+    """Resolve a workflow, a file or a source, against a store; raises ConfigError for what cannot be found."""
+    source = source_of(workflow) if isinstance(workflow, Path) else workflow
+    base, facts = source.base, Facts(store.root / "facts.json")
     config = with_own_methods(config, base)
-    with naming_lines(path):
+    with naming_lines(source.file):
         job = _job(config, base, data_dir, facts, store)
         check_reserves(config.execution, {step.name for step in in_order(job.targets)})
-    return Session(config, path.read_text(encoding="utf-8"), store, job, tracking_uri or default_uri(store.root))
+    return Session(config, source.text, store, job, tracking_uri or default_uri(store.root))
 
 
 def _job(config: Config, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Job:

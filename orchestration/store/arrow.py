@@ -6,6 +6,7 @@ Arrow has no bfloat16: states of bfloat16 models are stored as float16 or float3
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_table(path: Path) -> pa.Table:
     """The table of a file, mapped, not copied. Raises pyarrow.ArrowInvalid where the file was cut."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def private_column(path: Path, name: str) -> np.ndarray:
+    """One numeric column of a file, mapped copy-on-write: [rows], or [rows, d] for a fixed-size list.
+
+    It can be written to: a page that is changed becomes a copy in memory, and the file stays as it is.
+    """
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    whole = pa.py_buffer(mapped)
+    column = column_array(pa.ipc.open_file(pa.BufferReader(whole)).read_all(), name)
+    start = column.__array_interface__["data"][0] - whole.address
+    return np.frombuffer(mapped, column.dtype, column.size, start).reshape(column.shape) if column.size else column
 
 
 def column_array(table: pa.Table, name: str) -> np.ndarray:

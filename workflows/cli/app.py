@@ -34,10 +34,10 @@ from workflows.cli.options import (
     WorkflowFile,
     open_store,
     read_store,
-    tracking_uri,
 )
 from workflows.cli.report import report
 from workflows.errors import ConfigError, Interrupted
+from workflows.runtime.environment import tracking_uri
 
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts a job's command, and there alone
 
@@ -292,14 +292,9 @@ def _session(
     executor: str | None = None,
     address: str | None = None,
 ) -> Any:
-    from workflows.config.yaml_file import read_workflow
-    from workflows.session import WORKFLOWS, open_session
+    from workflows.api import open_workflow
 
-    folder = _folder(data_dir)
-    config = read_workflow(file, WORKFLOWS)
-    given = {name: value for name, value in (("executor", executor), ("address", address)) if value is not None}
-    config = config.model_copy(update={"execution": config.execution.model_copy(update=given)})
-    return open_session(config, file, open_store(store, config.store), folder, tracking_uri(mlflow))
+    return open_workflow(file, store, _folder(data_dir), mlflow, executor, address)
 
 
 def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], str] | None = None) -> None:

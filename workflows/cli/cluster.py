@@ -24,10 +24,9 @@ from workflows.cli.options import (
     StorePlace,
     TrackingUri,
     WorkflowFile,
-    store_place,
-    tracking_uri,
 )
 from workflows.errors import ConfigError, Interrupted
+from workflows.runtime.environment import store_place, tracking_uri
 
 if TYPE_CHECKING:
     from orchestration.ray_backend.jobs import Cluster, Job

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workflows.inputs.paths import named
+from workflows.runtime.environment import store_place
 
 
 def open_store(given: str | None, configured: str | None = None) -> Any:
@@ -24,24 +24,6 @@ def read_store(given: str | None) -> Any:
     from orchestration.store import artifacts
 
     return artifacts.existing_store(store_place(given, None))
-
-
-def store_place(given: str | None, configured: str | None) -> str:
-    """Where the store is: the option, the environment, the workflow file, a folder here."""
-    if given:
-        return named(given, "--store")
-    if set_there := os.environ.get("VOCABSEM_STORE"):
-        return named(set_there, "$VOCABSEM_STORE")
-    return configured or ".vocabsem/store"
-
-
-def tracking_uri(given: str | None) -> str | None:
-    """The MLflow a command works with, None for the one beside the store."""
-    where, uri = ("--mlflow", given) if given else ("$MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI"))
-    if not uri:
-        return None
-    scheme, path = ("sqlite:///", uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else ("", uri)
-    return uri if "://" in path else scheme + named(path, where)
 
 
 def path_given(value: Path | None) -> Path | None:

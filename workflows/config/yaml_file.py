@@ -39,12 +39,25 @@ def read_workflow(path: Path, kinds: Mapping[str, type[Model]], problems: list[s
 
     `problems` are as in `read_yaml`. Raises YamlError.
     """
-    document, nodes = _read(path)
+    return _workflow(path, kinds, *_read(path), problems)
+
+
+def check_workflow(fields: dict[str, Any], kinds: Mapping[str, type[Model]]) -> Model:
+    """The fields of a workflow, given in Python, as the model of its kind. Raises YamlError, without file and line."""
+    return _workflow(None, kinds, fields, {}, None)
+
+
+def _workflow(
+    path: Path | None,
+    kinds: Mapping[str, type[Model]],
+    document: dict[str, Any],
+    nodes: dict[Place, _Written],
+    problems: list[str] | None,
+) -> Model:
     kind = str(document.get("workflow", ""))
     if kind not in kinds:
-        line = _line_of(("workflow",), _lines_of(nodes))
         told = f"workflow: found {kind!r}" if kind else "field 'workflow' is missing; add it"
-        raise YamlError(f"{path}:{line}: {told}; {nearest(kind, list(kinds))}")
+        raise YamlError(f"{_at(path, ('workflow',), _lines_of(nodes))}{told}; {nearest(kind, list(kinds))}")
     return _checked(path, kinds[kind], document, nodes, problems)
 
 
@@ -78,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, _Written]]:
 
 
 def _checked(
-    path: Path, model: type[Model], document: Any, nodes: dict[Place, _Written], problems: list[str] | None
+    path: Path | None, model: type[Model], document: Any, nodes: dict[Place, _Written], problems: list[str] | None
 ) -> Model:
     try:
         return model.model_validate(document)
@@ -121,16 +134,27 @@ def _replaced(document: Any, values: Mapping[Place, str | None], place: Place = 
 
 
 @contextmanager
-def naming_lines(path: Path) -> Iterator[None]:
-    """A ConfigError about a field of this file, which could be read, gets the file's name and the line."""
+def naming_lines(path: Path | None) -> Iterator[None]:
+    """A ConfigError about a field of this file, which could be read, gets the file's name and the line.
+
+    Of fields that were given in Python, without a file, it gets the field's name.
+    """
     try:
         yield
     except ConfigError as error:
         if not error.place:
             raise
+        if path is None:
+            field = ".".join(map(str, error.place))
+            raise YamlError("\n".join(f"{field}: {told}" for told in str(error).splitlines())) from error
         document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         line = _line_of(error.place, _lines_of(_written(document, path)) if document is not None else {})
         raise YamlError("\n".join(f"{path}:{line}: {told}" for told in str(error).splitlines())) from error
+
+
+def _at(path: Path | None, place: Place, lines: dict[Place, int]) -> str:
+    """What a message about a place in a file begins with; nothing where there is no file."""
+    return f"{path}:{_line_of(place, lines)}: " if path is not None else ""
 
 
 def _line_of(place: Place, lines: dict[Place, int]) -> int:
@@ -183,22 +207,22 @@ def _written(node: yaml.Node, path: Path, place: Place = ()) -> dict[Place, _Wri
     return found
 
 
-def _phrase(path: Path, lines: dict[Place, int], model: type[BaseModel], problem: Any) -> str:
+def _phrase(path: Path | None, lines: dict[Place, int], model: type[BaseModel], problem: Any) -> str:
     place: Place = problem["loc"]
-    line = _line_of(place, lines)
+    at = _at(path, place, lines)
     field = ".".join(map(str, place)) or "the file"
     if problem["type"] == "extra_forbidden":
         known = _fields(model, place[:-1])
-        return f"{path}:{line}: unknown field {field!r}; {nearest(str(place[-1]), known)}"
+        return f"{at}unknown field {field!r}; {nearest(str(place[-1]), known)}"
     if problem["type"] == "missing":
-        return f"{path}:{line}: field {field!r} is missing; add it"
+        return f"{at}field {field!r} is missing; add it"
     if problem["type"] == "value_error" and isinstance(
         problem["input"], dict
     ):  # a rule between fields: its message begins with the name of one
         told = problem["msg"].removeprefix("Value error, ")
-        line = _line_of((*place, *told.split()[0].split(".")), lines)
-        return f"{path}:{line}: {'.'.join(map(str, (*place, told)))}"
-    return f"{path}:{line}: {field}: found {problem['input']!r}; {problem['msg'].removeprefix('Value error, ')}"
+        at = _at(path, (*place, *told.split()[0].split(".")), lines)
+        return f"{at}{'.'.join(map(str, (*place, told)))}"
+    return f"{at}{field}: found {problem['input']!r}; {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:

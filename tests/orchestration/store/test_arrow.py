@@ -1,12 +1,14 @@
 """Arrays to Arrow files and back, bit for bit."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.store.arrow import column_array, read_table, table_of, write_table
+from orchestration.store.arrow import column_array, private_column, read_table, table_of, write_table
 
 
 @settings(max_examples=25)
@@ -53,3 +55,18 @@ def test_mistakes_name_the_column():
         table_of([0], {"x": np.ones((1, 2, 3))})
     with pytest.raises(KeyError, match="no column 'y'; the table has row_id, x"):
         column_array(table_of([0], {"x": np.ones(1)}), "y")
+
+
+def test_a_private_column_can_be_written_to_and_the_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "part.arrow"
+    states = np.arange(12, dtype=np.float16).reshape(4, 3)
+    write_table(path, table_of(range(4), {"head": states, "tokens": np.arange(4, dtype=np.int32)}))
+    before = path.read_bytes()
+    for name, expected in (("head", states), ("tokens", np.arange(4, dtype=np.int32))):
+        column = private_column(path, name)
+        np.testing.assert_array_equal(column, expected)
+        assert column.dtype == expected.dtype
+        column[:] = 7
+    assert path.read_bytes() == before
+    write_table(path, table_of([], {"head": states[:0]}))
+    assert private_column(path, "head").shape == (0, 3)
