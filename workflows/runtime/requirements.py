@@ -13,7 +13,7 @@ from orchestration.store.fingerprint_cache import Facts
 from workflows.inputs.models import model_files
 from workflows.inputs.row_files import read_columns
 
-PACKAGES = ("vocabsem_core", "orchestration", "workflows")
+PACKAGES = ("vocabsem_core", "orchestration", "workflows", "vocabsem")
 _BYTES = {"float16": 2, "float32": 4}
 
 
