@@ -98,12 +98,12 @@ def _wrong(found: type[Method]) -> str | None:
     if unknown := sorted(map(str, found.needs - set(known))):
         return f"needs {unknown[0]!r}; {nearest(unknown[0], known)}"
     if not (inspect.isclass(found.Settings) and issubclass(found.Settings, Strict)):
-        return f"has Settings = {found.Settings!r}; expected a class derived from workflows.config.compare.Strict"
+        return f"has Settings = {found.Settings!r}; expected a class derived from vocabsem.Settings"
     if not isinstance(found.space, Mapping):
-        return f"has space = {found.space!r}; expected setting -> workflows.config.space.Domain"
+        return f"has space = {found.space!r}; expected setting -> vocabsem.Domain"
     for name, domain in found.space.items():
         if not isinstance(domain, Domain):
-            return f"has space[{name!r}] = {domain!r}; expected a workflows.config.space.Domain, such as Domain(choice=(1, 2))"
+            return f"has space[{name!r}] = {domain!r}; expected a vocabsem.Domain, such as Domain(choice=(1, 2))"
         if name not in found.Settings.model_fields:
             return f"has space[{name!r}], which is none of its Settings: {', '.join(found.Settings.model_fields)}"
     return None
