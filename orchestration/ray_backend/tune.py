@@ -15,25 +15,22 @@ import os
 import shutil
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from orchestration.execution.work import callable_of
-from orchestration.graph import Resources, key_of
+from orchestration.graph import Resources
 from orchestration.ray_backend.early_stopping import Referee, Stopping
 from orchestration.ray_backend.placement import hide_gpus
+from orchestration.ray_backend.trial_queue import Pack, Proposals, Record, TrialQueue, part_of
 from orchestration.store import files
-from orchestration.store.scratch import Told, begin_anew, tell, withdraw
+from orchestration.store.scratch import begin_anew
 
-Pack = list[dict[str, Any]]
-Record = dict[str, Any]
 Watch = Callable[[int, Mapping[str, float]], Collection[str]]
-_PACKS, _TUNE, _MISTAKE, _SPENT = "packs", "tune", "mistake.json", "spent.json"  # in the scratch folder
-_DEATHS = 2  # of a worker with one and the same single configuration, before that is given up
+_PACKS, _TUNE, _MISTAKE = "packs", "tune", "mistake.json"  # in the scratch folder
 
 
 class SearchMistake(Exception):
@@ -45,25 +42,6 @@ class SearchMistake(Exception):
 
     def __str__(self) -> str:
         return self.args[0]
-
-
-class Proposals(Protocol):
-    """Where configurations come from."""
-
-    total: int  # how many there will be
-
-    def take(self) -> Pack | None:
-        """A pack to try; None: there is none now, though results may bring more, or none ever again."""
-        ...
-
-    def tell(self, records: Sequence[Record]) -> None:
-        """Hear what became of configurations, of this or of an earlier attempt; those are never proposed again."""
-        ...
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing will ever be proposed again, though some may still be on their way."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -94,16 +72,16 @@ def search(
     begin_anew(scratch)
     known = finished(scratch)
     proposals.tell(known)
-    board = Board(proposals, scratch, known, time.time() + seconds if seconds is not None else None)
-    job = {"function": function, "setup": dict(setup), "scratch": str(scratch), "deadline": board.deadline}
+    queue = TrialQueue(proposals, scratch, known, time.time() + seconds if seconds is not None else None)
+    job = {"function": function, "setup": dict(setup), "scratch": str(scratch), "deadline": queue.deadline}
     curves = {record["key"]: record["curve"] for record in known}
     if not places.concurrent:
         referee = Referee(stopping, curves) if stopping.rule != "none" else None
-        while (pack := board.take()) is not None:
-            board.tell(_try(job, pack, referee.end if referee else None))
+        while (pack := queue.take()) is not None:
+            queue.tell(_try(job, pack, referee.end if referee else None))
     else:
-        _tune(job, board, places, stopping, curves)
-    return list(board.records.values())
+        _tune(job, queue, places, stopping, curves)
+    return list(queue.records.values())
 
 
 def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Places:
@@ -124,66 +102,6 @@ def finished(scratch: Path) -> list[Record]:
     """All that was ever finished; what was lost for want of memory, say, may do better this time."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((scratch / _PACKS).glob("[!.]*.json"))]
     return [record for records in found for record in records if record["ended"] != "lost"]
-
-
-def seconds_spent(scratch: Path) -> float:
-    """What the attempts so far took, each until its last result."""
-    path = scratch / _SPENT
-    return float(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0.0
-
-
-class Board:
-    """What is to be tried and what came of it, and how far that is."""
-
-    def __init__(self, proposals: Proposals, scratch: Path, known: Sequence[Record], deadline: float | None) -> None:
-        self._proposals, self._scratch, self.deadline = proposals, scratch, deadline
-        self.records = {record["key"]: record for record in known}
-        self._started, self._spent = time.monotonic(), seconds_spent(scratch)
-        self._again: list[Pack] = []
-        self._deaths: Counter[str] = Counter()
-        self._say()
-
-    def take(self) -> Pack | None:
-        """The next pack, None where there is none now."""
-        if self._late:
-            return None
-        return self._again.pop() if self._again else self._proposals.take()
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether there will be none, unless one under way dies."""
-        return self._late or (not self._again and self._proposals.exhausted)
-
-    @property
-    def _late(self) -> bool:
-        return self.deadline is not None and time.time() > self.deadline
-
-    def tell(self, records: Sequence[Record]) -> None:
-        """Hear what became of a pack."""
-        self.records |= {record["key"]: record for record in records}
-        self._proposals.tell(records)
-        files.replace_json(self._scratch / _SPENT, round(self._spent + time.monotonic() - self._started, 3))
-        self._say()
-
-    def died(self, pack: Pack) -> None:
-        """A worker died with this pack, for want of memory perhaps: half as many at a time."""
-        withdraw(self._scratch, part_of(pack))
-        name = pack[0]["key"]
-        self._deaths[name] += len(pack) == 1
-        if self._deaths[name] < _DEATHS:
-            half = len(pack) // 2
-            self._again += [part for part in (pack[:half], pack[half:]) if part]
-            return
-        lost: Record = {"ended": "lost", "validation": None, "loss": None, "curve": []}
-        self.tell([{**pack[0], **lost, "error": f"its worker died {_DEATHS} times"}])
-
-    def _say(self) -> None:
-        scores = [record["validation"] for record in self.records.values() if record["validation"] is not None]
-        notes = [f"best {max(scores):.3f}"] if scores else []
-        if self.deadline is not None:
-            notes.append(f"ends in {max(0.0, self.deadline - time.time()):.0f} s at the latest")
-        told = Told(len(self.records), self._proposals.total, "trials", ", ".join(notes))
-        tell(self._scratch, told, at_once=True)
 
 
 def _try(job: Mapping[str, Any], pack: Pack, referee: Watch | None) -> list[Record]:
@@ -207,15 +125,10 @@ def _file(scratch: Path, pack: Pack) -> Path:
     return scratch / _PACKS / f"{part_of(pack)}.json"
 
 
-def part_of(pack: Sequence[Mapping[str, Any]]) -> str:
-    """The name of a pack, by which its worker says how far it is."""
-    return key_of({"keys": [one["key"] for one in pack]})[:16]
-
-
 def _tune(
-    job: Mapping[str, Any], board: Board, places: Places, stopping: Stopping, curves: Mapping[str, list[float]]
+    job: Mapping[str, Any], queue: TrialQueue, places: Places, stopping: Stopping, curves: Mapping[str, list[float]]
 ) -> None:
-    """Have Ray Tune try packs until the board has no more."""
+    """Have Ray Tune try packs until the queue has no more."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # records are our own
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     import ray
@@ -232,7 +145,7 @@ def _tune(
     tuner = tune.Tuner(
         tune.with_resources(trial, {"CPU": places.cpus, **({"GPU": places.gpus} if places.gpus else {})}),
         tune_config=tune.TuneConfig(
-            search_alg=PackSearcher(board, partial(_outcome, scratch), (scratch / _MISTAKE).is_file),
+            search_alg=PackSearcher(queue, partial(_outcome, scratch), (scratch / _MISTAKE).is_file),
             num_samples=-1,
             max_concurrent_trials=places.concurrent,
             reuse_actors=True,

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from orchestration.ray_backend.trial_queue import Pack, Record, TrialQueue
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own deprecations at import
     from ray.tune.search import Searcher
 
-if TYPE_CHECKING:
-    from orchestration.ray_backend.tune import Board, Pack, Record
-
 
 class PackSearcher(Searcher):
-    """Gives each of Tune's trials a pack from the board, and tells the board what came of it.
+    """Gives each of Tune's trials a pack from the queue, and tells the queue what came of it.
 
     `outcome` finds the records of a pack, or None where its worker died. After a worker's own mistake nothing more is
     given out.
     """
 
     def __init__(
-        self, board: Board, outcome: Callable[[Pack], Sequence[Record] | None], mistaken: Callable[[], bool]
+        self, queue: TrialQueue, outcome: Callable[[Pack], Sequence[Record] | None], mistaken: Callable[[], bool]
     ) -> None:
         super().__init__(metric="configurations", mode="max")
-        self._board, self._outcome, self._mistaken = board, outcome, mistaken
+        self._queue, self._outcome, self._mistaken = queue, outcome, mistaken
         self._packs: dict[str, Pack] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if self._mistaken():
             return self.FINISHED
-        pack = self._board.take()
+        pack = self._queue.take()
         if pack is None:
-            return self.FINISHED if self._board.exhausted and not self._packs else None
+            return self.FINISHED if self._queue.exhausted and not self._packs else None
         self._packs[trial_id] = pack
         return {"pack": pack}
 
@@ -41,9 +40,9 @@ class PackSearcher(Searcher):
         pack = self._packs.pop(trial_id)
         records = self._outcome(pack)
         if records is not None:
-            self._board.tell(records)
+            self._queue.tell(records)
         elif not self._mistaken():
-            self._board.died(pack)
+            self._queue.died(pack)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what is finished lies in files of its own."""

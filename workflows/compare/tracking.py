@@ -17,10 +17,10 @@ from orchestration.store.artifacts import Store
 from orchestration.tracking.mlflow_client import TrackedModel, TrackedRun, note
 from orchestration.tracking.view import View
 from workflows.compare.graph import Cell
+from workflows.compare.tracked_data import data_of
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results.model import Detail, Result, largest, sized
 from workflows.results.table import table
-from workflows.results.tracked_data import data_of
 from workflows.runtime.progress import Say
 from workflows.serving.mlflow_model import tracked_model
 

@@ -17,6 +17,7 @@ from orchestration.store import files
 from orchestration.store.artifacts import Artifact, Store
 from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun, note
+from workflows.compare.tracked_data import thinned
 from workflows.compare.workflow import Results
 from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError, in_field
@@ -28,7 +29,6 @@ from workflows.pretrain.model_card import model_card, weights_digest
 from workflows.results.costs import Costs
 from workflows.results.model import Detail, Result
 from workflows.results.table import table
-from workflows.results.tracked_data import thinned
 from workflows.runtime.progress import Say
 from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
 from workflows.steps.data import texts_step

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from orchestration.execution.work import Work
 from orchestration.graph import KEY_CHARACTERS, key_of
 from orchestration.ray_backend.placement import lacks_memory
-from orchestration.ray_backend.tune import part_of
+from orchestration.ray_backend.trial_queue import part_of
 from orchestration.store.scratch import withdraw
 from vocabsem_core.errors import InputError
 from workflows.config.space import Settings, Space, grid_settings, random_settings

@@ -11,7 +11,8 @@ from typing import Any, get_args
 from orchestration.execution.work import Work
 from orchestration.graph import Step
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.tune import Places, search, seconds_spent
+from orchestration.ray_backend.trial_queue import seconds_spent
+from orchestration.ray_backend.tune import Places, search
 from orchestration.store.files import json_bytes
 from workflows.config.compare import Demonstrations, MethodConfig
 from workflows.config.layers import ALL, layers_read

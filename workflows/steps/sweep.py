@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.tune import Places, Proposals, room, search, seconds_spent
+from orchestration.ray_backend.trial_queue import Proposals, seconds_spent
+from orchestration.ray_backend.tune import Places, room, search
 from orchestration.store.files import json_bytes, replace_json
 from vocabsem_core.errors import InputError
 from workflows.config.compare import MethodConfig

@@ -18,6 +18,7 @@ from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun, note
 from orchestration.tracking.view import View
 from workflows.compare.graph import materials_steps
+from workflows.compare.tracked_data import data_of, thinned
 from workflows.compare.workflow import Results
 from workflows.config.space import Domain, combinations
 from workflows.config.sweep import SweepConfig
@@ -29,7 +30,6 @@ from workflows.methods.registry import method_named
 from workflows.results.costs import Costs
 from workflows.results.model import Detail, Result
 from workflows.results.table import table
-from workflows.results.tracked_data import data_of, thinned
 from workflows.runtime.progress import Say
 from workflows.search.trials import best_first
 from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, TRIALS, confirm_step, sweep_step

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from orchestration.ray_backend import trial_queue
 from orchestration.ray_backend import tune as module
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.tune import Board, Pack, Places, Record, SearchMistake, Watch, search, seconds_spent
+from orchestration.ray_backend.trial_queue import Pack, Record, TrialQueue, seconds_spent
+from orchestration.ray_backend.tune import Places, SearchMistake, Watch, search
 from orchestration.ray_backend.tune_searcher import PackSearcher
 from orchestration.store.files import replace_json
 from orchestration.store.scratch import told
@@ -136,7 +138,7 @@ def test_an_attempt_that_broke_off_is_gone_on_with_and_repeats_nothing(tmp_path:
 def test_the_seconds_of_all_attempts_add_up(tmp_path: Path) -> None:
     assert seconds_spent(tmp_path) == 0
     replace_json(tmp_path / "spent.json", 1000.0)
-    board = Board(Packs(numbers(1)), tmp_path, [], None)
+    board = TrialQueue(Packs(numbers(1)), tmp_path, [], None)
     board.tell([record(one) for one in numbers(1)])
     assert 1000 <= seconds_spent(tmp_path) < 1100
 
@@ -162,8 +164,9 @@ def test_half_a_file_of_a_killed_attempt_is_not_read(tmp_path: Path) -> None:
 
 def test_what_died_is_not_begun_again_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    found = Board(Packs(numbers(1, 2)), tmp_path, [], deadline=clock.now + 5)
+    for part in (module, trial_queue):
+        monkeypatch.setattr(part, "time", clock)
+    found = TrialQueue(Packs(numbers(1, 2)), tmp_path, [], deadline=clock.now + 5)
     found.died(found.take())
     clock.now += 10
     assert found.take() is None
@@ -180,7 +183,8 @@ def test_after_the_time_limit_nothing_is_begun_and_what_runs_ends_after_its_epoc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for part in (module, trial_queue):
+        monkeypatch.setattr(part, "time", clock)
     packs = Packs(numbers(1, 2), numbers(3), numbers(4), numbers(5))
     found = run(tmp_path, packs, "trained", seconds=115.0, setup={"clock": clock})  # 9 epochs of 10 s, and 3 more
     ends = {one["number"]: (one["ended"], len(one["curve"])) for one in found}
@@ -217,9 +221,9 @@ def test_curves_of_an_earlier_attempt_count_for_stopping(tmp_path: Path) -> None
     assert alone["ended"] == "finished"
 
 
-def board(folder: Path, *packs: Pack) -> tuple[Board, Packs]:
+def board(folder: Path, *packs: Pack) -> tuple[TrialQueue, Packs]:
     proposals = Packs(*packs)
-    return Board(proposals, folder / "scratch", [], None), proposals
+    return TrialQueue(proposals, folder / "scratch", [], None), proposals
 
 
 def test_a_pack_whose_worker_died_is_tried_again_in_halves_before_what_is_new(tmp_path: Path) -> None:
@@ -303,8 +307,8 @@ def test_a_board_is_exhausted_once_nothing_waits(tmp_path: Path) -> None:
 
 
 def test_a_board_whose_time_is_over_is_exhausted(tmp_path: Path) -> None:
-    assert Board(Packs(numbers(1)), tmp_path, [], deadline=1.0).exhausted
-    assert Board(Packs(numbers(1)), tmp_path, [], deadline=1.0).take() is None
+    assert TrialQueue(Packs(numbers(1)), tmp_path, [], deadline=1.0).exhausted
+    assert TrialQueue(Packs(numbers(1)), tmp_path, [], deadline=1.0).take() is None
 
 
 def test_tunes_side_gives_out_packs_and_hears_of_results_deaths_and_mistakes(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from tests.workflows import test_steps
 from tests.workflows.test_steps import ROWS, Compared
+from workflows.compare.tracked_data import prediction_tables, thinned
 from workflows.methods.inputs.states import read_column
-from workflows.results.tracked_data import prediction_tables, thinned
 
 compare = test_steps.compare  # the fixture
 
