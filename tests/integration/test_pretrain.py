@@ -67,7 +67,8 @@ def test_the_results_are_bits_per_byte_of_each_text(made):
 
 def test_run_again_it_is_cached_without_torch(made):
     folder, document = made
-    program = "import sys; from workflows.cli.app import app; app(sys.argv[1:], standalone_mode=False); print(sys.modules.keys())"
+    called = "from workflows.cli.app import app; app(sys.argv[1:], standalone_mode=False)"
+    program = f"import sys; {called}; print(sys.modules.keys())"
     command = [sys.executable, "-c", program, "run", "pretrain.yaml", "--executor", "inline"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from typing import Any
 def measured() -> Iterator[dict[str, float]]:
     """Measure the block; the dictionary is filled at its end, with what a step's provenance shall hold.
 
-    `work_seconds` are of the clock; `peak_rss` and on a GPU `peak_cuda` are bytes (see `vocabsem_core.numerics.memory`).
+    `work_seconds` are of the clock; `peak_rss` and on a GPU `peak_cuda` are bytes: see `numerics.memory`.
     """
     from vocabsem_core.numerics.memory import forget_peaks, peak_bytes
 
