@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from workflows.cli import app
-from workflows.cli.options import store_place, tracking_uri
 from workflows.config.compare import CompareConfig, MethodConfig, ModelConfig
 from workflows.config.pretrain import PretrainConfig
 from workflows.config.sweep import SweepConfig
 from workflows.config.task import TaskConfig
 from workflows.config.yaml_file import read_yaml
 from workflows.errors import ConfigError
+from workflows.runtime.environment import store_place, tracking_uri
 
 COMPARE: Mapping[str, Any] = {"workflow": "compare", "models": ["m"], "tasks": ["t"], "methods": [{"method": "knn"}]}
 SWEEP: Mapping[str, Any] = {"workflow": "sweep", "name": "s", "model": "m", "task": "t", "method": "knn"}
