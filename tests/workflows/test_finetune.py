@@ -19,6 +19,7 @@ from vocabsem_core.errors import InputError
 from vocabsem_core.finetuning.trainer import Finetuning
 from vocabsem_core.numerics import checkpoint
 from workflows.compare.graph import comparison
+from workflows.compare.results import read_result, truncations
 from workflows.config.compare import CompareConfig
 from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
@@ -26,7 +27,6 @@ from workflows.methods.inputs.prompts import Texts
 from workflows.methods.inputs.states import read_column
 from workflows.methods.registry import METHODS
 from workflows.results.costs import Ledger
-from workflows.results.model import read_result, truncations
 from workflows.steps import finetune
 from workflows.sweep.checks import checked_space
 

@@ -19,11 +19,11 @@ from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
 from workflows.compare.graph import Cell, comparison
+from workflows.compare.results import read_result, truncations
 from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column, read_states
 from workflows.results.costs import Ledger
-from workflows.results.model import read_result, truncations
 from workflows.steps.model import stored_states
 
 Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]

@@ -12,11 +12,12 @@ from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.tracking.mlflow_client import Status, TrackedRun
 from workflows.compare.graph import Cell
+from workflows.compare.results import read_result, truncations
 from workflows.compare.tracked_data import prediction_tables
 from workflows.compare.tracking import tracked
 from workflows.report.files import write_reports
 from workflows.results.costs import Ledger
-from workflows.results.model import Detail, Result, read_result, truncations
+from workflows.results.model import Detail, Result
 from workflows.results.verdicts import judged
 from workflows.runtime.progress import Say
 

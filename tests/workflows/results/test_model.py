@@ -12,8 +12,9 @@ import pytest
 from orchestration.store.artifacts import open_store
 from tests.workflows.results.test_costs import commit, step
 from workflows.compare.graph import Cell
+from workflows.compare.results import read_result
 from workflows.results.costs import Costs, Ledger
-from workflows.results.model import Detail, Result, Versus, document, read_result, read_stored, stored
+from workflows.results.model import Detail, Result, Versus, document, read_stored, stored
 from workflows.results.table import table
 from workflows.results.verdicts import judged
 
