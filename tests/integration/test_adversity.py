@@ -92,9 +92,9 @@ def test_a_cluster_that_does_not_answer_says_what_to_do(address, tmp_path):
 def test_a_cluster_whose_token_cannot_be_read_says_where_to_get_it(written, tmp_path):
     """In a process of its own, since Ray reads its settings once."""
     program = (
-        "from orchestration import ray_engine; from orchestration.errors import ClusterError\n"
-        "ray_engine._knock = lambda address: None\n"
-        "try: ray_engine._connect('127.0.0.1:6379')\n"
+        "from orchestration.ray_backend import engine; from orchestration.errors import ClusterError\n"
+        "engine._knock = lambda address: None\n"
+        "try: engine._connect('127.0.0.1:6379')\n"
         "except ClusterError as error: print(error.exit_code, error)"
     )
     if written is not None:

@@ -98,3 +98,18 @@ def _cuts(step: Step, store: Store) -> Mapping[str, Mapping[str, int]]:
     cuts = [column_array(read_table(path), "cut") for path in artifact.shards()]
     prompts, tokens = (sum(int(part.sum()) for part in parts) for parts in ([cut > 0 for cut in cuts], cuts))
     return {"texts": {"rows": artifact.rows, "prompts": prompts, "tokens": tokens}}
+
+
+def without_validation(cells: Sequence[Cell], store: Store) -> list[str]:
+    """A line for each label that has one training row in its file, and so none to validate by."""
+    from orchestration.store.arrow import column_array, read_table
+
+    steps = {step.key: step for cell in cells for fit in cell.fits.values() for step in fit.inputs.values()}
+    lines = []
+    for step in steps.values():
+        labels = store.find(step) if step.name == "labels" else None
+        if labels is not None:
+            numbers = [number for path in labels.shards() for number in column_array(read_table(path), "label").tolist()]
+            rare = [name for place, name in enumerate(step.identity["names"]) if numbers.count(place) == 1]
+            lines += [f"{step.label}: label {name!r} has one training row, and so no validation row" for name in rare]
+    return lines

@@ -12,7 +12,7 @@ from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.tracking.mlflow_client import Status, TrackedRun
 from workflows.compare.graph import Cell
-from workflows.compare.results import read_result, truncations
+from workflows.compare.results import read_result, truncations, without_validation
 from workflows.compare.tracked_data import prediction_tables
 from workflows.compare.tracking import tracked
 from workflows.report.files import write_reports
@@ -91,7 +91,7 @@ class Comparison:
         return tracked(record, store, self.cells, results, status, say)
 
     def notes(self, store: Store, ran: bool) -> list[str]:
-        return truncations(self.cells, store) if ran else []
+        return [*without_validation(self.cells, store), *truncations(self.cells, store)] if ran else []
 
     def deliver(self, store: Store, results: Results) -> list[str]:
         return []

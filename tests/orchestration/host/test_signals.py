@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import signal, sys, time
-from orchestration import signals
+from orchestration.host import signals
 signals._ECHO_SECONDS = float(sys.argv[1])
 if "ignored" in sys.argv:
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -304,12 +304,12 @@ def test_a_suspended_driver_loses_the_work_and_ends_well(tmp_path):
     store, log = open_store(tmp_path / "store"), tmp_path / "log"
     program = (
         "import sys; from pathlib import Path; from tests.orchestration import steps\n"
-        "from orchestration import executor, leases\n"
+        "from orchestration.execution import scheduler\nfrom orchestration.store import leases\n"
         "from orchestration.store.artifacts import open_store; from orchestration.runs.plan import make_plan\n"
-        "leases.BEAT_SECONDS, leases.EXPIRY_SECONDS, executor.POLL_SECONDS = 0.1, 1.0, 0.1\n"
+        "leases.BEAT_SECONDS, leases.EXPIRY_SECONDS, scheduler.POLL_SECONDS = 0.1, 1.0, 0.1\n"
         "store, quiet = open_store(Path(sys.argv[1])), lambda *_: None\n"
         "targets = [steps.squares(2, Path(sys.argv[2]), seconds=float(sys.argv[3]))]\n"
-        "found = executor.run_plan(make_plan(targets, store), lambda: executor.InlineEngine(store, quiet), quiet)\n"
+        "found = scheduler.run_plan(make_plan(targets, store), lambda: scheduler.InlineEngine(store, quiet), quiet)\n"
         "print(*(outcome.state for outcome in found.values()))\n"
     )
 
