@@ -19,7 +19,7 @@ from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
 from workflows.compare.graph import Cell, comparison
-from workflows.compare.results import read_result, truncations
+from workflows.compare.results import read_result, truncations, without_validation
 from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column, read_states
@@ -158,7 +158,10 @@ def test_only_the_scoring_step_reads_test_labels(compare: Compared) -> None:
 def test_a_class_with_one_row_is_trained_on(compare: Compared) -> None:
     rows = [row for row in ROWS if row["label"] == "bad"] + ROWS[1:2]
     methods = ["linear-probe", "calibration", "centroid", "knn"]
-    assert {outcome.state for outcome in compare(rows=rows, methods=methods)[2].values()} == {"ran"}
+    store, cells, outcomes = compare(rows=rows, methods=methods)
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    told = "labels films train: label 'good' has one training row, and so no validation row"
+    assert without_validation(cells, store) == [told]
 
 
 def test_a_class_without_rows_is_named(compare: Compared) -> None:
