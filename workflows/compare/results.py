@@ -109,7 +109,9 @@ def without_validation(cells: Sequence[Cell], store: Store) -> list[str]:
     for step in steps.values():
         labels = store.find(step) if step.name == "labels" else None
         if labels is not None:
-            numbers = [number for path in labels.shards() for number in column_array(read_table(path), "label").tolist()]
-            rare = [name for place, name in enumerate(step.identity["names"]) if numbers.count(place) == 1]
-            lines += [f"{step.label}: label {name!r} has one training row, and so no validation row" for name in rare]
+            columns = [column_array(read_table(path), "label") for path in labels.shards()]
+            numbers = [number for column in columns for number in column.tolist()]
+            for place, name in enumerate(step.identity["names"]):
+                if numbers.count(place) == 1:
+                    lines.append(f"{step.label}: label {name!r} has one training row, and so no validation row")
     return lines
