@@ -27,7 +27,6 @@ from workflows.config.pretrain import PretrainConfig
 from workflows.config.sweep import SweepConfig
 from workflows.config.yaml_file import naming_lines
 from workflows.errors import ConfigError, Interrupted
-from workflows.methods.custom import with_own_methods
 from workflows.pretrain.graph import pretrain
 from workflows.results.model import read_stored, stored
 from workflows.runtime.engines import check_reserves, checked_engine, open_engine
@@ -98,7 +97,6 @@ def open_session(
     """Resolve a workflow, a file or a source, against a store; raises ConfigError for what cannot be found."""
     source = source_of(workflow) if isinstance(workflow, Path) else workflow
     base, facts = source.base, Facts(store.root / "facts.json")
-    config = with_own_methods(config, base)
     with naming_lines(source.file):
         job = _job(config, base, data_dir, facts, store)
         check_reserves(config.execution, {step.name for step in in_order(job.targets)})

@@ -25,10 +25,10 @@ from workflows.errors import ConfigError
 from workflows.inputs.catalog import find_task
 from workflows.inputs.models import Model
 from workflows.methods.inputs.states import DEMONSTRATIONS, Materials, read_column, read_states
+from workflows.methods.resolved import resolve
 from workflows.steps.demonstrations import CONTENT_FREE, content_free_step
-from workflows.steps.fit import demonstrations_of, depends_on_seed
 from workflows.steps.model import encode_step
-from workflows.sweep.checks import checked_space
+from workflows.sweep.checks import sweep_method
 
 compare = test_steps.compare  # the fixture
 PALP = {"method": "linear-probe", "name": "palp", "demonstrations": "random"}
@@ -292,8 +292,8 @@ def test_a_training_row_never_stands_before_itself_nor_a_validation_row_before_a
 
 
 def test_retrieved_demonstrations_follow_no_seed_but_of_a_subsample(compare: Compared) -> None:
-    assert not depends_on_seed(MethodConfig(method="icl-bm25"), "full")
-    assert depends_on_seed(MethodConfig(method="icl-dense"), 8)
+    assert not resolve(MethodConfig(method="icl-bm25")).depends_on_seed("full")
+    assert resolve(MethodConfig(method="icl-dense")).depends_on_seed(8)
     _, cells, _ = compare(methods=["icl-bm25"], seeds=[0, 1])
     assert [step.label for step in steps_of(cells, "encode")] == ["encode model films test bm25"]
     assert not steps_of(cells, "search")
@@ -315,12 +315,12 @@ def test_dense_demonstrations_need_the_head_layer(compare: Compared) -> None:
 def test_contextual_calibration_needs_shared_demonstrations() -> None:
     asked = MethodConfig(method="zero-shot", demonstrations="bm25", settings={"contextual": True})
     with pytest.raises(ConfigError, match="needs demonstrations that all prompts share, found demonstrations: bm25"):
-        demonstrations_of(asked)
+        resolve(asked)
 
 
 def test_a_fit_with_random_demonstrations_depends_on_the_seed() -> None:
-    assert depends_on_seed(MethodConfig(method="icl"), "full")
-    assert depends_on_seed(MethodConfig(method="knn", demonstrations="random"), "full")
+    assert resolve(MethodConfig(method="icl")).depends_on_seed("full")
+    assert resolve(MethodConfig(method="knn", demonstrations="random")).depends_on_seed("full")
 
 
 def test_demonstrations_that_do_not_fit_are_told_with_task_window_and_tokens(compare: Compared) -> None:
@@ -352,12 +352,12 @@ def test_demonstrations_need_a_causal_model(model: Any, kind: str, compare: Comp
 
 def test_what_is_finetuned_has_none() -> None:
     with pytest.raises(ConfigError, match="'lora' is trained on bare prompts, found demonstrations: random"):
-        demonstrations_of(MethodConfig(method="lora", demonstrations="random"))
+        resolve(MethodConfig(method="lora", demonstrations="random"))
 
 
 def test_icl_has_demonstrations_of_its_own() -> None:
     with pytest.raises(ConfigError, match="method 'icl' has random demonstrations, found demonstrations: none"):
-        demonstrations_of(MethodConfig(method="icl", demonstrations="none"))
+        resolve(MethodConfig(method="icl", demonstrations="none"))
 
 
 def test_a_truncated_prompt_keeps_its_demonstrations(compare: Compared) -> None:
@@ -377,4 +377,4 @@ def test_json_and_yaml_take_the_fields(tmp_path: Path) -> None:
 def test_a_sweep_has_no_demonstrations() -> None:
     document = {"workflow": "sweep", "name": "s", "model": "m", "task": "t", "method": "icl"}
     with pytest.raises(ConfigError, match="method 'icl' has demonstrations before its prompts, which a sweep has not"):
-        checked_space(SweepConfig.model_validate(document))
+        sweep_method(SweepConfig.model_validate(document))

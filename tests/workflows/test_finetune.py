@@ -28,7 +28,7 @@ from workflows.methods.inputs.states import read_column
 from workflows.methods.registry import METHODS
 from workflows.results.costs import Ledger
 from workflows.steps import finetune
-from workflows.sweep.checks import checked_space
+from workflows.sweep.checks import sweep_method
 
 ROWS = films(40)
 QUICK = {"epochs": 2, "batch_size": 8}
@@ -267,7 +267,7 @@ def test_bad_input_is_told(folder):
     assert code == 2
     sweep = {"workflow": "sweep", "name": "s", "model": "model", "task": "films.yaml", "method": "lora"}
     with pytest.raises(ConfigError, match="'lora' trains the language model itself, and a sweep is over stored states"):
-        checked_space(SweepConfig.model_validate(sweep))
+        sweep_method(SweepConfig.model_validate(sweep))
 
 
 def test_all_weights_are_trained_in_float32_and_adapters_beside_what_the_model_has(tmp_path):

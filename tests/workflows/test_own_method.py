@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from orchestration.store.artifacts import open_store
 from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_json, make_workspace, write
-from workflows.config.compare import CompareConfig
+from workflows.config.compare import MethodConfig
 from workflows.errors import ConfigError
-from workflows.methods.custom import with_own_methods
 from workflows.methods.inputs.states import read_column, read_states
 from workflows.methods.registry import method_named
-from workflows.steps.fit import needs_of
+from workflows.methods.resolved import resolve
 
 PAGE = (REPOSITORY / "docs" / "own-method.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -90,11 +90,13 @@ def test_an_edited_file_is_another_method_and_nothing_else_runs(folder: Path):
     assert all(step["state"] == "cached" for step in cli_json(folder, "plan", "workflow.yaml")["steps"])
 
 
-def test_a_file_is_found_relative_to_the_workflow_file(tmp_path: Path):
-    config = CompareConfig.model_validate({**WORKFLOW, "methods": ["knn", "sub/mine.py"]})
-    found = with_own_methods(config, tmp_path)
-    assert [method.method for method in found.methods] == ["knn", str(tmp_path / "sub" / "mine.py")]
-    assert [method.label for method in found.methods] == ["knn", "mine"]
+def test_a_file_is_found_relative_to_the_workflow_file_and_read_once(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.py").write_text(CONSTANT)
+    found = resolve(MethodConfig(method="sub/mine.py"), tmp_path)
+    assert (found.method.name, found.label, found.learns) == ("constant", "mine", True)
+    (tmp_path / "sub" / "mine.py").write_text(CONSTANT + "# edited\n")
+    assert found.method.source_digest == sha256(CONSTANT.encode()).hexdigest()
 
 
 MISTAKES = {
@@ -148,7 +150,7 @@ def test_a_method_that_cannot_say_what_it_reads_is_told(mistake: str, tmp_path: 
     file = tmp_path / "mine.py"
     file.write_text(with_line(f"def reads(self, settings, searched): {body}"))
     with pytest.raises(ConfigError, match=told):
-        needs_of(method_named(str(file)), {}, ())
+        resolve(MethodConfig(method=str(file))).needs(searched=False)
 
 
 RUNTIME = {

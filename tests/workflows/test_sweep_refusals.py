@@ -12,7 +12,7 @@ from tests.workflows.sweeps import Made, config
 from workflows.errors import ConfigError
 from workflows.methods.registry import METHODS
 from workflows.search.trials import listed
-from workflows.sweep.checks import checked_space
+from workflows.sweep.checks import sweep_method
 
 EPOCHS = """
 from workflows.methods.knn import Knn
@@ -25,7 +25,7 @@ class Tells(Knn):
 
 def refusal(**changes: Any) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        checked_space(config(**changes))
+        sweep_method(config(**changes))
     return caught.value
 
 
@@ -39,8 +39,8 @@ def test_a_mistake_in_the_space_is_about_its_place_in_the_file() -> None:
 
 
 def test_without_a_space_the_methods_own_is_searched_but_for_what_is_fixed() -> None:
-    assert checked_space(config(space=None)) == METHODS["knn"].space
-    assert checked_space(config(space=None, settings={"k": 3})).keys() == {"distance"}
+    assert sweep_method(config(space=None)).space == METHODS["knn"].space
+    assert sweep_method(config(space=None, settings={"k": 3})).space.keys() == {"distance"}
     assert "an empty space" in str(refusal(space=None, settings={"k": 3, "distance": "cosine"}))
 
 
@@ -61,9 +61,9 @@ def test_a_grid_of_too_many_is_refused_at_its_space() -> None:
 def test_combinations_that_the_method_refuses_are_left_out_and_none_left_is_told(algorithm: str) -> None:
     paper: dict[str, Any] = {"method": "calibration-paper", "search": {"algorithm": algorithm}}
     space = {"loss": {"choice": ["labels", "sm-gt"]}, "training": {"choice": ["sm", "mm"]}}
-    assert checked_space(config(**paper, space=space)).keys() == space.keys()
+    assert sweep_method(config(**paper, space=space)).space.keys() == space.keys()
     method = METHODS["calibration-paper"]
-    domains = checked_space(config(**paper, space=space))
+    domains = sweep_method(config(**paper, space=space)).space
     assert len(listed(method, domains, {}, None, 0)) == 3
     assert len(listed(method, domains, {}, 9, 0)) == 4  # the defaults are none of them
     error = refusal(**paper, space={"loss": {"choice": ["sm-gt"]}, "training": {"choice": ["mm"]}})
@@ -72,7 +72,7 @@ def test_combinations_that_the_method_refuses_are_left_out_and_none_left_is_told
 
 
 def test_choices_are_read_as_the_settings_read_them() -> None:
-    space = checked_space(config(method="calibration", space={"learning_rate": {"choice": ["1e-4", 0.001]}}))
+    space = sweep_method(config(method="calibration", space={"learning_rate": {"choice": ["1e-4", 0.001]}})).space
     assert space["learning_rate"].values == (1e-4, 1e-3)
     error = refusal(method="calibration", space={"learning_rate": {"choice": ["1e-3", 0.001]}})
     assert "a value stands twice" in str(error)
@@ -97,7 +97,7 @@ def test_stopping_is_refused_where_nothing_tells_epochs(rule: str) -> None:
     assert str(error) == f"{told}calibration, calibration-paper"
     assert error.place == ("search", "stopping")
     rate = {"learning_rate": {"log_uniform": [1e-4, 1e-2]}}
-    assert checked_space(config(method="calibration", search={"stopping": rule}, space=rate))
+    assert sweep_method(config(method="calibration", search={"stopping": rule}, space=rate)).space
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def _wrapped(line: str) -> str:
 
 def _method(method: Method) -> Topic:
     own, module = type(method), sys.modules[type(method).__module__]
-    reads = ", ".join(sorted(method.needs)) or "the states alone"
+    given = ["prompts"] if method.input_kind == "prompts" else []
+    reads = ", ".join([*given, *sorted(method.needs)]) or "the states alone"
     told = filter(None, [_first(own.__doc__), *inspect.cleandoc(module.__doc__ or "").split("\n\n")])
     code = method.source_file or f"{own.__module__} (version {method.version})"
     settings = [f"{one.name.rpartition('.')[2]}: {one.lines[0]}" for one in _settings(method)]

@@ -25,7 +25,6 @@ from workflows.inputs.corpus import corpus_files
 from workflows.inputs.models import model_files
 from workflows.inputs.paths import located
 from workflows.inputs.tables import Split, split_file
-from workflows.methods.custom import is_own
 from workflows.methods.registry import method_named
 from workflows.runtime.requirements import PACKAGES
 
@@ -109,10 +108,9 @@ def _named_files(config: Config, base: Path, data_dir: Path | None) -> tuple[lis
     for reference in _models(config):
         found += _model_folder_files(reference, base)
     for reference in _methods(config):
-        own = located(base, reference) if is_own(reference) else None
         if not Path(reference).is_absolute():
-            method_named(str(own or reference))  # its mistakes are told here, not a minute later on the cluster
-            found += [own] if own else []
+            method = method_named(reference, base)  # its mistakes are told here, not a minute later on the cluster
+            found += [Path(method.source_file)] if method.source_file else []
     if isinstance(config, PretrainConfig) and config.corpus.hub is None:
         local = tuple(name for name in config.corpus.files if not Path(name).is_absolute())
         if local:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from workflows.compare.graph import must_differ
 from workflows.compare.prompting import must_suit
-from workflows.config.compare import CompareConfig, Demonstrations, Encoding, MethodConfig
+from workflows.config.compare import CompareConfig, Encoding
 from workflows.config.pretrain import PretrainConfig
 from workflows.config.sweep import SweepConfig
 from workflows.config.task import prompt_template
@@ -26,14 +26,11 @@ from workflows.inputs.row_checks import Reader
 from workflows.inputs.row_choice import chosen_rows
 from workflows.inputs.row_files import read_columns
 from workflows.inputs.tables import Split, SplitFile, fields_of_rows, split_file, text_problems
-from workflows.methods.custom import with_own_methods
-from workflows.methods.finetuned import Finetuned
-from workflows.methods.registry import method_named
+from workflows.methods.resolved import ResolvedMethod, resolve
 from workflows.runtime.engines import check_reserves
 from workflows.session import WORKFLOWS
-from workflows.steps.fit import demonstrations_of, fixed_settings
 from workflows.steps.registry import STEPS
-from workflows.sweep.checks import checked_space, sweep_method
+from workflows.sweep.checks import sweep_method
 
 _SHOWN = 5  # problems of one kind in one file
 _Rows = list[tuple[int, dict[str, Any]]]  # numbers in the file, from 0, and fields
@@ -99,7 +96,7 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
     """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
     findings = Findings()
     with findings.collecting():
-        config = with_own_methods(read_workflow(path, WORKFLOWS, findings.problems), path.parent.resolve())
+        config = read_workflow(path, WORKFLOWS, findings.problems)
         with findings.collecting(), naming_lines(path):
             check_reserves(config.execution, STEPS)  # of all workflows: which this one has, only its graph says
         if isinstance(config, PretrainConfig):
@@ -125,30 +122,19 @@ def _check_pretrain(path: Path, config: PretrainConfig, data_dir: Path | None, f
 
 def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | None, findings: Findings) -> None:
     base, named = path.parent.resolve(), _named(config)
-    if isinstance(config, SweepConfig):
-        with findings.collecting(), naming_lines(path):
-            sweep_method(config)
-            checked_space(config)
-    else:
-        for index, method in enumerate(config.methods):
-            with findings.collecting(), naming_lines(path), in_field("methods", index):
-                fixed_settings(method)
-                demonstrations_of(method)
-    needs = {need for method in named.methods for need in _needs(method)}
+    methods = _methods(path, config, findings)
+    trained = any(method.learns or method.demonstrations != "none" for _, method in methods)
     models: list[_Tokens] = []
     for place, reference in named.models:
         with findings.collecting(), naming_lines(path), in_field(*place):
             models.append(model := _described(reference, find_model(reference, base, findings.problems)))
             check_encoding(model.name, model.layers, model.window, config.encoding)
-    for index, method in enumerate(() if isinstance(config, SweepConfig) else config.methods):
-        before = _demonstrations(method)
-        if before not in (None, "none"):
-            needs.add("train")
+    for place, method in methods:
         for model in models:
-            if before is not None and method.runs_under(model.reference):
-                with findings.collecting(), naming_lines(path), in_field("methods", index):
+            if method.config.runs_under(model.reference):
+                with findings.collecting(), naming_lines(path), in_field(*place):
                     must_suit(method, model.name, model.kind, model.four_bit)
-                    _check_adaptation(method, model)
+                    _check_model(method, place, model)
     tasks: list[Task] = []
     for place, reference in named.tasks:
         with findings.collecting(), naming_lines(path), in_field(*place):
@@ -159,31 +145,28 @@ def _check(path: Path, config: CompareConfig | SweepConfig, data_dir: Path | Non
     for task in tasks:
         checked = Checked(task.config.name)
         findings.tasks.append(checked)
-        trained = bool(needs & {"train", "texts"})
         rows = _check_rows(task, config, trained, checked, findings)
         read = {split: rows[split] for split in rows if trained or split == "test"}
         for model in models:
             with findings.collecting():
                 _check_prompts(task, model, config.encoding, read, findings)
-            if needs & {"head", "basis", "texts"}:  # else label words are not read, as in a run
+            # Where no method reads the label words a run does not either.
+            if any(method.method.reads_label_words for _, method in methods):
                 with findings.collecting():
                     checked.words.append(_words(task, model))
 
 
-def _needs(method: str) -> Collection[str]:
-    """What a method reads; nothing where it cannot be found, which is told elsewhere."""
-    try:
-        return method_named(method).needs
-    except ConfigError:
-        return ()
-
-
-def _demonstrations(method: MethodConfig) -> Demonstrations | None:
-    """What stands before its prompts; None where that cannot be said, which is told elsewhere."""
-    try:
-        return demonstrations_of(method)
-    except ConfigError:
-        return None
+def _methods(path: Path, config: CompareConfig | SweepConfig, findings: Findings) -> list[tuple[Place, ResolvedMethod]]:
+    """The methods that can be used, and where each stands in the file; what is wrong with the others is found."""
+    base, found = path.parent.resolve(), list[tuple[Place, ResolvedMethod]]()
+    if isinstance(config, SweepConfig):
+        with findings.collecting(), naming_lines(path):
+            return [(("method",), sweep_method(config, base))]
+        return found
+    for index, method in enumerate(config.methods):
+        with findings.collecting(), naming_lines(path):
+            found.append((place := ("methods", index), resolve(method, base, place)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -192,16 +175,14 @@ class _Named:
 
     models: list[tuple[Place, str]]
     tasks: list[tuple[Place, str]]
-    methods: list[str]
 
 
 def _named(config: CompareConfig | SweepConfig) -> _Named:
     if isinstance(config, SweepConfig):
-        return _Named([(("model",), config.model)], [(("task",), config.task)], [config.method])
+        return _Named([(("model",), config.model)], [(("task",), config.task)])
     return _Named(
         [(("models", index), name) for index, name in enumerate(config.models)],
         [(("tasks", index), name) for index, name in enumerate(config.tasks)],
-        [method.method for method in config.methods],
     )
 
 
@@ -284,25 +265,15 @@ def _check_prompts(
         findings.problems.extend(_first(reader.row_problems(readable, str(file)), str(file)))
 
 
-def _check_adaptation(config: MethodConfig, model: _Tokens) -> None:
-    """Raises ConfigError where a method that trains the model finds no layers to change.
-
-    Settings that are wrong by themselves are told elsewhere.
-    """
+def _check_model(method: ResolvedMethod, place: Place, model: _Tokens) -> None:
+    """Raises ConfigError for a model that the method cannot be used with, such as one without layers to adapt."""
     from vocabsem_core.errors import InputError
-    from vocabsem_core.finetuning.adapters import must_be_possible
 
-    method = method_named(config.method)
     try:
-        given = fixed_settings(config)
-    except ConfigError:
-        return
-    if isinstance(method, Finetuned):
-        settings = method.Settings.model_validate(given)
-        try:
-            must_be_possible(model.model, method.adaptation(settings))
-        except InputError as error:
-            raise ConfigError(f"method {config.label!r}, model {model.name}: {error}", ("settings",)) from error
+        method.method.check_model(method.method.Settings.model_validate(method.settings), model.model)
+    except InputError as error:
+        told = f"method {method.label!r}, model {model.name}: {error}"
+        raise ConfigError(told, (*place, "settings")) from error
 
 
 def _words(task: Task, model: _Tokens) -> Words:

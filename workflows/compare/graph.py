@@ -9,28 +9,20 @@ from pathlib import Path
 from orchestration.graph import Step
 from orchestration.store.fingerprint_cache import Facts
 from workflows.compare.prompting import must_suit, prompted
-from workflows.config.compare import CompareConfig, MethodConfig
+from workflows.config.compare import CompareConfig
 from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import Task, find_model, find_task
 from workflows.inputs.models import Model, check_encoding, describe
 from workflows.inputs.row_choice import rows_digest
 from workflows.inputs.tables import Split, column_digests, split_file
-from workflows.methods.finetuned import Finetuned
-from workflows.methods.registry import method_named
-from workflows.steps import finetune
+from workflows.methods.resolved import ResolvedMethod, resolve
 from workflows.steps.best import best_step
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
 from workflows.steps.demonstrations import content_free_step
-from workflows.steps.fit import (
-    demonstrations_of,
-    depends_on_seed,
-    fit_step,
-    fixed_settings,
-    score_step,
-    search_step,
-    searched_space,
-)
+from workflows.steps.finetune import place_of, reading_of
+from workflows.steps.fit import Conditions, score_step
+from workflows.steps.method_steps import fit_step, search_step
 from workflows.steps.model import basis_step, embedding_step, encode_step, head_step
 from workflows.steps.paired_test import versus_step
 
@@ -80,38 +72,29 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
 
     `base` is the folder that relative paths start from. Raises ConfigError for what cannot be found.
     """
-    for index, method in enumerate(config.methods):
-        with in_field("methods", index):
-            fixed_settings(method)
-            demonstrations_of(method)
+    methods = [resolve(method, base, ("methods", index)) for index, method in enumerate(config.methods)]
     tasks = [_task(index, reference, base, data_dir) for index, reference in enumerate(config.tasks)]
     models = [_model(index, config, base, facts) for index in range(len(config.models))]
-    for index, method in enumerate(config.methods):
+    for index, method in enumerate(methods):
         with in_field("methods", index):
             for reference, model in zip(config.models, models, strict=True):
-                if method.runs_under(reference):
+                if method.config.runs_under(reference):
                     must_suit(method, model.name, model.kind, model.four_bit)
     must_differ("model", [model.name for model in models])
     must_differ("task", [task.config.name for task in tasks])
     cells: list[Cell] = []
     for reference, model in zip(config.models, models, strict=True):
-        here = _under(config, reference)
+        here = [method for method in methods if method.config.runs_under(reference)]
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
-                materials = materials_steps(here, model, task, facts)
-            largest = _cells(here, here.train_sizes[-1], model, task, materials)
+                materials = materials_steps(config, model, task, facts)
+            largest = _cells(config, here, config.train_sizes[-1], model, task, materials)
             cells += _tested(largest, task, materials["test_labels"])
             known = {cell.score.key for cell in largest}  # of methods that read no training rows
-            for size in here.train_sizes[:-1]:
-                smaller = _cells(here, size, model, task, materials)
+            for size in config.train_sizes[:-1]:
+                smaller = _cells(config, here, size, model, task, materials)
                 cells += [cell for cell in smaller if cell.score.key not in known]
     return cells
-
-
-def _under(config: CompareConfig, reference: str) -> CompareConfig:
-    """The comparison with the methods that run under one of its models."""
-    kept = tuple(method for method in config.methods if method.runs_under(reference))
-    return config.model_copy(update={"methods": kept})
 
 
 def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task:
@@ -153,47 +136,43 @@ def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Tas
 
 
 def _cells(
-    config: CompareConfig, size: int | str, model: Model, task: Task, materials: Mapping[str, Step]
+    config: CompareConfig,
+    methods: Sequence[ResolvedMethod],
+    size: int | str,
+    model: Model,
+    task: Task,
+    materials: Mapping[str, Step],
 ) -> list[Cell]:
     """The methods at one training size."""
-    named = f" {_rows(size)}" if len(config.train_sizes) > 1 else ""
-    sized = config.model_copy(update={"train_size": size})
-    return [_cell(sized, size, method, model, task, materials, named) for method in config.methods]
+    return [_cell(config, method, size, model, task, materials) for method in methods]
 
 
 def _cell(
     config: CompareConfig,
+    method: ResolvedMethod,
     size: int | str,
-    method: MethodConfig,
     model: Model,
     task: Task,
     materials: Mapping[str, Step],
-    named: str,
 ) -> Cell:
+    named = f" {_rows(size)}" if len(config.train_sizes) > 1 else ""
     where = f"{model.name} {task.config.name} {method.label}{named}"
-    labels = tuple(task.config.words)
-    shared = {"labels": list(labels), "metric": task.config.metric, "train_size": size}
-    seeded = depends_on_seed(method, size)
-    asked = method.seeds or config.seeds
+    labels, metric = tuple(task.config.words), task.config.metric
+    reading, place = reading_of(model, task, config.encoding), place_of(model, config.execution)
+    conditions = Conditions(labels, metric, size, reading, place)
+    seeded = method.depends_on_seed(size)
+    asked = method.config.seeds or config.seeds
     seeds = asked if seeded else (0,)
-    trials = config.search.trials if method.trials is None else method.trials
+    trials = config.search.trials if method.config.trials is None else method.config.trials
 
     def drawn(seed: int) -> Mapping[str, Step]:
-        return prompted(config, method, model, task, materials, seed if seeded else 0)
+        return prompted(config, method, size, model, task, materials, seed if seeded else 0)
 
-    if isinstance(method_named(method.method), Finetuned):
-        reading, place = finetune.reading_of(model, task, config.encoding), finetune.place_of(model, config.execution)
-        search = finetune.search_step(method, where, materials, shared, reading, place, trials, _SEARCH_SEED)
-        fits = {
-            seed: finetune.finetune_step(method, where, materials, shared, reading, place, seed, search)
-            for seed in seeds
-        }
-    else:
-        search = search_step(method, where, drawn(_SEARCH_SEED), shared, trials, _SEARCH_SEED)
-        fits = {seed: fit_step(method, where, drawn(seed), shared, seed, search) for seed in seeds}
-    score = score_step(where, fits, materials["test_labels"], len(task.config.words), task.config.metric)
-    budget = trials if searched_space(method) else None
-    names = (model.name, task.config.name, method.label, task.config.metric)
+    search = search_step(method, where, drawn(_SEARCH_SEED), conditions, trials, _SEARCH_SEED)
+    fits = {seed: fit_step(method, where, drawn(seed), conditions, seed, search) for seed in seeds}
+    score = score_step(where, fits, materials["test_labels"], len(labels), metric)
+    budget = trials if method.space else None
+    names = (model.name, task.config.name, method.label, metric)
     return Cell(*names, asked, fits, score, size, labels, model.parameters, budget, config.reference)
 
 

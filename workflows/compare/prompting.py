@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestration.graph import Step
-from workflows.config.compare import CompareConfig, MethodConfig
+from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model
 from workflows.inputs.tables import Split
-from workflows.methods.finetuned import Finetuned
-from workflows.methods.registry import method_named
+from workflows.methods.resolved import ResolvedMethod
 from workflows.steps.demonstrations import chosen_texts_step, random_step, retrieved_step
-from workflows.steps.fit import demonstrations_of
 from workflows.steps.model import encode_step
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _SPARE = 0.5  # of each class's rows, for a method that learns from rows beside the demonstrations (ours)
 
 
-def must_suit(method: MethodConfig, model: str, kind: str, four_bit: bool) -> None:
+def must_suit(method: ResolvedMethod, model: str, kind: str, four_bit: bool) -> None:
     """Raises ConfigError for a model that the method cannot run under.
 
     Demonstrations need a causal model, and the weights of a quantised one cannot be trained.
     """
     instead = "Name the models it runs under in its `models`, or compare this model in a file without it."
-    if demonstrations_of(method) != "none" and kind != "causal":
+    if method.demonstrations != "none" and kind != "causal":
         raise ConfigError(
             f"method {method.label!r} puts demonstrations before the prompt, which needs a causal model; "
             f"{model} is a {kind} one. {instead}"
         )
-    if isinstance(method_named(method.method), Finetuned) and four_bit:
+    if method.method.trains_model and four_bit:
         raise ConfigError(
             f"method {method.label!r} trains the model, and {model} is quantised to 4 bits, which cannot be finetuned "
             f"here. {instead}"
@@ -39,26 +37,31 @@ def must_suit(method: MethodConfig, model: str, kind: str, four_bit: bool) -> No
 
 
 def prompted(
-    config: CompareConfig, method: MethodConfig, model: Model, task: Task, materials: Mapping[str, Step], seed: int
+    config: CompareConfig,
+    method: ResolvedMethod,
+    size: int | str,
+    model: Model,
+    task: Task,
+    materials: Mapping[str, Step],
+    seed: int,
 ) -> Mapping[str, Step]:
     """The steps a method may read, encoded after demonstrations where it has some.
 
     A method that learns from training rows gets them all; another, such as `icl`, the validation rows for its search.
     """
-    kind = demonstrations_of(method)
+    kind = method.demonstrations
     if kind == "none":
         return materials
-    learns = "train" in method_named(method.method).needs
-    draw = {"seed": seed, "train_size": config.train_size, "shots": method.shots}
+    draw = {"seed": seed, "train_size": size, "shots": method.config.shots}
     if kind == "random":
         # With all rows there are plenty, and the same demonstrations serve methods that learn and those that do not.
-        spare = _SPARE if learns or config.train_size == "full" else 0.0
+        spare = _SPARE if method.learns or size == "full" else 0.0
         shared = random_step(model, task, materials, {**draw, "spare": spare}, config.encoding)
         found = {"train": shared, "test": shared, "content_free": shared}
     else:
         _must_store_the_head(kind, materials)
         found = {split: retrieved_step(kind, model, task, split, materials, draw, config.encoding) for split in _SPLITS}
-    chosen = chosen_texts_step(task, materials["train_texts"], found["train"], "all" if learns else "validation")
+    chosen = chosen_texts_step(task, materials["train_texts"], found["train"], "all" if method.learns else "validation")
     rows = {"train": chosen, "test": materials["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
     encoded = {
         role: encode_step(model, task, rows[role], config.encoding, config.execution, demonstrations)

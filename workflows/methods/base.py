@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from workflows.methods.inputs.states import Materials
 
-Need = Literal["train", "head", "basis", "embedding", "content_free", "texts"]
+InputKind = Literal["features", "prompts"]
+Need = Literal["train", "head", "basis", "embedding", "content_free"]
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end
 
 
@@ -32,15 +33,17 @@ class Fitted:
 
 
 class Method(ABC):
-    """A method of classification from stored states.
+    """A method of classification.
 
     Attributes:
         name: its name in YAML files and results.
         version: raise it when the same settings shall give another result; part of the key.
+        input_kind: what stands for a row: its stored states ("features"), or its prompt and the language model itself
+            ("prompts"). The kind of its steps follows from it (see `steps.method_steps`).
+        trains_model: whether it trains the language model, which a quantised one does not allow.
         needs: what it reads beside the test states: "train" (training states and labels), "head", "basis" and
             "embedding" (the label words' rows), and "content_free" (states of prompts that say nothing). Only what is
-            named here becomes an input of its steps. "texts" stands alone: the language model itself, and prompts in
-            the place of states (see `methods.finetuned`).
+            named here becomes an input of its steps. With prompts the label words are read in any case.
         demonstrations: what stands before its prompts where the user says nothing.
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.
@@ -55,6 +58,8 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    input_kind: ClassVar[InputKind] = "features"
+    trains_model: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]]
     demonstrations: ClassVar[Demonstrations] = "none"
     seeded: ClassVar[bool] = False
@@ -93,9 +98,17 @@ class Method(ABC):
         """What it needs with these settings of the user's, where a search may set those named in `searched`."""
         return self.needs
 
+    def check_model(self, settings: Any, model: Any) -> None:  # noqa: B027 - a hook: most are used with any
+        """Raises InputError for a language model, given without its weights, that it cannot be used with."""
+
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """How many numbers were trained. The default counts what `fit` returned."""
         return sum(tensor.numel() for tensor in fitted.values())
+
+    @property
+    def reads_label_words(self) -> bool:
+        """Whether the words that stand for the labels decide anything."""
+        return self.input_kind == "prompts" or bool(self.needs & {"head", "basis"})
 
     @property
     def batched(self) -> bool:

@@ -15,21 +15,15 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar, get_args
+from typing import get_args
 
-from workflows.config.compare import CompareConfig
 from workflows.config.space import Domain
 from workflows.config.strict import Strict
-from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError, nearest
-from workflows.inputs.paths import located
 from workflows.methods.base import Method, Need
-from workflows.methods.finetuned import Finetuned
 
-Config = TypeVar("Config")
 _SUFFIX = ".py"
 _ASKED = ("name", "needs")  # what a class must say of itself
-_MODEL = "texts"  # the language model itself: for methods that train it
 
 
 def is_own(reference: str) -> bool:
@@ -37,27 +31,12 @@ def is_own(reference: str) -> bool:
     return reference.endswith(_SUFFIX)
 
 
-def with_own_methods(config: Config, base: Path) -> Config:
-    """A workflow file's content with the files of own methods, which are relative to `base`, as absolute paths."""
-    if isinstance(config, CompareConfig):
-        methods = tuple(m.model_copy(update={"method": _located(m.method, base)}) for m in config.methods)
-        return config.model_copy(update={"methods": methods})
-    if isinstance(config, SweepConfig):
-        return config.model_copy(update={"method": _located(config.method, base)})
-    return config
-
-
-def _located(reference: str, base: Path) -> str:
-    return str(located(base, reference)) if is_own(reference) else reference
-
-
-def own_method(path: str) -> Method:
+def own_method(file: Path) -> Method:
     """The method a file holds. Raises ConfigError where it cannot be read, run, or holds not exactly one."""
-    file = Path(path)
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError(f"method {path}: cannot be read ({error.strerror}); name a Python file") from error
+        raise ConfigError(f"method {file}: cannot be read ({error.strerror}); name a Python file") from error
     return _loaded(str(file.absolute()), digest)
 
 
@@ -94,7 +73,7 @@ def _wrong(found: type[Method]) -> str | None:
         return f"has name = {found.name!r}; expected text"
     if not isinstance(found.needs, set | frozenset):
         return f"has needs = {found.needs!r}; expected a set of names, such as {{'train'}}"
-    known = [need for need in get_args(Need) if need != _MODEL or issubclass(found, Finetuned)]
+    known = list(get_args(Need))
     if unknown := sorted(map(str, found.needs - set(known))):
         return f"needs {unknown[0]!r}; {nearest(unknown[0], known)}"
     if not (inspect.isclass(found.Settings) and issubclass(found.Settings, Strict)):

@@ -65,10 +65,12 @@ class LoraSettings(FullSettings):
 class Finetuned(Method):
     """A language model of which some weights are trained, by cross-entropy over the label words' logits.
 
-    What it sees of a task is `Texts`: prompts take the place of states.
+    What it sees of a task is `Texts`.
     """
 
-    needs: ClassVar = frozenset({"texts"})
+    input_kind: ClassVar = "prompts"
+    trains_model = True
+    needs: ClassVar = frozenset({"train"})
     whole: ClassVar = False  # whether the model's own weights are trained: in float32, for bfloat16 loses small steps
     seeded = True
     has_epochs = True
@@ -81,6 +83,12 @@ class Finetuned(Method):
         names = ("rank", "alpha", "dropout", "target_modules", "feedforward_modules")
         chosen = {name: getattr(settings, name) for name in names if name in type(settings).model_fields}
         return Adaptation(kind=self.name, **chosen)  # type: ignore[arg-type]
+
+    def check_model(self, settings: Any, model: Any) -> None:
+        """Raises InputError for a model without layers to change."""
+        from vocabsem_core.finetuning.adapters import must_be_possible
+
+        must_be_possible(model, self.adaptation(settings))
 
     def schedule(self, settings: Any) -> Schedule:
         """How it is trained."""

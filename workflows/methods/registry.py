@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from workflows.errors import ConfigError, nearest
+from workflows.inputs.paths import located
 from workflows.methods.affinity import Affinity
 from workflows.methods.base import Method
 from workflows.methods.calibration import Calibration, PaperCalibration
@@ -35,13 +38,13 @@ _ALL: tuple[Method, ...] = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
-def method_named(name: str) -> Method:
-    """A method by its name, or a user's own by the path of its file.
+def method_named(name: str, base: Path = Path()) -> Method:
+    """A method by its name, or a user's own by the path of its file, which is relative to the folder `base`.
 
     Raises ConfigError for an unknown name, with the nearest one, and for a file that holds no method.
     """
     if is_own(name):
-        return own_method(name)
+        return own_method(located(base, name))
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, list(METHODS))} Or name a method's .py file.")
     return METHODS[name]

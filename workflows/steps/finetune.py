@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from orchestration.execution.work import Work
 from orchestration.graph import Resources, Step
@@ -21,19 +21,28 @@ from orchestration.ray_backend.early_stopping import Stopping
 from orchestration.ray_backend.train import Seat, run_workers, seats
 from orchestration.ray_backend.tune import Places, room, search
 from orchestration.store.files import json_bytes, stage
-from workflows.config.compare import CompareExecution, Encoding, MethodConfig
+from workflows.config.compare import CompareExecution, Encoding
 from workflows.config.task import prompt_template
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, token_limit
-from workflows.methods.finetuned import Finetuned
-from workflows.methods.registry import method_named
+from workflows.methods.base import Method
+from workflows.methods.resolved import ResolvedMethod
 from workflows.search.proposals import Listed
-from workflows.search.trials import Configuration, configuration, listed, telling, try_pack
-from workflows.steps.fit import Inputs, fixed_settings, searched_space, whole_settings, write_trials
+from workflows.search.trials import Configuration, configuration, telling, try_pack
+from workflows.steps.fit import (
+    Conditions,
+    Inputs,
+    code_identity,
+    method_local,
+    method_of,
+    method_sources,
+    write_trials,
+)
 from workflows.steps.measures import largest, measured, numerics
 
 if TYPE_CHECKING:
     from vocabsem_core.finetuning.trainer import Finetuning
+    from workflows.methods.finetuned import Finetuned
     from workflows.methods.inputs.prompts import Texts
 
 TRIAL_ROWS = 1000  # training rows of a trial at most: equal trials for every method would else cost hours here
@@ -43,7 +52,6 @@ _SOURCES = (
     "workflows.methods.inputs.prompts",
     "workflows.methods.inputs.states",
     "workflows.steps.finetune",
-    "workflows.methods.finetuned",
 )
 
 
@@ -72,44 +80,35 @@ def place_of(model: Model, execution: CompareExecution) -> dict[str, Any]:
 
 
 def search_step(
-    config: MethodConfig,
+    method: ResolvedMethod,
     where: str,
-    materials: Inputs,
-    task: Mapping[str, Any],
-    reading: Mapping[str, Any],
-    place: Mapping[str, Any],
-    trials: int,
+    inputs: Inputs,
+    conditions: Conditions,
     seed: int,
-) -> Step | None:
-    """The search on validation rows, or None where one trial is the budget or nothing is left to tune.
-
-    A trial is trained on few rows; which settings are tried is decided as for every other method.
-    """
-    method, fixed, space = method_named(config.method), fixed_settings(config), searched_space(config)
-    if trials < 2 or not space:
-        return None
+    settings: Sequence[Mapping[str, Any]],
+) -> Step:
+    """The search on validation rows, each trial on few training rows."""
     return Step(
         name="search",
         label=f"search {where}",
         version=3,  # 3: passes follow the model's size, and masks of dropout the passes
         run="workflows.steps.finetune:fill_search",
         identity={
-            **_identity(method, task, reading),
-            "seed": seed,
-            "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
-            "metric": task["metric"],
+            **_identity(method, conditions, seed),
+            "settings": settings,
+            "metric": conditions.metric,
             "trial_rows": TRIAL_ROWS,
         },
-        inputs=_inputs(materials),
-        local=place,
+        inputs=_inputs(inputs),
+        local={**method_local(method.method), **conditions.place},
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
-        sources=(*_SOURCES, "workflows.search.trials", *method.sources),
+        sources=(*_SOURCES, "workflows.search.trials", *method_sources(method.method)),
     )
 
 
 def fill_search(work: Work) -> dict[str, float]:
     """trials.json: each configuration's record with what it took, and the best settings. Returns what all took."""
-    method, identity = method_named(work.identity["method"]), work.identity
+    method, identity = method_of(work), work.identity
     tried = [configuration(method, given, identity["seed"]) for given in identity["settings"]]
     places = _places(work.local)
     records = search(
@@ -140,7 +139,7 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
         torch.set_num_threads(setup["threads"])
     texts = _texts_of(work, work.identity["seed"], "cuda" if setup["gpus"] else "cpu", work.identity["trial_rows"])
     _load(texts)
-    method, records = method_named(work.identity["method"]), []
+    method, records = method_of(work), []
     fewer = {"rows": len(texts.stored_train.labels)} if texts.shortened else {}
     for one in pack:
         with telling(work, [one]), measured() as took:
@@ -149,36 +148,24 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     return records
 
 
-def finetune_step(
-    config: MethodConfig,
-    where: str,
-    materials: Inputs,
-    task: Mapping[str, Any],
-    reading: Mapping[str, Any],
-    place: Mapping[str, Any],
-    seed: int,
-    search: Step | None,
+def fit_step(
+    method: ResolvedMethod, where: str, inputs: Inputs, conditions: Conditions, seed: int, search: Step | None
 ) -> Step:
     """A fit with the searched or given settings, and its predictions on the test rows (not their labels)."""
-    method = method_named(config.method)
     return Step(
         name="finetune",
         label=f"finetune {where} seed {seed}",
         version=3,  # 3: passes follow the model's size, and masks of dropout the passes
         run="workflows.steps.finetune:fill_finetune",
-        identity={
-            **_identity(method, task, reading),
-            "seed": seed,
-            "settings": whole_settings(method, fixed_settings(config)),
-        },
+        identity={**_identity(method, conditions, seed), "settings": method.whole_settings},
         inputs={
-            **_inputs(materials),
-            "test_texts": materials["test_texts"],
+            **_inputs(inputs),
+            "test_texts": inputs["test_texts"],
             **({"search": search} if search else {}),
         },
-        local=place,
+        local={**method_local(method.method), **conditions.place},
         resources=Resources(cpus=0, waits=True),
-        sources=(*_SOURCES, "orchestration.ray_backend.train", *method.sources),
+        sources=(*_SOURCES, "orchestration.ray_backend.train", *method_sources(method.method)),
     )
 
 
@@ -257,8 +244,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
 
 def _settled(work: Work) -> tuple[Finetuned, Any]:
     """The method, and the searched or given settings."""
-    method = method_named(work.identity["method"])
-    assert isinstance(method, Finetuned)
+    method = _finetuned(method_of(work))
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     return method, method.Settings.model_validate({**work.identity["settings"], **searched})
 
@@ -294,14 +280,19 @@ def _read_done(path: Path) -> tuple[Any, dict[str, float], dict[str, Any], Any, 
     return record, took, made, tensors["scores"], below(tensors, "weights")
 
 
-def _identity(method: Any, task: Mapping[str, Any], reading: Mapping[str, Any]) -> dict[str, Any]:
-    own = {"dtype": "float32"} if method.whole else {}
-    read = {"labels": task["labels"], "train_size": task["train_size"], "reading": {**reading, **own}}
-    return {"method": method.name, "method_version": method.version, **read}
+def _identity(method: ResolvedMethod, conditions: Conditions, seed: int) -> dict[str, Any]:
+    read = {"labels": conditions.labels, "train_size": conditions.train_size}
+    own = {"dtype": "float32"} if _finetuned(method.method).whole else {}
+    return {**code_identity(method.method), **read, "reading": {**conditions.reading, **own}, "seed": seed}
 
 
-def _inputs(materials: Inputs) -> dict[str, Step]:
-    return {role: materials[role] for role in ("train_texts", "train_labels", "verbalizer")}
+def _finetuned(method: Method) -> Finetuned:
+    """The steps of this file are made for methods that are given prompts: all are of this class."""
+    return cast("Finetuned", method)
+
+
+def _inputs(inputs: Inputs) -> dict[str, Step]:
+    return {role: inputs[role] for role in ("train_texts", "train_labels", "verbalizer")}
 
 
 def _texts_of(work: Work, seed: int, device: str, most: int | None = None) -> Any:

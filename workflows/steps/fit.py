@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import Any, get_args
+from typing import Any
 
 from orchestration.execution.work import Work
 from orchestration.graph import Step
@@ -14,22 +15,20 @@ from orchestration.ray_backend.early_stopping import Stopping
 from orchestration.ray_backend.trial_queue import seconds_spent
 from orchestration.ray_backend.tune import Places, search
 from orchestration.store.files import json_bytes
-from workflows.config.compare import Demonstrations, MethodConfig
-from workflows.config.layers import ALL, layers_read
-from workflows.config.space import Domain
+from vocabsem_core.names import Metric
+from workflows.config.layers import layers_read
 from workflows.errors import ConfigError
 from workflows.methods.base import Method, Need, must_be_scores
 from workflows.methods.custom import naming_the_file
 from workflows.methods.ensembles import fit_folds, predict_folds, trained_in_folds
-from workflows.methods.finetuned import Finetuned
 from workflows.methods.registry import method_named
+from workflows.methods.resolved import ResolvedMethod
 from workflows.search.proposals import Listed
 from workflows.search.trials import (
     Configuration,
     Record,
     best_first,
     configuration,
-    listed,
     pack_size,
     telling,
     try_pack,
@@ -40,62 +39,47 @@ _SOURCES = ("workflows.methods.inputs.states", "workflows.steps.fit", "workflows
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
 
 
-def fixed_settings(config: MethodConfig) -> dict[str, Any]:
-    """The user's settings, checked. Raises ConfigError naming method, setting or layer, and what was expected."""
-    from pydantic import ValidationError
+@dataclass(frozen=True)
+class Conditions:
+    """What all methods have in common that compete on a task under a model.
 
-    from workflows.errors import nearest
+    Attributes:
+        labels: names of the classes, in order.
+        metric: by which settings are chosen.
+        train_size: training rows of each class, or "full".
+        reading: what decides prompts and the model that reads them, for methods that are given prompts.
+        place: where that model lies and is trained; no part of a key.
+    """
 
-    method = method_named(config.method)
-    if not method.several_layers and (config.layer == ALL or not isinstance(config.layer, str)):
-        raise ConfigError(f"method {method.name!r} reads one layer, for it compares states with what the head holds")
-    if isinstance(method, Finetuned) and config.layer != "head":
-        told = "trains the model itself and reads no stored layer; leave out `layer`"
-        raise ConfigError(f"method {method.name!r} {told}", ("layer",))
-    if config.folds > 1 and ("train" not in method.needs or demonstrations_of(config) != "none"):
-        told = "folds are for methods that are fitted to training rows alone"
-        raise ConfigError(f"method {config.label!r}: {told}, found folds: {config.folds}; leave it out", ("folds",))
-    try:
-        checked = method.Settings.model_validate(config.settings)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            known = list(method.Settings.model_fields)
-            hint = nearest(name, known) if known else "it has no settings"
-            raise ConfigError(f"method {method.name!r} has no setting {name!r}; {hint}") from error
-        raise ConfigError(
-            f"method {method.name!r}, setting {name!r}: found {problem['input']!r}; {problem['msg']}"
-        ) from error
-    return checked.model_dump(include=set(config.settings))
-
-
-def searched_space(config: MethodConfig) -> dict[str, Domain]:
-    """What there is to tune: what the user has not fixed."""
-    fixed = fixed_settings(config)
-    return {name: domain for name, domain in method_named(config.method).space.items() if name not in fixed}
+    labels: Sequence[str]
+    metric: Metric
+    train_size: int | str
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 def search_step(
-    config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], trials: int, seed: int
-) -> Step | None:
-    """The search on validation rows, or None where the method has nothing to tune or one trial is the budget."""
-    method, fixed, space = method_named(config.method), fixed_settings(config), searched_space(config)
-    if trials < 2 or not space:
-        return None
+    method: ResolvedMethod,
+    where: str,
+    inputs: Inputs,
+    conditions: Conditions,
+    seed: int,
+    settings: Sequence[Mapping[str, Any]],
+) -> Step:
+    """The search on validation rows."""
     return Step(
         name="search",
         label=f"search {where}",
         version=2,
         run="workflows.steps.fit:fill_search",
         identity={
-            **method_identity(method, config, materials, task, seed),
-            "settings": [one["settings"] for one in listed(method, space, fixed, trials, seed)],
-            "metric": task["metric"],
+            **method_identity(method, inputs, conditions, seed),
+            "settings": settings,
+            "metric": conditions.metric,
         },
-        inputs=inputs_of(needs_of(method, fixed, space) | {"train"}, materials, with_test=False),
-        local=method_local(method),
-        sources=(*_SOURCES, type(method).__module__, *method.sources),
+        inputs=inputs_of(method.needs(searched=True) | {"train"}, inputs, with_test=False),
+        local=method_local(method.method),
+        sources=(*_SOURCES, *method_sources(method.method)),
     )
 
 
@@ -143,24 +127,23 @@ def write_trials(work: Work, method: Method, tried: Sequence[Configuration], rec
 
 
 def fit_step(
-    config: MethodConfig, where: str, materials: Inputs, task: Mapping[str, Any], seed: int, search: Step | None
+    method: ResolvedMethod, where: str, inputs: Inputs, conditions: Conditions, seed: int, search: Step | None
 ) -> Step:
     """One fit with the searched or given settings, and its predictions on the test states (not their labels)."""
-    method, fixed = method_named(config.method), fixed_settings(config)
-    needs = needs_of(method, fixed, method.space if search else ())
+    read = inputs_of(method.needs(searched=search is not None), inputs, with_test=True)
     return Step(
         name="fit",
         label=f"fit {where} seed {seed}",
         version=2,
         run="workflows.steps.fit:fill_fit",
         identity={
-            **method_identity(method, config, materials, task, seed),
-            "settings": whole_settings(method, fixed),
-            **({"folds": config.folds} if config.folds > 1 else {}),
+            **method_identity(method, inputs, conditions, seed),
+            "settings": method.whole_settings,
+            **({"folds": method.config.folds} if method.config.folds > 1 else {}),
         },
-        inputs={**inputs_of(needs, materials, with_test=True), **({"search": search} if search else {})},
-        local=method_local(method),
-        sources=(*_SOURCES, "workflows.methods.ensembles", type(method).__module__, *method.sources),
+        inputs={**read, **({"search": search} if search else {})},
+        local=method_local(method.method),
+        sources=(*_SOURCES, "workflows.methods.ensembles", *method_sources(method.method)),
     )
 
 
@@ -251,73 +234,27 @@ def _softmax(scores: Any) -> Any:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def method_identity(
-    method: Method, config: MethodConfig, materials: Inputs, task: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
+def method_identity(method: ResolvedMethod, inputs: Inputs, conditions: Conditions, seed: int) -> dict[str, Any]:
     """What a method reads of the task: one without training does not depend on the training size."""
-    trained = {"train_size": task["train_size"]} if "train" in method.needs else {}
-    read = {"labels": task["labels"], **trained}
-    layer = layers_read(config.layer, materials["test"].identity["layers"])
+    trained = {"train_size": conditions.train_size} if method.learns else {}
+    layer = layers_read(method.config.layer, inputs["test"].identity["layers"])
+    return {**code_identity(method.method), "layer": layer, "labels": conditions.labels, **trained, "seed": seed}
+
+
+def code_identity(method: Method) -> dict[str, Any]:
+    """Which method, and which code of it."""
     own = {"source": method.source_digest} if method.source_digest is not None else {}
-    return {"method": method.name, "method_version": method.version, **own, "layer": layer, **read, "seed": seed}
+    return {"method": method.name, "method_version": method.version, **own}
+
+
+def method_sources(method: Method) -> tuple[str, ...]:
+    """The modules of a method, whose change is worth a warning."""
+    return type(method).__module__, *method.sources
 
 
 def method_local(method: Method) -> dict[str, Any]:
     """Where a worker finds a user's own method."""
     return {"method_file": method.source_file} if method.source_file is not None else {}
-
-
-def whole_settings(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with every default written out: a default that changes is another setting."""
-    return method.Settings.model_validate(given).model_dump(mode="json")
-
-
-def depends_on_seed(config: MethodConfig, train_size: int | str) -> bool:
-    """Whether fits with different seeds can differ: by the method itself, or by the rows it is trained on."""
-    method, demonstrations = method_named(config.method), demonstrations_of(config)
-    drawn = "train" in method.needs or demonstrations != "none"
-    return method.seeded or demonstrations == "random" or (train_size != "full" and drawn)
-
-
-def demonstrations_of(config: MethodConfig) -> Demonstrations:
-    """What stands before a method's prompts. Raises ConfigError where a method cannot have them."""
-    method = method_named(config.method)
-    own = method.demonstrations
-    if isinstance(method, Finetuned) and config.demonstrations not in (None, "none"):
-        raise ConfigError(
-            f"method {config.method!r} is trained on bare prompts, found demonstrations: {config.demonstrations}; take "
-            "them out",
-            ("demonstrations",),
-        )
-    if own != "none" and config.demonstrations not in (None, own):
-        raise ConfigError(
-            f"method {config.method!r} has {own} demonstrations, found demonstrations: {config.demonstrations}; take "
-            "`zero-shot` with them",
-            ("demonstrations",),
-        )
-    found = config.demonstrations or own
-    if found in ("bm25", "dense") and config.settings.get("contextual"):
-        raise ConfigError(
-            f"method {config.label!r}: contextual calibration needs demonstrations that all prompts share, found "
-            f"demonstrations: {found}; take random ones, or leave `contextual` out",
-            ("settings",),
-        )
-    return found
-
-
-def needs_of(method: Method, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
-    """What a method reads with these settings.
-
-    Raises ConfigError where a user's own method fails to say it, or names what there is not.
-    """
-    from workflows.errors import nearest
-
-    with naming_the_file(method):
-        needs = frozenset(method.reads(settings, searched))
-    if unknown := sorted(map(str, needs - set(get_args(Need)))):
-        told = nearest(unknown[0], list(get_args(Need)))
-        raise ConfigError(f"method {method.name!r}: reads() names {unknown[0]!r}; {told}")
-    return needs
 
 
 def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> dict[str, Step]:

@@ -24,7 +24,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     ],
     "encode": [(model.encode_step, model.EncodeWorker.fill)],
     "search": [(fit.search_step, fit.fill_search), (finetune.search_step, finetune.fill_search)],
-    "finetune": [(finetune.finetune_step, finetune.fill_finetune)],
+    "finetune": [(finetune.fit_step, finetune.fill_finetune)],
     "fit": [(fit.fit_step, fit.fill_fit)],
     "score": [(fit.score_step, fit.fill_score)],
     "versus": [(paired_test.versus_step, paired_test.fill_versus)],

@@ -16,13 +16,12 @@ from orchestration.ray_backend.trial_queue import Proposals, seconds_spent
 from orchestration.ray_backend.tune import Places, room, search
 from orchestration.store.files import json_bytes, replace_json
 from vocabsem_core.errors import InputError
-from workflows.config.compare import MethodConfig
 from workflows.config.space import Domain
 from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
 from workflows.methods.base import Method
 from workflows.methods.custom import naming_the_file
-from workflows.methods.registry import method_named
+from workflows.methods.resolved import ResolvedMethod
 from workflows.search.proposals import Listed, Suggested
 from workflows.search.trials import (
     Configuration,
@@ -35,6 +34,7 @@ from workflows.search.trials import (
     validation_predictions,
 )
 from workflows.steps.fit import (
+    Conditions,
     Inputs,
     import_sources,
     inputs_of,
@@ -42,7 +42,7 @@ from workflows.steps.fit import (
     method_identity,
     method_local,
     method_of,
-    needs_of,
+    method_sources,
 )
 
 if TYPE_CHECKING:
@@ -65,11 +65,9 @@ _SOURCES = (
 )
 
 
-def sweep_step(
-    config: SweepConfig, method: MethodConfig, space: Mapping[str, Domain], materials: Inputs, task: Mapping[str, Any]
-) -> Step:
+def sweep_step(config: SweepConfig, method: ResolvedMethod, inputs: Inputs, conditions: Conditions) -> Step:
     """The search. Where and how many at once are no part of it."""
-    found, plan, fixed = method_named(method.method), config.search, dict(method.settings)
+    found, space, fixed, plan = method.method, method.space, dict(method.settings), config.search
     trials = plan.trials or TRIALS
     known: list[dict[str, Any]] | None = None  # the settings, where they are known beforehand
     if plan.algorithm != "optuna":
@@ -86,14 +84,14 @@ def sweep_step(
         version=2,  # 2: Optuna proposes in eight waves, whatever the number of trials
         run="workflows.steps.sweep:fill_sweep",
         identity={
-            **method_identity(found, method, materials, task, plan.seed),
+            **method_identity(method, inputs, conditions, plan.seed),
             "listed": known,
             "optuna": None if known is not None else optuna,
             "stopping": None if plan.stopping == "none" else {"rule": plan.stopping, "grace": plan.grace},
             "time_limit": plan.time_limit,
-            "metric": task["metric"],
+            "metric": conditions.metric,
         },
-        inputs=inputs_of(needs_of(found, fixed, space), materials, with_test=False),
+        inputs=inputs_of(method.needs(searched=True), inputs, with_test=False),
         local={
             **method_local(found),
             "name": config.name,
@@ -107,7 +105,7 @@ def sweep_step(
             **({"gpus": 0.0} if config.execution.gpus is None and not found.uses_gpu else {}),
         },
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
-        sources=(*_SOURCES, type(found).__module__, *found.sources),
+        sources=(*_SOURCES, *method_sources(found)),
     )
 
 
@@ -194,7 +192,7 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
         return try_pack(method, _loaded[name], pack, work.identity["metric"], watch)
 
 
-def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step:
+def confirm_step(config: SweepConfig, method: ResolvedMethod, sweep: Step) -> Step:
     """The best of a sweep and the defaults, fitted anew: is one really better?"""
     kept = ("method", "method_version", "source", "layer", "labels", "metric", "train_size", "seed")
     return Step(
@@ -209,7 +207,7 @@ def confirm_step(config: SweepConfig, method: MethodConfig, sweep: Step) -> Step
             "folds": FOLDS,
         },
         inputs={**sweep.inputs, "sweep": sweep},
-        local=method_local(method_named(method.method)),
+        local=method_local(method.method),
         sources=(*sweep.sources, "vocabsem_core.statistics.metrics", "vocabsem_core.statistics.paired_tests"),
     )
 

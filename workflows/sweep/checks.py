@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,37 +15,36 @@ from orchestration.store.artifacts import Store
 from workflows.config.compare import MethodConfig
 from workflows.config.space import Domain, check_space, grid_settings, random_settings
 from workflows.config.sweep import SweepConfig
-from workflows.errors import ConfigError, in_field
-from workflows.methods.registry import METHODS, method_named
+from workflows.errors import ConfigError
+from workflows.methods.registry import METHODS
+from workflows.methods.resolved import ResolvedMethod, resolve
 from workflows.search.trials import best_first, refusal
-from workflows.steps.fit import fixed_settings
 from workflows.steps.sweep import SWEEP
 
 
-def sweep_method(config: SweepConfig) -> MethodConfig:
-    """The method with its fixed settings, checked. Raises ConfigError."""
-    with in_field("method"):
-        method_named(config.method)
-    method = MethodConfig(method=config.method, layer=config.layer, settings=config.settings)
-    with in_field("settings"):
-        return method.model_copy(update={"settings": fixed_settings(method)})
+def sweep_method(config: SweepConfig, base: Path = Path()) -> ResolvedMethod:
+    """The method with its fixed settings and the space that is searched, checked.
+
+    `base` is the folder that relative paths start from. Raises ConfigError, also for stopping where nothing tells
+    epochs.
+    """
+    method = resolve(MethodConfig(method=config.method, layer=config.layer, settings=config.settings), base)
+    return replace(method, space=_checked_space(config, method))
 
 
-def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
-    """What is searched. Raises ConfigError for a space that makes no sense, or stopping where nothing tells epochs."""
-    method, fixed = method_named(config.method), dict(config.settings)
-    own = {name: domain for name, domain in method.space.items() if name not in fixed}
-    space: Mapping[str, Domain] = own if config.space is None else config.space
-    if method.demonstrations != "none":
+def _checked_space(config: SweepConfig, resolved: ResolvedMethod) -> Mapping[str, Domain]:
+    method, fixed = resolved.method, dict(resolved.settings)
+    space = resolved.space if config.space is None else config.space
+    if resolved.demonstrations != "none":
         raise ConfigError(
             f"method {method.name!r} has demonstrations before its prompts, which a sweep has not; "
             "compare it: `workflow: compare` searches its settings too",
             ("method",),
         )
-    if "texts" in method.needs:
+    if method.input_kind == "prompts":
         told = "trains the language model itself, and a sweep is over stored states; `vocabsem run` searches it"
         raise ConfigError(f"method {method.name!r} {told}", ("method",))
-    if "train" not in method.needs:
+    if not resolved.learns:
         raise ConfigError(f"method {method.name!r} reads no training rows, so there are none to choose by", ("method",))
     try:
         space = check_space(method.name, method.Settings, space, fixed)
@@ -56,7 +56,7 @@ def checked_space(config: SweepConfig) -> Mapping[str, Domain]:
     except ConfigError as error:
         raise ConfigError(str(error), ("space", *error.place)) from error
     if config.search.stopping != "none" and not (method.has_epochs and "epochs" in method.Settings.model_fields):
-        able = sorted(name for name, known in METHODS.items() if known.has_epochs and "texts" not in known.needs)
+        able = sorted(name for name, known in METHODS.items() if known.has_epochs and known.input_kind == "features")
         lacks = "has no setting `epochs`" if method.has_epochs else "never reports a loss while it is fitted"
         told = f"method {method.name!r} {lacks}; use `none`, or one of {', '.join(able)}"
         raise ConfigError(f"stopping {config.search.stopping!r}: {told}", ("search", "stopping"))

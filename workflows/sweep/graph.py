@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +24,14 @@ from workflows.config.sweep import SweepConfig
 from workflows.errors import in_field
 from workflows.inputs.catalog import find_model, find_task, short_name
 from workflows.inputs.models import check_encoding, describe
-from workflows.methods.custom import is_own
-from workflows.methods.registry import method_named
 from workflows.results.costs import Costs
 from workflows.results.model import Detail, Result
 from workflows.results.table import table
 from workflows.runtime.progress import Say
 from workflows.search.trials import best_first
+from workflows.steps.fit import Conditions
 from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, TRIALS, confirm_step, sweep_step
-from workflows.sweep.checks import checked_space, must_not_be_another, sweep_method
+from workflows.sweep.checks import must_not_be_another, sweep_method
 from workflows.sweep.plots import plot_sweep
 
 _SHOWN = 5  # of the best, on the screen
@@ -233,8 +231,7 @@ class Sweep:
         assert artifact is not None, "asked for once the sweep is done"
         confirmed, config = artifact.json(CONFIRMED), self.config
         winner = confirmed["candidates"][0]
-        method = os.path.relpath(config.method, self.base) if is_own(config.method) else config.method
-        shared, name = {"method": method, "layer": config.layer}, short_name(self.method)
+        shared, name = {"method": config.method, "layer": config.layer}, short_name(self.method)
         methods = [{**shared, "name": f"{name}-defaults", "settings": dict(config.settings)}]
         if winner["name"] != "defaults":
             methods.append({**shared, "name": f"{name}-best", "settings": winner["settings"]})
@@ -254,15 +251,14 @@ class Sweep:
         if config.execution.address is not None:
             parts["execution"] = {"address": config.execution.address}
         head = f"# The best of sweep {config.name} ({winner['name']} in its confirmation), and the defaults.\n"
-        if method != config.method or any((self.base / name).exists() for name in (config.model, config.task)):
+        if any((self.base / name).exists() for name in (config.model, config.task, config.method)):
             head += "# Its paths are relative to the folder of the sweep's file.\n"
         return head + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
 
 
 def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Sweep:
     """The graph of a workflow file. Raises ConfigError for what cannot be found or searched, or is another sweep's."""
-    method = sweep_method(config)
-    space = checked_space(config)
+    method = sweep_method(config, base)
     with in_field("task"):
         task = find_task(config.task, base, data_dir)
     with in_field("model"):
@@ -270,11 +266,11 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, 
         check_encoding(model.name, model.layers, model.window, config.encoding)
     with in_field("task"):
         materials = materials_steps(config, model, task, facts)
-    shared = {"labels": list(task.config.words), "metric": task.config.metric, "train_size": config.train_size}
-    search = sweep_step(config, method, space, materials, shared)
+    conditions = Conditions(tuple(task.config.words), task.config.metric, config.train_size)
+    search = sweep_step(config, method, materials, conditions)
     must_not_be_another(config.name, search, store)
-    names = (model.name, task.config.name, method_named(config.method).name)
-    return Sweep(config, base, space, *names, search, confirm_step(config, method, search))
+    names = (model.name, task.config.name, method.method.name)
+    return Sweep(config, base, method.space, *names, search, confirm_step(config, method, search))
 
 
 def _found_seconds(store: Store, step: Step) -> float:

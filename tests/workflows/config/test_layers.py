@@ -7,7 +7,7 @@ from tests.integration.workspace import WORKFLOW
 from workflows.config.compare import CompareConfig, MethodConfig
 from workflows.config.layers import layers_read, stored_layers, unknown_layers
 from workflows.errors import ConfigError
-from workflows.steps.fit import fixed_settings
+from workflows.methods.resolved import resolve
 
 KNOWN = ["layer_00", "layer_01", "layer_02", "head"]
 
@@ -57,4 +57,4 @@ def test_a_layer_that_is_not_stored_cannot_be_read(layer):
 @pytest.mark.parametrize("layer", ["all", ("head", "layer_01")])
 def test_a_method_that_compares_with_the_heads_space_reads_one_layer(name, layer):
     with pytest.raises(ConfigError, match="reads one layer"):
-        fixed_settings(MethodConfig(method=name, layer=layer))
+        resolve(MethodConfig(method=name, layer=layer))

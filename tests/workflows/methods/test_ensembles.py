@@ -17,7 +17,7 @@ from workflows.methods.base import Method
 from workflows.methods.ensembles import fit_folds, predict_folds, trained_in_folds
 from workflows.methods.inputs.states import Materials
 from workflows.methods.registry import method_named
-from workflows.steps.fit import fixed_settings
+from workflows.methods.resolved import resolve
 
 LABELS = [0, 1] * 10
 
@@ -89,4 +89,4 @@ def test_one_fold_is_the_methods_own_fit(tmp_path: Path) -> None:
 )
 def test_folds_of_what_has_none_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="folds are for methods that are fitted to training rows alone"):
-        fixed_settings(MethodConfig.model_validate({**config, "folds": 2}))
+        resolve(MethodConfig.model_validate({**config, "folds": 2}))

@@ -21,7 +21,7 @@ from workflows.config.strict import Strict
 from workflows.errors import ConfigError
 from workflows.methods.base import Fitted, Method
 from workflows.methods.registry import METHODS, method_named
-from workflows.steps.fit import depends_on_seed, fixed_settings
+from workflows.methods.resolved import resolve
 
 TUNABLE = sorted(name for name, method in METHODS.items() if method.space)
 WIDE = [name for name in TUNABLE if name != "icl"]  # its space has no more than two settings
@@ -95,50 +95,50 @@ def test_what_the_user_fixed_is_never_varied(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_settings_of_the_user_fix_nothing(name: str) -> None:
-    assert fixed_settings(MethodConfig(method=name)) == {}
+    assert resolve(MethodConfig(method=name)).settings == {}
 
 
 def test_the_users_settings_are_taken_as_given() -> None:
-    assert fixed_settings(MethodConfig(method="knn", settings={"k": 3})) == {"k": 3}
+    assert resolve(MethodConfig(method="knn", settings={"k": 3})).settings == {"k": 3}
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"unknown method 'afinity'; did you mean 'affinity'\?"):
-        fixed_settings(MethodConfig(method="afinity"))
+        resolve(MethodConfig(method="afinity"))
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"method 'knn' has no setting 'distanse'; did you mean 'distance'\?"):
-        fixed_settings(MethodConfig(method="knn", settings={"distanse": "cosine"}))
+        resolve(MethodConfig(method="knn", settings={"distanse": "cosine"}))
 
 
 def test_a_setting_of_a_method_without_any_is_refused() -> None:
     with pytest.raises(ConfigError, match="method 'centroid' has no setting 'k'; it has no settings"):
-        fixed_settings(MethodConfig(method="centroid", settings={"k": 1}))
+        resolve(MethodConfig(method="centroid", settings={"k": 1}))
 
 
 @pytest.mark.parametrize(("setting", "value"), [("k", 0), ("k", "few"), ("distance", "dot")])
 def test_a_bad_value_is_refused_with_method_setting_and_value(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"method 'knn', setting '{setting}': found {value!r}; Input should be"):
-        fixed_settings(MethodConfig(method="knn", settings={setting: value}))
+        resolve(MethodConfig(method="knn", settings={setting: value}))
 
 
 def test_a_number_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
-        fixed_settings(MethodConfig(method="calibration", settings={"learning_rate": float("inf")}))
+        resolve(MethodConfig(method="calibration", settings={"learning_rate": float("inf")}))
 
 
 def test_one_number_written_in_two_ways_is_one_setting() -> None:
     """YAML reads `1e-3` as text and `0.001` as a number; the key of a fit is made from what comes out here."""
     text, number = ({"learning_rate": value} for value in ("1e-3", 0.001))
-    assert fixed_settings(MethodConfig(method="calibration", settings=text)) == number
+    assert resolve(MethodConfig(method="calibration", settings=text)).settings == number
 
 
 def test_a_fit_depends_on_the_seed_by_its_method_or_by_a_subsample() -> None:
-    assert depends_on_seed(MethodConfig(method="calibration"), "full")
-    assert not depends_on_seed(MethodConfig(method="knn"), "full")
-    assert depends_on_seed(MethodConfig(method="knn"), 8)
-    assert not depends_on_seed(MethodConfig(method="affinity"), 8)
+    assert resolve(MethodConfig(method="calibration")).depends_on_seed("full")
+    assert not resolve(MethodConfig(method="knn")).depends_on_seed("full")
+    assert resolve(MethodConfig(method="knn")).depends_on_seed(8)
+    assert not resolve(MethodConfig(method="affinity")).depends_on_seed(8)
 
 
 class Numbered(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def test_a_users_own_method_is_called_by_its_name_and_its_best_can_be_compared(
     made: Made, done: Done, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(OWN)
-    swept = made(method=str(tmp_path / "mine.py"))
+    swept = made(method=os.path.relpath(tmp_path / "mine.py", done.sweep.base))
     store = retold(done, candidates=[{**done.confirmed["candidates"][0], **BEST}])
     assert [result.method for result, _ in swept.results(store, QUIET)] == ["near by: best 1"]
     parent, (child, *_) = swept.tracked(
@@ -185,7 +186,7 @@ def test_a_users_own_method_is_called_by_its_name_and_its_best_can_be_compared(
     found = CompareConfig.model_validate(yaml.safe_load(swept.best_yaml(store)))
     assert [method.label for method in found.methods] == ["near-by-defaults", "near-by-best"]
     (reference,) = {method.method for method in found.methods}
-    assert not Path(reference).is_absolute()
+    assert reference == swept.config.method  # as the user wrote it
     assert (swept.base / reference).resolve() == tmp_path / "mine.py"
     assert "# Its paths are relative to the folder of the sweep's file.\n" in swept.best_yaml(store)
 
