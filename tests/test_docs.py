@@ -19,7 +19,8 @@ from workflows.config.task import TaskConfig
 from workflows.config.yaml_file import read_workflow
 from workflows.inputs.catalog import task_names
 from workflows.methods.registry import METHODS
-from workflows.session import WORKFLOWS, open_session
+from workflows.registry import WORKFLOWS
+from workflows.session import open_session
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

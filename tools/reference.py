@@ -9,14 +9,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tools import capacity
-from workflows.config.compare import CompareConfig, ModelConfig
+from workflows.config.compare import ModelConfig
 from workflows.config.fields import default_of, kind_of, meaning_of, section_of
-from workflows.config.pretrain import PretrainConfig
 from workflows.config.space import Domain
-from workflows.config.sweep import SweepConfig
 from workflows.config.task import TaskConfig
 from workflows.methods.base import Method
 from workflows.methods.registry import METHODS
+from workflows.registry import WORKFLOWS
 
 
 def pages() -> dict[str, str]:
@@ -29,12 +28,7 @@ def _yaml() -> str:
         "# YAML reference",
         "Made from the code by `python -m tools.reference docs`. Unknown fields, duplicate keys and values of a "
         "wrong type are errors that name file and line.",
-        "## A workflow file: `workflow: compare`",
-        *_model(CompareConfig),
-        "## A workflow file: `workflow: pretrain`",
-        *_model(PretrainConfig),
-        "## A workflow file: `workflow: sweep`",
-        *_model(SweepConfig),
+        *(part for name, config in WORKFLOWS.items() for part in _workflow(name, config)),
         "### Entries of `space`",
         f"{(Domain.__doc__ or '').strip()} For example `learning_rate: {{log_uniform: [1.0e-4, 1.0e-2]}}`.",
         *_model(Domain),
@@ -48,6 +42,10 @@ def _yaml() -> str:
         *(part for method in METHODS.values() for part in _method(method)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _workflow(name: str, config: type[BaseModel]) -> list[str]:
+    return [f"## A workflow file: `workflow: {name}`", *_model(config)]
 
 
 def _model(model: type[BaseModel]) -> list[str]:

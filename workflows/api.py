@@ -212,10 +212,7 @@ def sweep(
 
     The arguments are those of `run`. Raises ConfigError for a workflow of another kind.
     """
-    session = open_workflow(workflow, store, data_dir, mlflow, executor, address, base)
-    if session.config.workflow != "sweep":
-        raise ConfigError(f"workflow: found {session.config.workflow!r}; expected 'sweep'. Give it to `run`.")
-    return _run(session, progress)
+    return _run(open_workflow(workflow, store, data_dir, mlflow, executor, address, base, "sweep"), progress)
 
 
 def open_run(run: str = "latest", *, store: Place | None = None) -> Run:
@@ -256,14 +253,15 @@ def open_workflow(
     executor: str | None = None,
     address: str | None = None,
     base: Place | None = None,
+    kind: str | None = None,
 ) -> Session:
-    """A workflow made into a graph, on its store; the arguments are those of `run`."""
+    """A workflow made into a graph, on its store; the arguments are those of `run`. `kind`: the only one it may be."""
     from orchestration.store.artifacts import open_store
-    from workflows.config.yaml_file import check_workflow, read_workflow
-    from workflows.session import WORKFLOWS, open_session
+    from workflows.config.yaml_file import check_workflow, naming_lines, read_workflow
+    from workflows.registry import WORKFLOWS
+    from workflows.session import open_session
 
     source: Path | Source
-    config: Any
     if isinstance(workflow, Mapping):
         fields, source = _source(workflow, Path(base or "."))
         config = check_workflow(fields, WORKFLOWS)
@@ -272,6 +270,10 @@ def open_workflow(
     else:
         source = Path(workflow)
         config = read_workflow(source, WORKFLOWS)
+    with naming_lines(source if isinstance(source, Path) else None):
+        if kind not in (None, config.workflow):
+            told = f"holds `workflow: {config.workflow}`; expected `workflow: {kind}`. `run` takes every kind"
+            raise ConfigError(told, ("workflow",))
     given = {name: value for name, value in (("executor", executor), ("address", address)) if value is not None}
     if executor not in (None, "ray", "inline"):
         raise ConfigError(f"executor: found {executor!r}; expected 'ray' or 'inline'")

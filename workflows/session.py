@@ -20,26 +20,14 @@ from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackingError, check_writable, default_uri, without_credentials
 from orchestration.tracking.projection import fill, is_filled, is_finished, shown, write_projection
 from orchestration.tracking.view import Shown
-from workflows.compare.graph import comparison
-from workflows.compare.workflow import Comparison, Job, Results
-from workflows.config.compare import CompareConfig
-from workflows.config.pretrain import PretrainConfig
-from workflows.config.sweep import SweepConfig
 from workflows.config.yaml_file import naming_lines
 from workflows.errors import ConfigError, Interrupted
-from workflows.pretrain.graph import pretrain
+from workflows.kind import Job, Results, WorkflowConfig
+from workflows.registry import kind_of
 from workflows.results.model import read_stored, stored
 from workflows.runtime.engines import check_reserves, checked_engine, open_engine
 from workflows.runtime.interruption import Course
 from workflows.runtime.progress import Say, Watching, looking_in, plain_lines
-from workflows.sweep.graph import sweep
-
-Config = CompareConfig | PretrainConfig | SweepConfig
-WORKFLOWS: dict[str, type[Config]] = {
-    "compare": CompareConfig,
-    "pretrain": PretrainConfig,
-    "sweep": SweepConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ def source_of(file: Path) -> Source:
 class Session:
     """A workflow file made into a graph, on a store."""
 
-    config: Config
+    config: WorkflowConfig
     text: str
     store: Store
     job: Job
@@ -92,23 +80,15 @@ class Report:
 
 
 def open_session(
-    config: Config, workflow: Path | Source, store: Store, data_dir: Path | None, tracking_uri: str | None
+    config: WorkflowConfig, workflow: Path | Source, store: Store, data_dir: Path | None, tracking_uri: str | None
 ) -> Session:
     """Resolve a workflow, a file or a source, against a store; raises ConfigError for what cannot be found."""
     source = source_of(workflow) if isinstance(workflow, Path) else workflow
     base, facts = source.base, Facts(store.root / "facts.json")
     with naming_lines(source.file):
-        job = _job(config, base, data_dir, facts, store)
+        job = kind_of(config).job(config, base, data_dir, facts, store)
         check_reserves(config.execution, {step.name for step in in_order(job.targets)})
     return Session(config, source.text, store, job, tracking_uri or default_uri(store.root))
-
-
-def _job(config: Config, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Job:
-    if isinstance(config, CompareConfig):
-        return Comparison(comparison(config, base, data_dir, facts))
-    if isinstance(config, SweepConfig):
-        return sweep(config, base, data_dir, facts, store)
-    return pretrain(config, base, data_dir, facts, store)
 
 
 def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:

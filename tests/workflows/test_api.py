@@ -155,7 +155,7 @@ def test_mistaken_arguments_are_told(base: Path, tmp_path: Path) -> None:
         api.plan(WORKFLOW, base=base, store=tmp_path, data_dir="nowhere")
     with pytest.raises(ConfigError, match="base: is for a mapping"):
         api.plan(base / "workflow.yaml", base=base, store=tmp_path)
-    with pytest.raises(ConfigError, match=r"workflow: found 'compare'; expected 'sweep'. Give it to `run`"):
+    with pytest.raises(ConfigError, match=r"workflow: holds `workflow: compare`; expected `workflow: sweep`\."):
         api.sweep(WORKFLOW, base=base, store=tmp_path)
     with pytest.raises(StoreError, match="no store; run a workflow first"):
         api.open_run(store=tmp_path / "nowhere")
@@ -172,7 +172,7 @@ def test_a_step_that_fails_is_named_and_raises_nothing(base: Path, tmp_path: Pat
     ((failure),) = run.failures
     assert failure.step == "fit model films broken seed 0"
     assert "it broke" in failure.error
-    assert run.counts["failed"] == 3  # with its score and its test
+    assert run.counts["failed"] == 4  # with its score and its tests
     assert run.table()["method"].tolist() == ["affinity"]
 
 

@@ -26,11 +26,12 @@ from workflows.cli.app import app
 from workflows.config.yaml_file import read_workflow
 from workflows.errors import Interrupted
 from workflows.pretrain.graph import Pretrain
+from workflows.registry import WORKFLOWS
 from workflows.results.model import read_stored
 from workflows.results.table import table
 from workflows.runtime.engines import open_engine
 from workflows.runtime.progress import Say
-from workflows.session import WORKFLOWS, Report, open_session, run
+from workflows.session import Report, open_session, run
 
 DOCUMENT = """\
 workflow: compare

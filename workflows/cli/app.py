@@ -80,13 +80,9 @@ def sweep(
 ) -> None:
     """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
     started = time.monotonic()
-    from workflows.sweep.graph import Sweep
-
     if best and as_json:
         raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
-    opened = _session(file, store, data_dir, mlflow, executor, address)
-    if not isinstance(opened.job, Sweep):
-        raise ConfigError(f"{file}: holds `workflow: {opened.config.workflow}`; run it with `vocabsem run`")
+    opened = _session(file, store, data_dir, mlflow, executor, address, "sweep")
     _run(opened, started, as_json, opened.job.best_yaml if best else None)
 
 
@@ -291,10 +287,11 @@ def _session(
     mlflow: str | None,
     executor: str | None = None,
     address: str | None = None,
+    kind: str | None = None,
 ) -> Any:
     from workflows.api import open_workflow
 
-    return open_workflow(file, store, _folder(data_dir), mlflow, executor, address)
+    return open_workflow(file, store, _folder(data_dir), mlflow, executor, address, kind=kind)
 
 
 def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], str] | None = None) -> None:
@@ -302,7 +299,6 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
     from workflows import session
     from workflows.results import model as results
     from workflows.runtime import progress
-    from workflows.sweep.graph import Sweep
 
     try:
         done = session.run(opened, _say, progress.watching_on(sys.stderr))
@@ -311,9 +307,7 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
     seconds = time.monotonic() - started
     if as_json:
         document = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
-        if isinstance(opened.job, Sweep):
-            document |= {"configurations": opened.job.records(opened.store), "notes": done.notes}
-        print(json.dumps(document))
+        print(json.dumps({**document, "notes": done.notes, **opened.job.document(opened.store)}))
     elif instead is not None and not done.failures:
         print(instead(opened.store), end="")
     else:

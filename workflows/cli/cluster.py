@@ -48,7 +48,7 @@ def submit(
     from orchestration.graph import key_of
     from workflows.cli.job_bundle import shipment
     from workflows.config.yaml_file import naming_lines, read_workflow
-    from workflows.session import WORKFLOWS
+    from workflows.registry import WORKFLOWS
 
     if follow and as_json:
         raise ConfigError("--follow shows the job's own output and --json prints a document; give one of them")

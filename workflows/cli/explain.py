@@ -14,25 +14,22 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from workflows.cli.terms import TERMS
-from workflows.config.compare import CompareConfig, ModelConfig
+from workflows.config.compare import ModelConfig
 from workflows.config.fields import default_of, kind_of, meaning_of, section_of
-from workflows.config.pretrain import PretrainConfig
 from workflows.config.space import Domain
-from workflows.config.sweep import SweepConfig
 from workflows.config.task import TaskConfig
 from workflows.errors import ConfigError, nearest
 from workflows.inputs.paths import named
 from workflows.methods.base import Method
 from workflows.methods.custom import is_own
 from workflows.methods.registry import METHODS, method_named
+from workflows.registry import WORKFLOWS
 from workflows.steps.registry import STEPS
 
 _WIDTH = 100
 _SENTENCE_END = re.compile(r"(?<=\.)\s")
 _FILES: dict[str, type[BaseModel]] = {
-    "compare workflows": CompareConfig,
-    "pretrain workflows": PretrainConfig,
-    "sweep workflows": SweepConfig,
+    **{f"{name} workflows": config for name, config in WORKFLOWS.items()},
     "task files": TaskConfig,
     "model files": ModelConfig,
     "entries of `space`": Domain,

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import workflows
 from orchestration.graph import key_of
 from orchestration.store.files import checksum, readable
-from workflows.config.compare import CompareConfig
-from workflows.config.pretrain import PretrainConfig
-from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import find_model, find_task, model_names
-from workflows.inputs.corpus import corpus_files
 from workflows.inputs.models import model_files
 from workflows.inputs.paths import located
 from workflows.inputs.tables import Split, split_file
+from workflows.kind import Names, WorkflowConfig
 from workflows.methods.registry import method_named
+from workflows.registry import kind_of
 from workflows.runtime.requirements import PACKAGES
 
-Config = CompareConfig | PretrainConfig | SweepConfig
 MOST_BYTES = 100 * 10**6  # a job server holds what is sent in memory
 _INPUTS = "inputs"  # folder of the job that holds the user's files
 _YAML = (".yaml", ".yml")
@@ -70,15 +67,16 @@ class Shipment:
             shutil.copy(path, folder / place)
 
 
-def shipment(config: Config, file: Path, data_dir: Path | None, with_source: bool) -> Shipment:
+def shipment(config: WorkflowConfig, file: Path, data_dir: Path | None, with_source: bool) -> Shipment:
     """What a job of a workflow file takes along.
 
     Raises ConfigError for a file that is not there, for more than a job can carry, and for what a job cannot do.
     """
     file = file.parent.resolve() / file.name
     _must_suit_a_job(config)
-    named, local_data = _named_files(config, file.parent, data_dir)
-    paths = sorted({file, *named})
+    kind, base, local_data = kind_of(config), file.parent, _local_folder(data_dir)
+    names = kind.names(config)
+    paths = sorted({file, *_named_files(names, base, local_data), *kind.files(config, base)})
     top = Path(os.path.commonpath([path.parent for path in paths] + ([local_data] if local_data else [])))
 
     far = str(data_dir) if data_dir is not None and data_dir.is_absolute() else None
@@ -87,7 +85,7 @@ def shipment(config: Config, file: Path, data_dir: Path | None, with_source: boo
         return str(Path(_INPUTS) / path.relative_to(top))
 
     carried = Shipment(
-        _source(config) if with_source else {},
+        _source(names) if with_source else {},
         {place(path): path for path in paths},
         place(file),
         place(local_data) if local_data and any(path.is_relative_to(local_data) for path in paths) else far,
@@ -96,44 +94,30 @@ def shipment(config: Config, file: Path, data_dir: Path | None, with_source: boo
     return carried
 
 
-def _named_files(config: Config, base: Path, data_dir: Path | None) -> tuple[list[Path], Path | None]:
-    """The local files a workflow names, and the folder of --data-dir where it is a local one."""
-    local_data = data_dir.resolve() if data_dir is not None and not data_dir.is_absolute() else None
-    if local_data is not None and not local_data.is_dir():
+def _local_folder(data_dir: Path | None) -> Path | None:
+    """The folder of --data-dir where it is a local one."""
+    if data_dir is None or data_dir.is_absolute():
+        return None
+    if not data_dir.is_dir():
         raise ConfigError(f"--data-dir {data_dir}: no such folder; an absolute path is taken as the cluster's own")
+    return data_dir.resolve()
+
+
+def _named_files(names: Names, base: Path, local_data: Path | None) -> list[Path]:
+    """The local files of the tasks, models and methods that a workflow names."""
     found: list[Path] = []
-    for index, reference in enumerate(_tasks(config)):
-        with in_field("tasks", index):
+    for place, reference in names.tasks:
+        with in_field(*place):
             found += _task_files(reference, base, local_data)
-    for reference in _models(config):
-        found += _model_folder_files(reference, base)
-    for reference in _methods(config):
+    for place, reference in names.models:
+        with in_field(*place):
+            found += _model_folder_files(reference, base)
+    for place, reference in names.methods:
         if not Path(reference).is_absolute():
-            method = method_named(reference, base)  # its mistakes are told here, not a minute later on the cluster
+            with in_field(*place):  # its mistakes are told here, not a minute later on the cluster
+                method = method_named(reference, base)
             found += [Path(method.source_file)] if method.source_file else []
-    if isinstance(config, PretrainConfig) and config.corpus.hub is None:
-        local = tuple(name for name in config.corpus.files if not Path(name).is_absolute())
-        if local:
-            found += corpus_files(config.corpus.model_copy(update={"files": local}), base)
-    return found, local_data
-
-
-def _tasks(config: Config) -> Sequence[str]:
-    if isinstance(config, PretrainConfig):
-        return config.evaluation.tasks
-    return config.tasks if isinstance(config, CompareConfig) else (config.task,)
-
-
-def _models(config: Config) -> Sequence[str]:
-    if isinstance(config, PretrainConfig):
-        return ()
-    return config.models if isinstance(config, CompareConfig) else (config.model,)
-
-
-def _methods(config: Config) -> Sequence[str]:
-    if isinstance(config, PretrainConfig):
-        return ()
-    return [one.method for one in config.methods] if isinstance(config, CompareConfig) else (config.method,)
+    return found
 
 
 def _task_files(reference: str, base: Path, local_data: Path | None) -> list[Path]:
@@ -163,9 +147,10 @@ def _model_folder_files(reference: str, base: Path) -> list[Path]:
     return files + model_files(folder)
 
 
-def _source(config: Config) -> dict[str, Path]:
+def _source(names: Names) -> dict[str, Path]:
     """This program's files, without the bundled models that the workflow does not name."""
-    unused = [Path("workflows/catalog/models") / name for name in model_names() if name not in _models(config)]
+    used = {reference for _, reference in names.models}
+    unused = [Path("workflows/catalog/models") / name for name in model_names() if name not in used]
     paths = [path.relative_to(_ROOT) for package in PACKAGES for path in sorted((_ROOT / package).rglob("*"))]
     return {
         str(path): _ROOT / path
@@ -176,14 +161,9 @@ def _source(config: Config) -> dict[str, Path]:
     }
 
 
-def _must_suit_a_job(config: Config) -> None:
+def _must_suit_a_job(config: WorkflowConfig) -> None:
     """Raises ConfigError for what would be lost with the job's folder, or would not run on the cluster."""
-    if isinstance(config, PretrainConfig) and (config.output is None or not config.output.is_absolute()):
-        raise ConfigError(
-            f"output: found {str(config.output) if config.output else 'none'}; the folder of a job goes with the job, "
-            "so give an absolute path that every node sees",
-            ("output",),
-        )
+    kind_of(config).check_submission(config)
     if config.execution.executor == "inline":
         raise ConfigError(
             "execution.executor: `inline` runs in one process; a job is for a cluster: take it out",

@@ -27,17 +27,21 @@ def report(
 ) -> None:
     """Write the report of a comparison: one HTML page that needs no network [default: into the run's record]."""
     from orchestration.runs.lookup import find_run
-    from workflows.report.files import HTML, write_report
+    from workflows.registry import kind_of_run
+    from workflows.report.files import HTML
 
     opened = read_store(store)
     record = find_run(run, opened)
+    kind = kind_of_run(record)
+    if kind.report is None:
+        raise ConfigError(f"run {record.run_id} is a {kind.name}, which has no report. See `vocabsem show`.")
     asked = {form: path for form, path in (("html", html), ("markdown", markdown), ("latex", latex)) if path}
     if show and asked and html is None:
         raise ConfigError("--open shows the page: add --html FILE, or leave the other files out")
     if not asked:
         asked = {"html": record.folder / HTML}
     for form, path in asked.items():
-        write_report(record, opened, form, path)
+        kind.report(record, opened, form, path)
         print(path)
     record.push()
     if show:

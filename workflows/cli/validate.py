@@ -27,8 +27,8 @@ from workflows.inputs.row_choice import chosen_rows
 from workflows.inputs.row_files import read_columns
 from workflows.inputs.tables import Split, SplitFile, fields_of_rows, split_file, text_problems
 from workflows.methods.resolved import ResolvedMethod, resolve
+from workflows.registry import WORKFLOWS
 from workflows.runtime.engines import check_reserves
-from workflows.session import WORKFLOWS
 from workflows.steps.registry import STEPS
 from workflows.sweep.checks import sweep_method
 

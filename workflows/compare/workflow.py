@@ -1,62 +1,28 @@
-"""What a workflow file asks for: a graph of steps, and how its results are read and shown."""
+"""The kind `compare`: a comparison of methods, how its results are read and shown, and what its file names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any
 
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
+from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun
-from workflows.compare.graph import Cell
+from workflows.compare.graph import Cell, comparison
 from workflows.compare.results import read_result, truncations, without_validation
 from workflows.compare.tracked_data import prediction_tables
 from workflows.compare.tracking import tracked
-from workflows.report.files import write_reports
+from workflows.config.compare import CompareConfig
+from workflows.kind import Names, Results, WorkflowKind
+from workflows.report.files import write_report, write_reports
 from workflows.results.costs import Ledger
 from workflows.results.model import Detail, Result
 from workflows.results.verdicts import judged
 from workflows.runtime.progress import Say
-
-Results = Sequence[tuple[Result, Detail]]
-
-
-class Job(Protocol):
-    """A workflow file made into a graph."""
-
-    @property
-    def targets(self) -> list[Step]:
-        """The final steps."""
-        ...
-
-    def results(self, store: Store, say: Say) -> Results:
-        """What is there of the results; says what is damaged and leaves it out."""
-        ...
-
-    def with_earlier(self, results: Results, earlier: Results) -> Results:
-        """Results, and those of an earlier time of the same run that are not there now."""
-        ...
-
-    def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
-        """Write what the record of a run holds beside its results, before it is tracked; says what is damaged."""
-        ...
-
-    def tracked(
-        self, record: RunRecord, store: Store, results: Results, status: Status, say: Say
-    ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        """The MLflow run, and its children; says what is damaged and leaves it out."""
-        ...
-
-    def notes(self, store: Store, ran: bool) -> list[str]:
-        """What a reader of the results should know; `ran`: whether anything was computed just now."""
-        ...
-
-    def deliver(self, store: Store, results: Results) -> list[str]:
-        """Leave what the user asked for outside the store, once everything is done; says what."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -93,6 +59,9 @@ class Comparison:
     def notes(self, store: Store, ran: bool) -> list[str]:
         return [*without_validation(self.cells, store), *truncations(self.cells, store)] if ran else []
 
+    def document(self, store: Store) -> dict[str, Any]:
+        return {}
+
     def deliver(self, store: Store, results: Results) -> list[str]:
         return []
 
@@ -104,3 +73,18 @@ def _result(cell: Cell, ledger: Ledger, say: Say) -> tuple[Result, Detail] | Non
     except DamagedArtifact as error:
         say(f"no result of {cell.model} {cell.task} {cell.method}: {error}")
         return None
+
+
+def _job(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Comparison:
+    return Comparison(comparison(config, base, data_dir, facts))
+
+
+def _names(config: CompareConfig) -> Names:
+    return Names(
+        models=tuple((("models", index), name) for index, name in enumerate(config.models)),
+        tasks=tuple((("tasks", index), name) for index, name in enumerate(config.tasks)),
+        methods=tuple((("methods", index), method.method) for index, method in enumerate(config.methods)),
+    )
+
+
+COMPARE = WorkflowKind("compare", CompareConfig, _job, _names, report=write_report)

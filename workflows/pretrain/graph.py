@@ -18,13 +18,13 @@ from orchestration.store.artifacts import Artifact, Store
 from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun, note
 from workflows.compare.tracked_data import thinned
-from workflows.compare.workflow import Results
 from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import find_task
 from workflows.inputs.corpus import corpus_digests, corpus_files
 from workflows.inputs.row_choice import rows_digest
 from workflows.inputs.tables import column_digests, split_file
+from workflows.kind import Results
 from workflows.pretrain.model_card import model_card, weights_digest
 from workflows.results.costs import Costs
 from workflows.results.model import Detail, Result
@@ -122,6 +122,9 @@ class Pretrain:
 
     def notes(self, store: Store, ran: bool) -> list[str]:
         return []
+
+    def document(self, store: Store) -> dict[str, Any]:
+        return {}
 
     def deliver(self, store: Store, results: Results) -> list[str]:
         """Write the model's folder, whole or not at all; where it is there, what of it is not as it would be now."""

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import folder_of
 from orchestration.runs.record import RunRecord
@@ -157,11 +155,8 @@ class Contents:
 
 
 def read_contents(record: RunRecord, store: Store) -> Contents:
-    """Raises ConfigError for a run that is no comparison or has no results."""
+    """Of a comparison. Raises ConfigError for a run that has no results."""
     workflow = (record.folder / "workflow.yaml").read_text(encoding="utf-8")
-    kind = (yaml.safe_load(workflow) or {}).get("workflow")
-    if kind != "compare":
-        raise ConfigError(f"run {record.run_id} is a {kind}; reports are of `workflow: compare`. See `vocabsem show`.")
     results = read_stored(record.read("results.json") or [])
     if not results:
         raise ConfigError(f"run {record.run_id} has no results yet; run its workflow again")

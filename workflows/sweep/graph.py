@@ -18,12 +18,12 @@ from orchestration.tracking.mlflow_client import Status, TrackedRun, note
 from orchestration.tracking.view import View
 from workflows.compare.graph import materials_steps
 from workflows.compare.tracked_data import data_of, thinned
-from workflows.compare.workflow import Results
 from workflows.config.space import Domain, combinations
 from workflows.config.sweep import SweepConfig
 from workflows.errors import in_field
 from workflows.inputs.catalog import find_model, find_task, short_name
 from workflows.inputs.models import check_encoding, describe
+from workflows.kind import Results
 from workflows.results.costs import Costs
 from workflows.results.model import Detail, Result
 from workflows.results.table import table
@@ -218,6 +218,9 @@ class Sweep:
         if self.config.search.algorithm == "grid":
             return combinations(self.space)
         return self.config.search.trials or TRIALS
+
+    def document(self, store: Store) -> dict[str, Any]:
+        return {"configurations": self.records(store)}
 
     def deliver(self, store: Store, results: Results) -> list[str]:
         return []

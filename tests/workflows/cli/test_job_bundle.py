@@ -11,7 +11,7 @@ from workflows.cli import job_bundle as module
 from workflows.cli.job_bundle import shipment
 from workflows.config.yaml_file import read_workflow
 from workflows.errors import ConfigError
-from workflows.session import WORKFLOWS
+from workflows.registry import WORKFLOWS
 
 REFERENCE = REPOSITORY / "workflows" / "catalog" / "models" / "reference"
 OWN = (

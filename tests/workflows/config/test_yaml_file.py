@@ -11,7 +11,7 @@ from workflows.config.pretrain import PretrainConfig
 from workflows.config.task import TaskConfig
 from workflows.config.yaml_file import read_workflow, read_yaml
 from workflows.errors import ConfigError, nearest
-from workflows.session import WORKFLOWS
+from workflows.registry import WORKFLOWS
 
 COMPARE = "workflow: compare\nmodels: [reference]\ntasks: [starter-topics]\nmethods: [knn]\n"
 TASK = 'name: mine\nsource: {train: a.csv, test: b.csv}\ntemplate: "{text} is"\nwords: {x: good, y: bad}\n'

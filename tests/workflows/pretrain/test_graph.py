@@ -24,7 +24,8 @@ from workflows.errors import ConfigError
 from workflows.inputs import corpus
 from workflows.inputs.corpus import is_held_out, measured_pieces
 from workflows.pretrain import model_card
-from workflows.session import WORKFLOWS, Report, open_session, run
+from workflows.registry import WORKFLOWS
+from workflows.session import Report, open_session, run
 from workflows.steps.pretrain import TokenRows, bits_step
 
 DOCUMENT: dict[str, Any] = {

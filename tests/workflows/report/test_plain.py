@@ -89,11 +89,9 @@ def test_a_report_needs_neither_torch_nor_mlflow_nor_matplotlib(tmp_path: Path) 
     assert done.stdout.strip() == "[]"
 
 
-def test_a_run_that_is_no_comparison_or_has_no_results_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a sweep; reports are of `workflow: compare`"):
-        read_contents(*record_of(tmp_path / "a", workflow="workflow: sweep\n"))
+def test_a_run_that_has_no_results_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no results yet; run its workflow again"):
-        read_contents(*record_of(tmp_path / "b", lines=[]))
+        read_contents(*record_of(tmp_path, lines=[]))
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from orchestration.store.artifacts import open_store
 from tests.integration.workspace import WORKFLOW, make_workspace, write
 from workflows.config.yaml_file import read_workflow
 from workflows.errors import ConfigError
+from workflows.registry import WORKFLOWS
 from workflows.runtime.engines import reserves
 from workflows.runtime.requirements import estimated_bytes, files_read, needs_of
-from workflows.session import WORKFLOWS, open_session
+from workflows.session import open_session
 
 
 def opened(folder, document):
