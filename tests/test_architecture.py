@@ -24,7 +24,7 @@ FLOORS = {
     "orchestration": ("errors", "graph", "host", "store", "runs", "tracking", "execution", "ray_backend"),
     "workflows": (
         "errors", "config", "inputs", "methods", "search", "runtime", "steps", "results", "serving", "report",
-        "kind", "compare", "sweep", "pretrain", "registry", "session", "api", "cli",
+        "findings", "kind", "compare", "sweep", "pretrain", "registry", "session", "api", "cli",
     ),
 }  # fmt: skip
 MODULES = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
@@ -100,3 +100,23 @@ def test_no_folder_is_crowded():
     """About twenty files are what a reader takes in."""
     folders = {path.parent for path in MODULES}
     assert not [folder for folder in folders if len(list(folder.glob("*.py"))) > 21]
+
+
+def test_no_code_asks_which_kind_a_workflow_is():
+    """`workflows/registry.py` knows each kind, and a kind's folder itself; the others ask the registry."""
+    from workflows.registry import KINDS
+
+    schemas = {kind.config.__name__ for kind in KINDS.values()}
+    asking = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asks = schemas & {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+            elif isinstance(node, ast.Compare):
+                words = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)}
+                asks = words & set(KINDS) if "workflow" in ast.unparse(node) or "kind" in ast.unparse(node) else set()
+            else:
+                continue
+            if asks:
+                asking.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)}")
+    assert not asking

@@ -16,6 +16,7 @@ from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun
 from workflows.config.compare import AnyExecution
 from workflows.errors import Place
+from workflows.findings import Checking
 from workflows.results.model import Detail, Result
 from workflows.runtime.progress import Say
 
@@ -107,6 +108,7 @@ class WorkflowKind(Generic[Config]):
         job: makes the graph, from the file's content, the folder its relative paths start from, the folder of
             `--data-dir`, remembered fingerprints, and the store. Raises ConfigError for what cannot be found.
         names: what the file names.
+        check: tells what of the file and all it names would not run.
         files: the local files it names beside models, tasks and methods, which a job for a cluster takes along; from
             the content and the folder.
         check_submission: raises ConfigError for what a job on a cluster cannot do.
@@ -117,6 +119,7 @@ class WorkflowKind(Generic[Config]):
     config: type[Config]
     job: Callable[[Config, Path, Path | None, Facts, Store], Job]
     names: Callable[[Config], Names]
+    check: Callable[[Config, Checking], None]
     files: Callable[[Config, Path], Sequence[Path]] = _no_files
     check_submission: Callable[[Config], None] = _nothing
     report: Callable[[RunRecord, Store, str, Path], None] | None = None

@@ -12,12 +12,13 @@ from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun
+from workflows.compare.checks import check_comparison, names_of
 from workflows.compare.graph import Cell, comparison
 from workflows.compare.results import read_result, truncations, without_validation
 from workflows.compare.tracked_data import prediction_tables
 from workflows.compare.tracking import tracked
 from workflows.config.compare import CompareConfig
-from workflows.kind import Names, Results, WorkflowKind
+from workflows.kind import Results, WorkflowKind
 from workflows.report.files import write_report, write_reports
 from workflows.results.costs import Ledger
 from workflows.results.model import Detail, Result
@@ -79,12 +80,4 @@ def _job(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts,
     return Comparison(comparison(config, base, data_dir, facts))
 
 
-def _names(config: CompareConfig) -> Names:
-    return Names(
-        models=tuple((("models", index), name) for index, name in enumerate(config.models)),
-        tasks=tuple((("tasks", index), name) for index, name in enumerate(config.tasks)),
-        methods=tuple((("methods", index), method.method) for index, method in enumerate(config.methods)),
-    )
-
-
-COMPARE = WorkflowKind("compare", CompareConfig, _job, _names, report=write_report)
+COMPARE = WorkflowKind("compare", CompareConfig, _job, names_of, check_comparison, report=write_report)

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError
-from workflows.inputs.corpus import corpus_files
+from workflows.findings import Checking
+from workflows.inputs.catalog import find_task
+from workflows.inputs.corpus import corpus_files, pieces
+from workflows.inputs.tables import split_file
 from workflows.kind import Names, WorkflowKind
 from workflows.pretrain.graph import pretrain
 
@@ -14,6 +17,20 @@ from workflows.pretrain.graph import pretrain
 def _names(config: PretrainConfig) -> Names:
     tasks = enumerate(config.evaluation.tasks)
     return Names(tasks=tuple((("evaluation", "tasks", index), name) for index, name in tasks))
+
+
+def _check(config: PretrainConfig, checking: Checking) -> None:
+    """Read every file of the corpus, and look for the tasks whose texts are measured."""
+    findings = checking.findings
+    with checking.field():
+        characters = 0
+        for file in corpus_files(config.corpus, checking.base):
+            with findings.collecting():
+                characters += sum(map(len, pieces(file)))
+        findings.notes.append(f"the corpus has {characters:,} characters")
+    for place, reference in _names(config).tasks:
+        with checking.field(*place):
+            split_file(find_task(reference, checking.base, checking.data_dir, findings.problems), "test")
 
 
 def _files(config: PretrainConfig, base: Path) -> list[Path]:
@@ -34,4 +51,4 @@ def _check_submission(config: PretrainConfig) -> None:
         )
 
 
-PRETRAIN = WorkflowKind("pretrain", PretrainConfig, pretrain, _names, _files, _check_submission)
+PRETRAIN = WorkflowKind("pretrain", PretrainConfig, pretrain, _names, _check, _files, _check_submission)
