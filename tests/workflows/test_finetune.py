@@ -181,8 +181,8 @@ def test_trial_rows_are_those_of_smallest_hash(folder):
     assert len(texts.stored_train.labels) == 32
     assert len(few.stored_train.labels) == 5
     assert len(few.stored_validation.labels) == len(texts.stored_validation.labels) == 8
-    whole = [tuple(ids) for ids in texts.stored_train.states.ids]
-    assert all(tuple(ids) in whole for ids in few.stored_train.states.ids)
+    whole = [tuple(ids) for ids in texts.stored_train.prompts.ids]
+    assert all(tuple(ids) in whole for ids in few.stored_train.prompts.ids)
     assert few.shortened
     assert not texts.shortened
     assert not replace(texts, most=32).shortened
@@ -291,6 +291,29 @@ def test_a_family_that_peft_does_not_know_is_told(tmp_path):
     ((told, code),) = errors(folder.run(LORA)[1]).items()
     assert told.startswith("peft does not know which layers of model type 'cohere' lora should change")
     assert code == 2
+
+
+OWN = """
+from workflows.methods.finetuned import Lora
+
+class Mine(Lora):
+    name = "mine"
+"""
+
+
+def test_a_users_own_method_may_train_the_model_and_its_key_holds_its_file(folder):
+    (folder.path / "mine.py").write_text(OWN)
+    mine = {**LORA, "method": "mine.py"}
+    (cell,), outcomes = folder.run(mine)
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    key, before = cell.fits[0].key, folder.store.find(cell.fits[0])
+    (lora,), _ = folder.run(LORA)
+    assert torch.equal(
+        *(torch.from_numpy(read_column(folder.store.find(one.fits[0]), "scores")) for one in (lora, cell))
+    )
+    assert before.folder != folder.store.find(lora.fits[0]).folder
+    (folder.path / "mine.py").write_text(OWN + "# edited\n")
+    assert folder.cells(mine)[0].fits[0].key != key
 
 
 def test_four_bits_are_refused(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from vocabsem_core.errors import InputError
 from workflows.config.compare import Demonstrations
@@ -15,8 +15,6 @@ from workflows.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from workflows.methods.inputs.states import Materials
 
 InputKind = Literal["features", "prompts"]
 Need = Literal["train", "head", "basis", "embedding", "content_free"]
@@ -32,8 +30,24 @@ class Fitted:
     epochs: int | None = None
 
 
+class TaskInput(Protocol):
+    """What a search needs of a task, whatever stands for a row: `Materials` of states, `Texts` of prompts."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names in class order."""
+
+    @property
+    def device(self) -> str:
+        """Where batched work runs."""
+
+    @property
+    def held_out(self) -> tuple[Any, Tensor]:
+        """The validation rows' states or prompts, which can be asked for by number, and their class numbers, [n]."""
+
+
 class Method(ABC):
-    """A method of classification.
+    """A method of classification. What its functions are given as `materials` is of its `input_kind`: see `TaskInput`.
 
     Attributes:
         name: its name in YAML files and results.
@@ -74,15 +88,15 @@ class Method(ABC):
     source_digest: str | None = None
 
     @abstractmethod
-    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: Any, materials: Any, seed: int) -> dict[str, Tensor]:
         """Everything learned from the training rows, as named tensors; they are stored with the predictions."""
 
     @abstractmethod
-    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Any) -> Tensor:
         """Class scores [n, classes] of states [n, d], the largest being the prediction."""
 
     def predict_many(
-        self, jobs: Sequence[tuple[Any, dict[str, Tensor]]], states: Tensor, materials: Materials
+        self, jobs: Sequence[tuple[Any, dict[str, Tensor]]], states: Tensor, materials: Any
     ) -> Iterator[Tensor | InputError]:
         """Class scores of the same states by each of several (settings, fitted), as `predict` alone would give them.
 
@@ -119,12 +133,12 @@ class Method(ABC):
         """What settings must have in common to be given to `fit_many` together. The default: nothing."""
         return ()
 
-    def fit_bytes(self, settings: Any, materials: Materials) -> int:
+    def fit_bytes(self, settings: Any, materials: Any) -> int:
         """About how much memory each fit of such a batch takes; 0: not worth counting."""
         return 0
 
     def fit_many(
-        self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
+        self, jobs: Sequence[tuple[Any, int]], materials: Any, watch: Watch | None = None
     ) -> list[Fitted | InputError]:
         """Fit several (settings, seed) of one structure; an InputError where one cannot be trained, the others go on.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -71,6 +71,7 @@ class Finetuned(Method):
     input_kind: ClassVar = "prompts"
     trains_model = True
     needs: ClassVar = frozenset({"train"})
+    adapter: ClassVar[Literal["lora", "ia3", "full"]]
     whole: ClassVar = False  # whether the model's own weights are trained: in float32, for bfloat16 loses small steps
     seeded = True
     has_epochs = True
@@ -82,7 +83,7 @@ class Finetuned(Method):
 
         names = ("rank", "alpha", "dropout", "target_modules", "feedforward_modules")
         chosen = {name: getattr(settings, name) for name in names if name in type(settings).model_fields}
-        return Adaptation(kind=self.name, **chosen)  # type: ignore[arg-type]
+        return Adaptation(kind=self.adapter, **chosen)
 
     def check_model(self, settings: Any, model: Any) -> None:
         """Raises InputError for a model without layers to change."""
@@ -100,8 +101,8 @@ class Finetuned(Method):
         """A fit of the adapted model's `weights`, before its first epoch."""
         from vocabsem_core.finetuning.trainer import Finetuning
 
-        train, validation = texts.stored_train, texts.stored_validation
-        parts = (train.states, train.labels), (validation.states, validation.labels)
+        train = texts.stored_train
+        parts = (train.prompts, train.labels), texts.held_out
         return Finetuning(texts.classifier, weights, *parts, self.schedule(settings), seed, **team)
 
     def fit(self, settings: Any, materials: Any, seed: int) -> dict[str, Tensor]:
@@ -142,6 +143,7 @@ class Lora(Finetuned):
     """Low-rank updates of the attention's projections (arXiv 2106.09685), by peft."""
 
     name = "lora"
+    adapter = "lora"
     Settings = LoraSettings
     space: ClassVar = {
         "learning_rate": Domain(log_uniform=(5e-4, 1e-2)),
@@ -154,6 +156,7 @@ class Ia3(Finetuned):
     """Learned scales of keys, values and feed-forward activations (arXiv 2205.05638), by peft."""
 
     name = "ia3"
+    adapter = "ia3"
     Settings = Ia3Settings
     space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-3, 1e-1))}
 
@@ -162,6 +165,7 @@ class FullFinetuning(Finetuned):
     """Every weight of the model, embeddings and output matrix included."""
 
     name = "full"
+    adapter = "full"
     whole = True
     Settings = FullSettings
     space: ClassVar = {"learning_rate": Domain(log_uniform=(1e-5, 1e-3))}

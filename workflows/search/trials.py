@@ -26,13 +26,12 @@ from orchestration.ray_backend.trial_queue import part_of
 from orchestration.store.scratch import withdraw
 from vocabsem_core.errors import InputError
 from workflows.config.space import Settings, Space, grid_settings, random_settings
-from workflows.methods.base import Fitted, Method, must_be_scores
+from workflows.methods.base import Fitted, Method, TaskInput, must_be_scores
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
 
 Configuration = dict[str, Any]
 Record = dict[str, Any]
@@ -88,7 +87,7 @@ def packs_of(
     ]
 
 
-def pack_size(method: Method, materials: Materials, concurrent: int, one: Configuration) -> int:
+def pack_size(method: Method, materials: TaskInput, concurrent: int, one: Configuration) -> int:
     """How many configurations like this one are fitted side by side on each of `concurrent` workers.
 
     One where nothing is gained: what a pack comes to is known, and kept, at its end alone.
@@ -130,7 +129,7 @@ def telling(work: Work, pack: Sequence[Configuration]) -> Iterator[None]:
 
 
 def try_pack(
-    method: Method, materials: Materials, pack: Sequence[Configuration], metric: Any, watch: Watch | None = None
+    method: Method, materials: TaskInput, pack: Sequence[Configuration], metric: Any, watch: Watch | None = None
 ) -> list[Record]:
     """A record for each configuration of a pack."""
     return within_memory(
@@ -167,7 +166,7 @@ def _give_back_unused() -> None:
 
 
 def _try_at_once(
-    method: Method, materials: Materials, pack: Sequence[Configuration], metric: Any, watch: Watch | None
+    method: Method, materials: TaskInput, pack: Sequence[Configuration], metric: Any, watch: Watch | None
 ) -> list[Record]:
     curves: list[list[float]] = [[] for _ in pack]
     stopped: set[int] = set()
@@ -212,14 +211,14 @@ def _record(
 
 
 def _validation_scores(
-    method: Method, jobs: Sequence[tuple[Any, dict[str, Tensor]]], materials: Materials, metric: Any
+    method: Method, jobs: Sequence[tuple[Any, dict[str, Tensor]]], materials: TaskInput, metric: Any
 ) -> list[float | InputError]:
     """The metric of each (settings, fitted) on the validation rows; an InputError where it cannot predict."""
     import numpy as np
 
     from vocabsem_core.statistics.metrics import metric_of
 
-    labels = materials.stored_validation.labels.numpy()
+    labels = materials.held_out[1].numpy()
     once = np.ones((1, len(labels)))
     return [
         found
@@ -230,7 +229,7 @@ def _validation_scores(
 
 
 def validation_predictions(
-    method: Method, jobs: Sequence[tuple[Any, dict[str, Tensor]]], materials: Materials
+    method: Method, jobs: Sequence[tuple[Any, dict[str, Tensor]]], materials: TaskInput
 ) -> list[np.ndarray | InputError]:
     """By each (settings, fitted) the predicted class of each validation row, [n]; an InputError where it has none.
 
@@ -238,11 +237,11 @@ def validation_predictions(
     """
     import torch
 
-    rows = materials.stored_validation
+    rows, labels = materials.held_out
     found: list[list[Any] | InputError] = [[] for _ in jobs]
-    for part in torch.arange(len(rows.labels)).split(_ROWS):
+    for part in torch.arange(len(labels)).split(_ROWS):
         going = [place for place, parts in enumerate(found) if isinstance(parts, list)]
-        outcomes = method.predict_many([jobs[place] for place in going], rows.states[part], materials)
+        outcomes = method.predict_many([jobs[place] for place in going], rows[part], materials)
         for place, scores in zip(going, outcomes, strict=True):
             found[place] = _with_predicted(found[place], method, scores, len(part), len(materials.labels))
     return [parts if isinstance(parts, InputError) else torch.cat(parts).numpy() for parts in found]

@@ -36,9 +36,7 @@ from workflows.search.trials import (
 ROWS, CLASSES = 20, 2
 LABELS = torch.arange(ROWS) % CLASSES
 STATES = torch.stack([LABELS.float(), torch.arange(ROWS).float()], dim=1)  # a row's class, and its number
-MATERIALS: Any = SimpleNamespace(
-    labels=["no", "yes"], device=torch.device("cpu"), stored_validation=Labelled(STATES, LABELS)
-)
+MATERIALS: Any = SimpleNamespace(labels=["no", "yes"], device=torch.device("cpu"), held_out=(STATES, LABELS))
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
 
 
@@ -199,7 +197,7 @@ def test_each_of_a_pack_is_scored_with_its_loss_and_curve() -> None:
 def test_the_tasks_metric_decides_the_score() -> None:
     labels = torch.tensor([0] * 15 + [1] * 5)
     states = torch.stack([labels.float(), torch.arange(20).float()], dim=1)
-    materials: Any = SimpleNamespace(**{**vars(MATERIALS), "stored_validation": Labelled(states, labels)})
+    materials: Any = SimpleNamespace(**{**vars(MATERIALS), "held_out": (states, labels)})
     found = {
         metric: try_pack(Fake(), materials, pack(15), metric)[0]["validation"] for metric in ("accuracy", "macro_f1")
     }
@@ -324,6 +322,7 @@ def test_a_learning_rate_that_diverges_fails_alone_in_real_training() -> None:
         device=torch.device("cpu"),
         stored_train=rows,
         stored_validation=rows,
+        held_out=(rows.states, rows.labels),
         class_basis=basis,
     )
     method = METHODS["calibration"]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledPrompts:
-    """Prompts, where other methods have states, and their class numbers."""
+    """Prompts with their class numbers, [n]."""
 
-    states: Prompts
+    prompts: Prompts
     labels: Tensor
 
 
@@ -73,7 +73,7 @@ class Texts:
 
         tokens = self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
         classifier = Classifier(self.model, tokens, half_is_fast(self.model.device.type))
-        classifier.check(self.stored_validation.states)
+        classifier.check(self.stored_validation.prompts)
         return classifier
 
     @property
@@ -85,6 +85,11 @@ class Texts:
     def stored_validation(self) -> LabelledPrompts:
         """Those of the validation rows: the same rows that methods on stored states hold out."""
         return self._labelled[1]
+
+    @property
+    def held_out(self) -> tuple[Prompts, Tensor]:
+        """The validation rows' prompts, and their class numbers."""
+        return self.stored_validation.prompts, self.stored_validation.labels
 
     @cached_property
     def test(self) -> Prompts:

@@ -65,6 +65,11 @@ class Materials:
         """`validation`, left in its files."""
         return self._labelled[1]
 
+    @property
+    def held_out(self) -> tuple[StoredRows, Tensor]:
+        """The validation rows' states, and their class numbers."""
+        return self.stored_validation.states, self.stored_validation.labels
+
     @cached_property
     def _labelled(self) -> tuple[Labelled[StoredRows], Labelled[StoredRows]]:
         labels = self._train_labels
