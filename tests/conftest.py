@@ -10,6 +10,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -21,6 +23,17 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("machines differ in speed", deadline=None)
 settings.load_profile("machines differ in speed")
+
+
+# Folders whose tests start Ray, or kill processes that did.
+_ON_RAY = {"benchmarks", "chaos", "integration"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2`, all that starts Ray runs in one of the two processes, and each other file as a whole in either."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("ray" if folder in _ON_RAY else str(item.path)))
 
 
 @pytest.fixture(scope="session")
