@@ -27,6 +27,7 @@ from orchestration.runs.gc import remove_folder
 from orchestration.runs.record import RUNS, TOLD, RunRecord, runs
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact, Store
+from orchestration.store.files import Progress, no_progress
 from orchestration.store.leases import Lease, Leases
 from orchestration.store.writer import FORMAT
 
@@ -53,7 +54,7 @@ class Moved:
     bytes: int
 
 
-def export_run(store: Store, record: RunRecord, file: Path) -> Moved:
+def export_run(store: Store, record: RunRecord, file: Path, progress: Progress = no_progress) -> Moved:
     """Write a run and every artifact it reaches to a tar file, each byte checked on its way.
 
     Raises StoreError where the file exists or cannot be written, DamagedArtifact where the store is not whole.
@@ -63,7 +64,8 @@ def export_run(store: Store, record: RunRecord, file: Path) -> Moved:
     steps = record.read("graph.json")["steps"]
     folders = {folder_of(step["step"], step["key"]): step["label"] for step in steps}
     there = [artifact for place in folders if (artifact := store.at(place)) is not None]
-    for artifact in there:
+    for number, artifact in enumerate(there):
+        progress(number, len(there))
         artifact.bring()
         for damage in Artifact(artifact.folder).damages(every_byte=True):
             raise DamagedArtifact(damage)
@@ -90,7 +92,7 @@ def export_run(store: Store, record: RunRecord, file: Path) -> Moved:
     return Moved(record.run_id, len(there), 0, tuple(missing), file.stat().st_size)
 
 
-def import_run(store: Store, file: Path) -> Moved:
+def import_run(store: Store, file: Path, progress: Progress = no_progress) -> Moved:
     """Bring an exported run and its artifacts into a store; what the store has already stays as it is.
 
     Raises StoreError for a file that is no such archive, is cut, holds other bytes than its index says, or would not
@@ -103,7 +105,7 @@ def import_run(store: Store, file: Path) -> Moved:
             places = sorted({name.rpartition("/")[0] for name in index["files"]})
             known = {place for place in places if _is_here(store, place)}
             _must_fit(store, file, index, known)
-            _unpack(tar, file, index, known, aside)
+            _unpack(tar, file, index, known, aside, progress)
         artifacts = [place for place in places if place not in known and not place.startswith(f"{RUNS}/")]
         for place in artifacts:
             _must_be_whole(file, aside / place, place)
@@ -147,12 +149,15 @@ def _index(tar: tarfile.TarFile, file: Path) -> dict[str, Any]:
     return index
 
 
-def _unpack(tar: tarfile.TarFile, file: Path, index: Mapping[str, Any], known: set[str], aside: Path) -> None:
+def _unpack(
+    tar: tarfile.TarFile, file: Path, index: Mapping[str, Any], known: set[str], aside: Path, progress: Progress
+) -> None:
     """Every file of the index, compared with it; those of known folders are compared and dropped."""
-    seen = set()
+    seen: set[str] = set()
     while (member := tar.next()) is not None:
         if member.name not in index["files"] or not member.isreg() or member.name in seen:
             raise StoreError(f"{file}: holds {member.name!r}, which its index does not name so; nothing was imported")
+        progress(len(seen), len(index["files"]))
         seen.add(member.name)
         place, digest, size = member.name.rpartition("/")[0], xxhash.xxh3_128(), 0
         target = None if place in known else aside / member.name

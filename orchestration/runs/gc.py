@@ -21,7 +21,7 @@ from orchestration.graph import folder_of
 from orchestration.runs.record import RUNS, RunRecord, runs
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact, Store
-from orchestration.store.files import MARKER, TEMPORARY
+from orchestration.store.files import MARKER, TEMPORARY, Progress, no_progress
 from orchestration.store.leases import LEASES, Lease, Leases, live_leases, remove_gone
 from orchestration.store.scratch import SCRATCH
 
@@ -107,10 +107,11 @@ def remove_folder(store: Store, place: str) -> None:
         files.remove_folder(store.root, store.root / place)
 
 
-def damages(store: Store) -> dict[str, list[Damage]]:
+def damages(store: Store, progress: Progress = no_progress) -> dict[str, list[Damage]]:
     """Step folder -> what is wrong with it, of every committed artifact and every committed shard of others."""
-    found = {}
-    for folder in _step_folders(store):
+    found, folders = {}, _step_folders(store)
+    for number, folder in enumerate(folders):
+        progress(number, len(folders))
         artifact = Artifact(store.root / folder.place, store.mirror)
         found[folder.place] = list(artifact.damages(every_byte=True) if folder.committed else artifact.shard_damages())
     return {place: damages for place, damages in found.items() if damages}

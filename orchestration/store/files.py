@@ -19,7 +19,12 @@ from orchestration.graph import is_folder
 
 MARKER = "COMMITTED"  # without this file an artifact's folder does not count
 TEMPORARY = ".tmp-"
+Progress = Callable[[int, int], None]  # called with how many are done, and of how many
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of exFAT, of some network and FUSE file systems
+
+
+def no_progress(done: int, of: int) -> None:
+    """For a caller who does not ask how far it is."""
 
 
 def checksum(path: Path) -> str:

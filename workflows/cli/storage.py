@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from workflows.cli.options import AsJson, KeptRuns, OneRun, StorePlace, open_store, path_given, read_store
+from workflows.cli.progress import progress_lines
 from workflows.errors import ConfigError
 
 _SECONDS = {"d": 86400, "h": 3600, "m": 60}
@@ -56,7 +57,9 @@ def verify(
     from orchestration.runs.gc import damages, labels, remove_damaged
 
     opened = read_store(store)
-    artifacts, found = len(opened.artifacts()), damages(opened)
+    artifacts = len(opened.artifacts())
+    with progress_lines("verify", "folders") as progress:
+        found = damages(opened, progress)
     removed = list(remove_damaged(opened, found)) if repair else []
     names = labels(opened)
     if as_json:
@@ -120,7 +123,8 @@ def export_run(
     from orchestration.runs.lookup import find_run
 
     opened = read_store(store)
-    moved = export(opened, find_run(run, opened), file)
+    with progress_lines("export", "artifacts checked") as progress:
+        moved = export(opened, find_run(run, opened), file, progress)
     for label in moved.missing if not as_json else ():
         print(f"not there: {label}")
     _tell(moved, f"run {moved.run_id}: {moved.artifacts} artifacts, {moved.bytes:,} bytes in {file}", as_json)
@@ -136,7 +140,8 @@ def import_run(
     """Bring an exported run into the store: all of it, each byte checked, or nothing."""
     from orchestration.runs.archive import import_run as bring
 
-    moved = bring(open_store(store), file)
+    with progress_lines("import", "files") as progress:
+        moved = bring(open_store(store), file, progress)
     text = f"run {moved.run_id}: {moved.artifacts} artifacts brought in, {moved.known} were there already"
     _tell(moved, text, as_json)
 

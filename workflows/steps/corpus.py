@@ -49,6 +49,7 @@ def fill_corpus(work: Work) -> None:
         if size >= _SHARD_CHARACTERS:
             held += _write(work, shard, rows, part)
             rows, shard, part, size = rows + len(part), shard + 1, [], 0
+            work.tell(rows, 0, "texts")
     if part:
         held += _write(work, shard, rows, part)
         rows += len(part)

@@ -9,8 +9,10 @@ import pytest
 
 from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.runs.archive import export_run, import_run
+from orchestration.runs.gc import damages
 from orchestration.runs.lookup import find_run
 from orchestration.runs.plan import make_plan
+from orchestration.runs.record import runs
 from orchestration.store.artifacts import Store, open_store
 from orchestration.store.files import TEMPORARY
 from tests.orchestration.runs.test_gc import flip, run
@@ -65,6 +67,17 @@ def test_a_run_comes_back_with_all_it_reaches(store, other, archive):
     assert {entry.state for entry in make_plan([total(*TARGET)], other)} == {"cached"}
     assert find_run(moved.run_id, other).read("results.json") == [{"score": 1}]
     assert find_run(moved.run_id, other).read("mlflow.json") is None, "what another MLflow was told"
+
+
+def test_export_import_and_verify_say_how_far_they_are(store, other, archive, tmp_path):
+    told = {"export": [], "import": [], "verify": []}
+    say = {name: (lambda *told, into=into: into.append(told)) for name, into in told.items()}
+    export_run(store, runs(store)[0], tmp_path / "again.tar", say["export"])
+    import_run(other, tmp_path / "again.tar", say["import"])
+    damages(store, say["verify"])
+    assert told["export"] == told["verify"] == [(0, 3), (1, 3), (2, 3)], "artifacts"
+    files = len(content(store))
+    assert told["import"] == [(done, files) for done in range(files)]
 
 
 def test_what_is_there_already_stays_and_the_rest_is_brought(store, other, archive):
