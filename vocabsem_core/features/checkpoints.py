@@ -86,9 +86,13 @@ def load_tokenizer(folder: Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(
                 place, config=config, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            # The tokenizers library raises a bare Exception for files that do not fit the class.
             told = _without(error, place, folder)
-            raise InputError(f"{folder}: transformers cannot build its tokenizer: {told}") from error
+            raise InputError(
+                f"{folder}: transformers cannot build its tokenizer: {told}. "
+                "Save the model's own tokenizer there with save_pretrained."
+            ) from error
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: {type(tokenizer).__name__} has no fast form; save one with a tokenizer.json.")
     return tokenizer

@@ -202,6 +202,15 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["t5", "albert"])
+def test_a_tokenizer_of_another_kind_of_model_is_refused(kind: str, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path, tiny.gpt2())
+    for name, change in (("config.json", {"model_type": kind}), ("tokenizer_config.json", {"tokenizer_class": None})):
+        (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **change}))
+    with pytest.raises(InputError, match=r"cannot build its tokenizer: .*Save the model's own tokenizer there"):
+        load_tokenizer(folder)
+
+
 def test_a_tokenizer_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
     (tiny.save(tmp_path, tiny.gpt2()) / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="tokenizer"):
