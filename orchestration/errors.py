@@ -18,6 +18,10 @@ class Unwritable(StoreError):
     """A file of the store cannot be written: no room, no permission."""
 
 
+class NotFound(StoreError):
+    """The store has no run or artifact of this name, or several."""
+
+
 class ClusterError(Exception):
     """Ray cannot be reached or started."""
 

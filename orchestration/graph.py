@@ -41,7 +41,7 @@ class Resources:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One node of the graph.
+    """One node of the graph. Its key is made of name, version, identity and inputs alone.
 
     Attributes:
         name: the kind of step, also its folder in the store: "encode".
@@ -54,6 +54,13 @@ class Step:
         setup: for sharded work, what a worker loads once; steps of equal `run` and `setup` share workers. None: one
             call does it all.
         resources: what Ray reserves.
+        workers: what each worker reserves that the step itself starts.
+        cost: the part of a result's cost that its seconds are counted in; "" is none.
+        files: paths outside the store that it reads, on whatever node it runs.
+        bytes: that it will write at most, where that is much.
+        less_memory: what a user changes so that it takes less: "lower execution.batch".
+        subject: names of what it is about, by which a record of a run is searched: {"task": "trec", "split": "test"}.
+        remarks: "module:callable" that reads out of the artifact what a reader of results should know.
         sources: modules whose change since the artifact was made is worth a warning.
     """
 
@@ -66,6 +73,13 @@ class Step:
     local: Mapping[str, Any] = field(default_factory=dict)
     setup: Mapping[str, Any] | None = None
     resources: Resources = Resources()
+    workers: Resources | None = None
+    cost: str = ""
+    files: tuple[str, ...] = ()
+    bytes: int = 0
+    less_memory: str = ""
+    subject: Mapping[str, str] = field(default_factory=dict)
+    remarks: str = ""
     sources: tuple[str, ...] = ()
 
     @cached_property
@@ -87,6 +101,11 @@ class Step:
     def folder(self) -> str:
         """Where the artifact lies below the store."""
         return folder_of(self.name, self.key)
+
+
+def called(subject: Mapping[str, str]) -> str:
+    """The names of a subject in a line, as labels have them."""
+    return " ".join(subject.values())
 
 
 def folder_of(name: str, key: str) -> str:

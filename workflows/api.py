@@ -130,20 +130,23 @@ class Run:
         return labels_of(self._encoded(model, task, split), self._labels(task, split)).astype("int64")
 
     def _encoded(self, model: str, task: str, split: str) -> Artifact:
-        return self._artifact("encode", f"encode {model} {task} {split}", f"states of {model}, {task}, {split}")
+        return self._artifact("encode", "states", {"model": model, "task": task, "split": split})
 
     def _labels(self, task: str, split: str) -> Artifact:
-        return self._artifact("labels", f"labels {task} {split}", f"labels of {task}, {split}")
+        return self._artifact("labels", "labels", {"task": task, "split": split})
 
-    def _artifact(self, kind: str, label: str, what: str) -> Artifact:
-        """What a step of the run made, by the step's name in the plan."""
-        from orchestration.graph import folder_of
+    def _artifact(self, kind: str, noun: str, subject: dict[str, str]) -> Artifact:
+        """What a step of the run made, by what the step is about."""
+        from orchestration.graph import called, folder_of
 
-        keys = {step["label"]: step["key"] for step in self.record.read("graph.json")["steps"] if step["step"] == kind}
-        if label not in keys:
-            known = [name.removeprefix(f"{kind} ") for name in keys]
-            raise ConfigError(f"run {self.run_id} has no {what}; {nearest(label.removeprefix(f'{kind} '), known)}")
-        artifact = self.store.at(folder_of(kind, keys[label]))
+        steps = [step for step in self.record.read("graph.json")["steps"] if step["step"] == kind]
+        about = [step["subject"] for step in steps if step["subject"].keys() == subject.keys()]
+        what = f"{noun} of {', '.join(subject.values())}"
+        if subject not in about:
+            known = [called({name: one[name] for name in subject}) for one in about]
+            raise ConfigError(f"run {self.run_id} has no {what}; {nearest(called(subject), known)}")
+        key = next(step["key"] for step in steps if step["subject"] == subject)
+        artifact = self.store.at(folder_of(kind, key))
         if artifact is None:
             raise StoreError(f"{what} of run {self.run_id} are not in {self.store}; run the workflow again")
         return artifact

@@ -156,7 +156,7 @@ def _carry_out(
     if steps and _track(session, record, [], "RUNNING", say):
         missing.append(_mlflow_is_missing(session))
     with watching(plan, say, looking_in(session.store)) as watch:
-        room = DiskRoom(session.store.root, say)
+        room = DiskRoom(session.store.root, say, "`vocabsem gc --dry-run` shows what could go")
 
         def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
             if kind == "interrupted" and not course.is_interrupted:

@@ -14,10 +14,13 @@ _PAUSE_SECONDS = 5.0  # between looks
 
 
 class DiskRoom:
-    """Looks at the room on a store's disk while a run goes on, and warns once where it is low."""
+    """Looks at the room on a store's disk while a run goes on, and warns once where it is low.
 
-    def __init__(self, store: Path, say: Callable[[str], None]) -> None:
-        self._store, self._say = store, say
+    `mend` is what a user can do about it, as the end of the sentence.
+    """
+
+    def __init__(self, store: Path, say: Callable[[str], None], mend: str) -> None:
+        self._store, self._say, self._mend = store, say, mend
         self._next = 0.0
         self._warned = False
 
@@ -31,5 +34,5 @@ class DiskRoom:
             self._warned = True
             self._say(
                 f"warning: {readable(free)} free on the disk of {self._store}. What is committed is safe if it runs "
-                "full; `vocabsem gc --dry-run` shows what could go"
+                f"full; {self._mend}"
             )

@@ -208,10 +208,14 @@ def _details(outcome: Outcome) -> dict[str, Any]:
 
 
 class InlineEngine:
-    """Runs each step in this process: for a debugger, and for tests that need no cluster."""
+    """Runs each step in this process: for a debugger, and for tests that need no cluster.
 
-    def __init__(self, store: Store, emit: Emit) -> None:
+    `packages` are those whose versions are recorded with what they made.
+    """
+
+    def __init__(self, store: Store, emit: Emit, packages: tuple[str, ...] = ()) -> None:
         self.store = store
+        self._packages = packages
         self._emit = emit
         self._next: tuple[Step, Lease] | None = None
         self._workers: dict[str, Any] = {}
@@ -235,7 +239,7 @@ class InlineEngine:
         self._workers.clear()
 
     def _run(self, step: Step, lease: Lease) -> None:
-        work = work_of(step, self.store, lease)
+        work = work_of(step, self.store, lease, self._packages)
         if step.setup is None:
             run_whole(step.run, work)
             return

@@ -7,7 +7,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -22,18 +22,6 @@ from orchestration.store.leases import Lease
 from orchestration.store.scratch import SIGNS, WHOLE, Told, begin_anew, scratch_folder, tell
 from orchestration.store.writer import Writer
 
-RECORDED_PACKAGES = (
-    "vocabsem",
-    "torch",
-    "transformers",
-    "ray",
-    "pyarrow",
-    "numpy",
-    "scikit-learn",
-    "tokenizers",
-    "peft",
-)
-
 
 @dataclass(frozen=True)
 class Work:
@@ -45,6 +33,7 @@ class Work:
         local: values that do not change the output: paths, batch sizes.
         out: the writer of the artifact.
         scratch: a folder that need not exist and outlives a killed attempt; it goes when the artifact is committed.
+        packages: whose versions join the provenance.
     """
 
     identity: Mapping[str, Any]
@@ -52,6 +41,7 @@ class Work:
     local: Mapping[str, Any]
     out: Writer
     scratch: Path
+    packages: tuple[str, ...] = ()
 
     def sign_file(self, shard: int | None = None) -> Path:
         """Where the worker at a shard, or at the whole of a plain step, leaves its signs of life."""
@@ -81,7 +71,7 @@ class ShardWorker(Protocol):
         ...
 
 
-def work_of(step: Step, store: Store, lease: Lease | None = None) -> Work:
+def work_of(step: Step, store: Store, lease: Lease | None = None, packages: tuple[str, ...] = ()) -> Work:
     """What a step's function gets. Raises KeyError for an input not committed: a scheduler's mistake, not a user's."""
     inputs = {}
     for role, source in step.inputs.items():
@@ -89,7 +79,8 @@ def work_of(step: Step, store: Store, lease: Lease | None = None) -> Work:
         if artifact is None:
             raise KeyError(f"{step.label} needs {source.label}, which is not committed")
         inputs[role] = artifact
-    return Work(step.identity, inputs, step.local, store.writer(step, lease), scratch_folder(store.root, step.folder))
+    scratch = scratch_folder(store.root, step.folder)
+    return Work(step.identity, inputs, step.local, store.writer(step, lease), scratch, packages)
 
 
 def callable_of(reference: str) -> Any:
@@ -104,7 +95,7 @@ def run_whole(reference: str, work: Work) -> None:
     work.out.begin()
     begin_anew(work.scratch)
     told = callable_of(reference)(work) or {}
-    work.out.commit({**provenance(started), **told})
+    work.out.commit({**provenance(started, work.packages), **told})
     shutil.rmtree(work.scratch, ignore_errors=True)
 
 
@@ -116,20 +107,25 @@ def run_watched(reference: str, work: Work) -> None:
 
 def commit_shards(work: Work, started: float, count: int) -> None:
     """Commit an artifact whose shards are all there; what workers measured of them joins the provenance."""
-    work.out.commit({**provenance(started), **work.out.measured_in_all()}, count)
+    work.out.commit({**provenance(started, work.packages), **work.out.measured_in_all()}, count)
     shutil.rmtree(work.scratch, ignore_errors=True)
 
 
-def provenance(started: float) -> dict[str, Any]:
+def provenance(started: float, packages: Sequence[str]) -> dict[str, Any]:
     """Where, when and with what an artifact was made. Never part of a key."""
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: found for name in RECORDED_PACKAGES if (found := version_of(name))},
+        "packages": versions_of(packages),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 3),
     }
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Of those that are installed."""
+    return {name: found for name in packages if (found := version_of(name))}
 
 
 @cache  # searching the installed packages takes longer than a small step

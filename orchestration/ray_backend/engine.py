@@ -56,7 +56,7 @@ class RayEngine:
     """Runs steps on a Ray cluster: the one this process is connected to, the one at `address`, or one of its own.
 
     A worker without a sign of life for `stall_seconds` is ended, and another begins its task or shard anew.
-    `reserves` replaces resources of steps by their kind.
+    `reserves` replaces resources of steps by their kind; `packages` are those whose versions are recorded.
     Raises ClusterError where `address` does not answer.
     """
 
@@ -67,10 +67,12 @@ class RayEngine:
         address: str | None = None,
         stall_seconds: float = STALL_SECONDS,
         reserves: Reserves | None = None,
+        packages: tuple[str, ...] = (),
     ) -> None:
         self.store = store
         self._emit = emit
         self._reserves = reserves or {}
+        self._packages = packages
         self._fitting: set[tuple[str, Resources]] = set()  # kinds of steps that some node has room for
         self._own = not ray.is_initialized()
         if self._own:
@@ -98,7 +100,7 @@ class RayEngine:
 
     def start(self, step: Step, lease: Lease) -> None:
         try:
-            work = work_of(step, self.store, lease)
+            work = work_of(step, self.store, lease, self._packages)
             asked = reserved(step, self._reserves)
             if (step.name, asked) not in self._fitting:
                 must_fit(step, asked, alive_nodes())

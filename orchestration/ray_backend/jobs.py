@@ -31,6 +31,7 @@ _GRACE_SECONDS = 25  # for a job that is stopped to say what is kept and to tell
 _STOP_SECONDS, _LOOK_SECONDS, _AGAIN_SECONDS = _GRACE_SECONDS + 5.0, 0.5, 2.0
 _READY_SECONDS = 60.0  # for a head to take jobs
 _EVERY_FILE = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}  # else Ray leaves out what is in .git, .venv and venv
+_SHOWN = 5  # of the jobs there are
 _LOST = 5  # connections in a row, before following is given up
 
 
@@ -119,7 +120,8 @@ class Cluster:
             except RuntimeError as error:
                 if "does not exist" not in str(error):
                     raise
-        raise ClusterError(f"no job {job_id!r} on {self.address}; `vocabsem jobs` lists them")
+        known = ", ".join(job.job_id for job in self.jobs()[:_SHOWN]) or "none"
+        raise ClusterError(f"no job {job_id!r} on {self.address}; the last ones there: {known}")
 
     def logs(self, job_id: str) -> str:
         """All that a job has printed so far."""
@@ -188,8 +190,8 @@ async def _next(lines: Any) -> str | None:
 def _checked(address: str) -> str:
     if not _is_web_address(address):
         raise ClusterError(
-            f"address {address!r}: expected the cluster's dashboard, such as http://HOST:8265. (HOST:6379 is for "
-            "`vocabsem run --address` on a node of the cluster.)"
+            f"address {address!r}: expected the cluster's dashboard, such as http://HOST:8265. (HOST:6379 is for a "
+            "run that is started on a node of the cluster.)"
         )
     return address.rstrip("/")
 

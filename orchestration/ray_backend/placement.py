@@ -127,7 +127,5 @@ def explained(error: BaseException, step: Step, asked: Resources, died: bool) ->
         return OutOfMemory(f"{step.label}: its process died, perhaps for want of memory: its limit is {limit}. {error}")
     if lacks_memory(error) and not died:
         mend = f"{setting}: {told}" if of_the_node else "take a GPU with more memory"
-        if "batch_tokens" in step.local:
-            mend = "lower execution.batch_tokens"
-        return OutOfMemory(f"{step.label} ran out of memory ({in_a_line(error)}); {mend}")
+        return OutOfMemory(f"{step.label} ran out of memory ({in_a_line(error)}); {step.less_memory or mend}")
     return error

@@ -22,8 +22,8 @@ from typing import Any
 from uuid import uuid4
 
 from orchestration.errors import ClusterError, StoreError
-from orchestration.execution.work import RECORDED_PACKAGES, version_of
-from orchestration.graph import Resources, Step
+from orchestration.execution.work import version_of, versions_of
+from orchestration.graph import Step
 from orchestration.ray_backend.placement import Reserves, gpus_of, must_fit, reserved
 from orchestration.store.files import link, readable
 from orchestration.store.mirror import Mirror
@@ -44,22 +44,32 @@ class Needs:
     Attributes:
         store: the folder that all nodes must see and write.
         steps: that will run.
-        workers: label -> what one worker of a step that has workers of its own reserves.
-        bytes: that the steps will write, estimated.
-        files: path -> bytes of the files that steps read.
         source: packages whose code must be the same everywhere.
+        packages: those whose versions must be.
         missing: what is known to be missing already, with the fix.
         mirror: of the bucket that all nodes must read and write, where the store is in one.
+        install: what to do where a node lacks the code.
     """
 
     store: Path
     steps: Sequence[Step]
-    workers: Mapping[str, Resources]
-    bytes: int
-    files: Mapping[str, int]
     source: tuple[str, ...]
+    packages: tuple[str, ...] = ()
     missing: Sequence[str] = ()
     mirror: Mirror | None = None
+    install: str = "Install the same code there."
+
+    @property
+    def bytes(self) -> int:
+        """That the steps will write, estimated."""
+        return sum(step.bytes for step in self.steps)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Path -> bytes of every file outside the store that the steps read."""
+        return {
+            path: Path(path).stat().st_size for path in sorted({path for step in self.steps for path in step.files})
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +109,10 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
         (folder / "driver").write_text(folder.name)
         if needs.mirror is not None:
             needs.mirror.bucket.put(needs.mirror.key(folder / "driver"), folder / "driver")
-        wanted = [*(reserved(step, reserves) for step in needs.steps), *needs.workers.values()]
+        wanted = [
+            *(reserved(step, reserves) for step in needs.steps),
+            *(step.workers for step in needs.steps if step.workers),
+        ]
         gpus = any(gpus_of(asked, resources) for asked in wanted)
         answers, silent = _ask(nodes, needs, gpus, folder, seconds)
         missing += [
@@ -107,7 +120,7 @@ def preflight(needs: Needs, reserves: Reserves, seconds: float = ANSWER_SECONDS)
             "of the cluster."
             for node in silent
         ]
-        here = facts_of(needs.source)
+        here = facts_of(needs.source, needs.packages)
         for node, answer in answers.items():
             missing += [f"{node}: {problem}" for problem in answer["missing"]]
             missing += [f"{node}: {problem}" for problem in differences(here, answer["facts"])]
@@ -134,10 +147,9 @@ def report(missing: Sequence[str]) -> str:
     return "\n".join([f"the cluster is not ready, nothing was run; {things} missing:", *(f"  {m}" for m in missing)])
 
 
-def facts_of(source: tuple[str, ...]) -> dict[str, str]:
+def facts_of(source: tuple[str, ...], packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of what results depend on, in this process, and a digest of its code."""
-    packages = {name: found for name in RECORDED_PACKAGES if (found := version_of(name)) and name != "vocabsem"}
-    return {"Python": platform.python_version(), **packages, "VocabSem's code": code_digest(source)}
+    return {"Python": platform.python_version(), **versions_of(packages), "the code": code_digest(source)}
 
 
 def code_digest(packages: Sequence[str]) -> str:
@@ -170,6 +182,7 @@ def look(
     files: Mapping[str, int],
     carried: str,
     source: tuple[str, ...],
+    packages: tuple[str, ...],
     mirror: Mirror | None = None,
     gpu: bool = False,
 ) -> dict[str, Any]:
@@ -208,7 +221,7 @@ def look(
     if gpu:
         missing += _without_use_of_gpus()
     at = [platform.node(), os.getcwd()]
-    return {"missing": missing, "facts": facts_of(source), "wrote": wrote, "shared": shared, "at": at}
+    return {"missing": missing, "facts": facts_of(source, packages), "wrote": wrote, "shared": shared, "at": at}
 
 
 def _without_use_of_gpus() -> list[str]:
@@ -267,11 +280,11 @@ def _ask(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    asked, here = {}, _here()
+    asked, here, files = {}, _here(), needs.files
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)
         place = (str(needs.store), str(folder), node.node_id)
-        given = (*place, dict(needs.files), here, needs.source, needs.mirror, gpus and node.has_gpu)
+        given = (*place, files, here, needs.source, needs.packages, needs.mirror, gpus and node.has_gpu)
         task = ray.remote(look).options(name="preflight", num_cpus=0, max_retries=0, scheduling_strategy=there)
         asked[task.remote(*given)] = node
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
@@ -283,9 +296,9 @@ def _ask(
             answers[asked[ref]] = ray.get(ref)
         except ray.exceptions.RayTaskError as error:  # it runs there, and its code is not ours, say
             cause = str(error.cause).splitlines()[0]
-            mend = "Install this version of VocabSem there, or use `vocabsem submit`, which sends the source."
-            told = {"missing": [f"does not run this code ({cause}). {mend}"], "wrote": False, "shared": False}
-            answers[asked[ref]] = {**told, "facts": facts_of(needs.source), "at": [asked[ref].node_id]}
+            told = {"missing": [f"does not run this code ({cause}). {needs.install}"], "wrote": False, "shared": False}
+            facts = facts_of(needs.source, needs.packages)
+            answers[asked[ref]] = {**told, "facts": facts, "at": [asked[ref].node_id]}
         except ray.exceptions.RayError:  # it went away
             silent.append(asked[ref])
     return answers, silent
@@ -313,10 +326,11 @@ def _unpacked_twice(answers: Mapping[Node, Mapping[str, Any]]) -> list[str]:
 
 def _without_shared_folder(needs: Needs, answers: Mapping[Node, Mapping[str, Any]]) -> list[str]:
     """A bucket is enough for artifacts; trainers hand each other checkpoints through the scratch folder."""
-    if not needs.workers or len(answers) == 1 or all(answer["shared"] for answer in answers.values()):
+    first = next((step.label for step in needs.steps if step.workers is not None), None)
+    if first is None or len(answers) == 1 or all(answer["shared"] for answer in answers.values()):
         return []
     return [
-        f"{next(iter(needs.workers))} has workers that hand each other files through {needs.store}, which not every "
+        f"{first} has workers that hand each other files through {needs.store}, which not every "
         "node sees. Set $VOCABSEM_CACHE to a folder that all nodes share, or run on one node."
     ]
 
@@ -353,9 +367,11 @@ def _without_room(needs: Needs, reserves: Reserves, nodes: Sequence[Mapping[str,
         except ClusterError as error:
             missing.append(str(error))
             sharded.pop(step.name, None)  # told once
-    for name, wanted in {**sharded, **needs.workers}.items():
+    pools = [(name, pool_size, wanted) for name, wanted in sharded.items()]
+    groups = [(step.label, group_size, step.workers) for step in needs.steps if step.workers is not None]
+    for name, size, wanted in (*pools, *groups):
         try:
-            (group_size if name in needs.workers else pool_size)(wanted, nodes)
+            size(wanted, nodes)
         except ClusterError as error:
             missing.append(f"{name}: {error}")
     return missing

@@ -54,7 +54,7 @@ def start() -> None:
 def in_our_folder() -> chdir:
     """For the call of ray.init, which puts the current folder before all others of its workers' import path.
 
-    The user's folder may hold a datasets.py or a transformers.py.
+    The user's folder may hold a module named like a library, such as datasets.py.
     """
     return chdir(_ROOT)
 

@@ -101,7 +101,7 @@ def _last_checkpoint(scratch: Path) -> Path | None:
 
 
 @contextmanager
-def _telling_of_want(scratch: Path) -> Iterator[None]:
+def _telling_of_want(scratch: Path, fewer_rows: str) -> Iterator[None]:
     """Of disk, or of memory: what would be so again is told once."""
     try:
         yield
@@ -113,8 +113,8 @@ def _telling_of_want(scratch: Path) -> Iterator[None]:
             ) from error
         if lacks_memory(error) and not hasattr(error, "exit_code"):
             raise TrainingMistake(
-                f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step "
-                "(batch_size, or training.batch_tokens), more workers, or a smaller model.",
+                f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step"
+                f"{fewer_rows and f' ({fewer_rows})'}, more workers, or a smaller model.",
                 exit_code=1,
             ) from error
         raise
@@ -133,21 +133,34 @@ def seats(workers: int, cpus: float | None, gpus: float | None) -> tuple[int, fl
 
 
 def run_workers(
-    function: str, config: Mapping[str, Any], scratch: Path, workers: int, cpus: float, gpus: float
+    function: str,
+    config: Mapping[str, Any],
+    scratch: Path,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    fewer_rows: str = "",
 ) -> Path:
     """Run "module:function" with (seat, config) on every worker; the folder of the last checkpoint.
 
+    Args:
+        config: plain data for the function.
+        scratch: a folder that all workers see, for checkpoints.
+        workers: how many; with none the function runs in this process, without Ray.
+        cpus, gpus: that each reserves.
+        fewer_rows: the setting by which a step takes fewer rows, for the message where memory runs out.
+
     A worker that dies is started again, with all others, from the last checkpoint; so is a training whose driver died
-    when it is begun again. With no `workers` it runs in this process, without Ray. Raises TrainingMistake for a disk
-    that cannot be written to, for memory that runs out, for workers that cannot start as one team, and for what a
-    worker of Ray's raised on purpose, which ends all of them at once.
+    when it is begun again. Raises TrainingMistake for a disk that cannot be written to, for memory that runs out, for
+    workers that cannot start as one team, and for what a worker of Ray's raised on purpose, which ends all of them.
     """
-    with _telling_of_want(scratch):
+    with _telling_of_want(scratch, fewer_rows):
         scratch.mkdir(parents=True, exist_ok=True)
         for begun in scratch.glob(f"{TEMPORARY}{_CHECKPOINT}*"):  # of workers that were killed
             shutil.rmtree(begun, ignore_errors=True)
         if workers:
-            _run_on_ray({"function": function, "config": dict(config), "scratch": str(scratch)}, workers, cpus, gpus)
+            job = {"function": function, "config": dict(config), "scratch": str(scratch), "fewer_rows": fewer_rows}
+            _run_on_ray(job, workers, cpus, gpus)
         else:
             callable_of(function)(Seat(0, 1, _last_checkpoint(scratch), None, scratch), config)
     last = _last_checkpoint(scratch)
@@ -205,7 +218,7 @@ def _sit_down(job: dict[str, Any]) -> None:
     checkpoint = Path(known) if known is not None else None
     seat = Seat(context.get_world_rank(), context.get_world_size(), checkpoint, str(get_device()), scratch)
     try:
-        with _telling_of_want(scratch):
+        with _telling_of_want(scratch, job["fewer_rows"]):
             callable_of(job["function"])(seat, job["config"])
     except Exception as error:
         if hasattr(error, "exit_code"):  # its own words, which Ray would bury in a traceback

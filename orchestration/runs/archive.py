@@ -116,10 +116,10 @@ def import_run(store: Store, file: Path, progress: Progress = no_progress) -> Mo
             (aside / run).rename(store.root / run)
             RunRecord(index["run_id"], store.root / run, store.mirror).push()
     except FileNotFoundError as error:
-        raise StoreError(f"{file}: no such file; name what `vocabsem export` wrote") from error
+        raise StoreError(f"{file}: no such file; name the archive of a run") from error
     except (tarfile.TarError, EOFError) as error:
         raise StoreError(
-            f"{file}: no archive, or cut short ({error}); expected what `vocabsem export` wrote"
+            f"{file}: no archive, or cut short ({error}); expected what an export of a run wrote"
         ) from error
     except OSError as error:
         raise StoreError(f"{file}: cannot be brought into {store.root} ({error.strerror or error})") from error
@@ -132,7 +132,7 @@ def import_run(store: Store, file: Path, progress: Progress = no_progress) -> Mo
 def _index(tar: tarfile.TarFile, file: Path) -> dict[str, Any]:
     first = tar.next()
     if first is None or first.name != _INDEX or not first.isreg():
-        raise StoreError(f"{file}: not what `vocabsem export` writes; expected {_INDEX} as the first file in it")
+        raise StoreError(f"{file}: not the archive of a run; expected {_INDEX} as the first file in it")
     try:
         index = json.loads(_opened(tar, first).read())
         formats, names = (index["format"], index["store"]), list(index["files"])
@@ -207,7 +207,7 @@ def _must_fit(store: Store, file: Path, index: Mapping[str, Any], known: set[str
     needed = sum(entry["bytes"] for name, entry in index["files"].items() if name.rpartition("/")[0] not in known)
     free = shutil.disk_usage(store.root).free
     if needed > free:
-        raise StoreError(f"{file}: needs {needed:,} bytes; {store.root} has {free:,} free. Make room: `vocabsem gc`")
+        raise StoreError(f"{file}: needs {needed:,} bytes; {store.root} has {free:,} free. Make room first")
 
 
 def _is_here(store: Store, place: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
-from orchestration.errors import StoreError
+from orchestration.errors import NotFound, StoreError
 from orchestration.graph import KEY_CHARACTERS
 from orchestration.runs.record import RUNS, RunRecord, runs
 from orchestration.store.artifacts import Artifact, Store
@@ -52,10 +52,7 @@ def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
     """The one place (step/digits) that a text means."""
     step, _, digits = text.lower().rpartition("/")
     if len(digits) < _LEAST:
-        raise StoreError(
-            f"{text!r} is too short; expected at least the first {_LEAST} characters of a key or run id, as "
-            "`vocabsem ls` prints them"
-        )
+        raise NotFound(f"{text!r} is too short; expected at least the first {_LEAST} characters of a key or run id")
     found = [
         place
         for place in places
@@ -63,9 +60,9 @@ def _match(text: str, places: Sequence[str], kind: str, store: Store) -> str:
     ]
     if len(found) > 1:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise StoreError(f"{text!r} means several: {', '.join(found[:_SHOWN])}{more}; give more digits")
+        raise NotFound(f"{text!r} means several: {', '.join(found[:_SHOWN])}{more}; give more digits")
     if not found:
-        raise StoreError(f"no {kind} {text!r} in {store}; {_hint(step, digits, places)}")
+        raise NotFound(f"no {kind} {text!r} in {store}{_hint(step, digits, places)}")
     return found[0]
 
 
@@ -77,7 +74,7 @@ def _latest(known: Sequence[RunRecord], store: Store) -> RunRecord:
             f"{store}: no run has results yet; the last that was begun, {known[0].run_id}, is running, was interrupted "
             "or failed. Run its workflow again to go on, or name a run by its id."
         )
-    raise StoreError(f"{store}: no run yet; `vocabsem run FILE` makes one")
+    raise StoreError(f"{store}: no run yet; run a workflow first")
 
 
 def _brought(record: RunRecord) -> RunRecord:
@@ -90,12 +87,12 @@ def _hint(step: str, digits: str, places: Sequence[str]) -> str:
     of_step = [place for place in places if place.startswith(f"{step}/")] or places
     starts = {place.partition("/")[2][: len(digits)]: place for place in of_step}
     near = [starts[start] for start in get_close_matches(digits, list(starts), n=3, cutoff=0.8)]
-    return f"the nearest: {', '.join(near)}" if near else "`vocabsem ls` lists what there is"
+    return f"; the nearest: {', '.join(near)}" if near else ""
 
 
 def _whole_key(text: str, artifact: Artifact) -> Artifact:
     """A folder's name is a part of the key: digits beyond it are compared with the whole."""
     digits, key = text.lower().rpartition("/")[2], artifact.manifest["key"]
     if not key.startswith(digits):
-        raise StoreError(f"no artifact {text!r}; the nearest is {artifact.folder.parent.name}/{key}")
+        raise NotFound(f"no artifact {text!r}; the nearest is {artifact.folder.parent.name}/{key}")
     return artifact

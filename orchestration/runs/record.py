@@ -113,7 +113,10 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
     same_words = known.is_file() and known.read_bytes() == text  # other words may name the same work
     if not same_words or record.read(_GRAPH) is None:
         record.write_bytes(known.name, text)
-        steps = [{"label": step.label, "key": step.key, **step.payload} for step in in_order(targets)]
+        steps = [
+            {"label": step.label, "subject": dict(step.subject), "key": step.key, **step.payload}
+            for step in in_order(targets)
+        ]
         record.write(_GRAPH, {"run_id": run_id, "started": _now(), "steps": steps})
     record.push()
     return record

@@ -128,13 +128,13 @@ def artifact_folder(database: Path) -> Path:
     return database.parent / "mlartifacts"
 
 
-def page_of(uri: str, shown: Shown) -> str:
-    """Where a browser shows a run; of a SQLite database, once it is served. Other databases have no page."""
+def page_of(uri: str, shown: Shown, serve: str) -> str:
+    """Where a browser shows a run; of a SQLite database, once `serve` serves it. Other databases have no page."""
     if database_file(uri) is None and not uri.startswith(("http://", "https://")):
         return f"run {shown.run_id} in {without_credentials(uri)}"
     if database_file(uri) is None:
         return f"{without_credentials(uri).rstrip('/')}/{shown.page}"
-    return f"`vocabsem ui` shows it on http://127.0.0.1:5000/{shown.page} (another --port: the link that it prints)"
+    return f"{serve} shows it on http://127.0.0.1:5000/{shown.page} (another --port: the link that it prints)"
 
 
 def server_command(uri: str, host: str, port: int) -> list[str]:
@@ -270,7 +270,7 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
     """Leave it to the system when our databases reach the disk: MLflow commits eight times a run, 8 ms each.
 
-    A killed process loses nothing by it. A power cut may; then remove the database, and `vocabsem sync` fills it anew.
+    A killed process loses nothing by it. A power cut may; then remove the database, and fill it anew (projection.py).
     """
     if isinstance(connection, sqlite3.Connection):
         _, _, path = connection.execute("PRAGMA database_list").fetchone()

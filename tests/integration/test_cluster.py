@@ -236,7 +236,7 @@ def test_a_frozen_node_is_named_instead_of_waited_for(cluster: TwoNodes, tmp_pat
         "from pathlib import Path\n"
         "from orchestration.errors import ClusterError\n"
         "from orchestration.ray_backend.preflight import Needs, preflight\n"
-        "needs = Needs(Path(sys.argv[1]), [], {}, 0, {}, ('orchestration',))\n"
+        "needs = Needs(Path(sys.argv[1]), [], ('orchestration',))\n"
         "try: print(preflight(needs, {}, seconds=float(sys.argv[2])))\n"
         "except ClusterError as error: print(error)\n"
     )

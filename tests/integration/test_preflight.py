@@ -21,7 +21,7 @@ def test_a_gpu_that_torch_cannot_use_stops_only_what_wants_one(tmp_path, monkeyp
     def missing(gpus):
         step = dataclasses.replace(number(1), resources=Resources(1, gpus))
         try:
-            preflight.preflight(preflight.Needs(tmp_path, [step], {}, 0, {}, ("orchestration",)), {})
+            preflight.preflight(preflight.Needs(tmp_path, [step], ("orchestration",)), {})
         except ClusterError as error:
             return str(error)
         return ""

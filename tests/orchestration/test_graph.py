@@ -43,7 +43,7 @@ def test_the_key_of_a_known_payload_never_changes():
     assert step.key == "8cd52e44970322e8541bd84ec9b0a9bbc44b70ba12248cb7be641e576013d60c"
 
 
-STEP = Step("a", "label", 1, "m:f", {"x": 1}, {"n": number(3)}, {"path": "p"}, {"device": "cpu"}, Resources(1), ("s",))
+STEP = Step("a", "label", 1, "m:f", {"x": 1}, {"n": number(3)}, {"path": "p"}, {"device": "cpu"}, Resources(1))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,8 @@ STEP = Step("a", "label", 1, "m:f", {"x": 1}, {"n": number(3)}, {"path": "p"}, {
         {"local": {"path": "q", "batch_tokens": 1, "device": "cuda"}},
         {"setup": {"device": "cuda"}},
         {"resources": Resources(8, 1, 4, waits=True)},
-        {"sources": ()},
+        {"workers": Resources(2), "cost": "search", "files": ("f",), "bytes": 9, "less_memory": "lower it"},
+        {"subject": {"task": "trec"}, "remarks": "m:g", "sources": ("s",)},
         {"inputs": {"n": number(3, path="elsewhere")}},
     ],
 )

@@ -17,8 +17,8 @@ from orchestration.tracking.view import Shown, run_page
     ],
 )
 def test_a_run_has_a_page_and_no_secret_in_its_address(uri: str, page: str) -> None:
-    assert page_of(uri, Shown("abc", run_page("abc"))) == page
+    assert page_of(uri, Shown("abc", run_page("abc")), "`vocabsem ui`") == page
 
 
 def test_a_database_that_nobody_serves_has_no_page():
-    assert page_of("postgresql://user:secret@h/db", Shown("abc", run_page("abc"))) == "run abc in postgresql://h/db"
+    assert page_of("postgresql://user:secret@h/db", Shown("abc", run_page("abc")), "") == "run abc in postgresql://h/db"

@@ -193,11 +193,11 @@ def test_zero_shot_reads_prompts_that_say_nothing_only_where_asked(compare: Comp
 def test_a_key_of_states_without_demonstrations_is_what_it_always_was(tmp_path: Path) -> None:
     layers = ["layer_00", "head"]
     sizes = {"kept_rows": 8, "window": 64, "layers": layers, "parameters": 100, "width": 8}
-    model = Model("m", Path("m"), "float32", "w", "t", "h", **sizes, kind="causal", four_bit=False, stamp="s")
-    task, texts = find_task("starter-topics", tmp_path, None), Step("texts", "texts a test", 1, "a:b")
+    model = Model("m", tmp_path, "float32", "w", "t", "h", **sizes, kind="causal", four_bit=False, stamp="s")
+    task, texts = find_task("starter-topics", tmp_path, None), Step("texts", "texts", 1, "a:b", local={"rows": 4})
     key = "b1479e2c3063929bb0b4b5096c4a0f63f83d65e6c75cf925729acfe01d876c40"
     assert encode_step(model, task, texts, Encoding(), Execution()).key == key
-    some = Step("demonstrations", "demonstrations m a random seed 0", 1, "a:b", local={"told": "random seed 0"})
+    some = Step("demonstrations", "demonstrations", 1, "a:b", subject={"demonstrations": "random seed 0"})
     assert encode_step(model, task, texts, Encoding(), Execution(), some).key != key
 
 

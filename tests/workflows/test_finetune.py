@@ -19,7 +19,7 @@ from vocabsem_core.errors import InputError
 from vocabsem_core.finetuning.trainer import Finetuning
 from vocabsem_core.numerics import checkpoint
 from workflows.compare.graph import comparison
-from workflows.compare.results import read_result, truncations
+from workflows.compare.results import read_result, remarks
 from workflows.config.compare import CompareConfig
 from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
@@ -140,11 +140,11 @@ def test_a_method_may_have_seeds_and_a_budget_of_its_own(folder):
 
 def test_prompts_that_were_cut_are_counted_once_for_all_who_read_them(folder):
     folder.rows([{"text": "word " * 200, "label": "good"}, *ROWS])
-    (train,) = truncations(folder.run(LORA)[0], folder.store)  # the test texts are short
+    (train,) = remarks(folder.run(LORA)[0], folder.store)  # the test texts are short
     assert train.startswith("finetune model films lora seed 0, texts films train: 1 of 41 prompts cut to 128 tokens (")
-    (shared,) = truncations(folder.run(LORA, "linear-probe")[0], folder.store)
+    (shared,) = remarks(folder.run("linear-probe", LORA)[0], folder.store)
     assert shared == train.replace("finetune model films lora seed 0, texts films train", "encode model films train")
-    assert len(truncations(folder.run(LORA, "linear-probe", encoding={"max_tokens": 60})[0], folder.store)) == 1
+    assert len(remarks(folder.run(LORA, "linear-probe", encoding={"max_tokens": 60})[0], folder.store)) == 1
 
 
 def test_a_token_that_the_model_lacks_is_told_by_row_whichever_method_reads_it(folder):

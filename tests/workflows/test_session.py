@@ -151,7 +151,7 @@ def test_one_flipped_bit_is_told_and_hides_no_result(again: Callable[..., Report
     assert [result.method for result, _ in report.results] == ["affinity", "centroid", "linear-probe"]
     (cut,) = report.notes
     assert cut.startswith("encode model films t")
-    assert f"not known whether prompts were cut: {encode}: found checksum" in cut
+    assert f"not known what there is to remark: {encode}: found checksum" in cut
     for damaged, told in ((predicted, "no table of predictions of model films"), (fitted, "no MLflow model of fit ")):
         (line,) = [line for line in said if line.startswith(told)]
         assert f"{damaged}: found checksum" in line

@@ -19,7 +19,7 @@ from orchestration.store.fingerprint_cache import Facts
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
 from workflows.compare.graph import Cell, comparison
-from workflows.compare.results import read_result, truncations, without_validation
+from workflows.compare.results import read_result, remarks
 from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column, read_states
@@ -104,7 +104,7 @@ def test_a_prompt_longer_than_the_window_is_cut_counted_and_reported(compare: Co
     long = [{"text": "word " * 200, "label": "good"}, *ROWS]
     store, cells, outcomes = compare(tiny.gpt2(), rows=long)
     assert {outcome.state for outcome in outcomes.values()} == {"ran"}
-    lines = truncations(cells, store)
+    lines = remarks(cells, store)
     assert len(lines) == 2
     assert lines[0].startswith("encode model films test: 1 of 25 prompts cut to 128 tokens (")
 
@@ -161,7 +161,7 @@ def test_a_class_with_one_row_is_trained_on(compare: Compared) -> None:
     store, cells, outcomes = compare(rows=rows, methods=methods)
     assert {outcome.state for outcome in outcomes.values()} == {"ran"}
     told = "labels films train: label 'good' has one training row, and so no validation row"
-    assert without_validation(cells, store) == [told]
+    assert remarks(cells, store) == [told]
 
 
 def test_a_class_without_rows_is_named(compare: Compared) -> None:

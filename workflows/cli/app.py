@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestration.errors import NotFound
 from orchestration.host.signals import Signals
 from workflows.cli import cluster, storage
 from workflows.cli.options import (
@@ -276,7 +277,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "exit_code"):  # no mistake of the user's, but one of ours: show where
             raise
-        print(f"error: {error}", file=sys.stderr)
+        hint = "; `vocabsem ls` lists what there is" if isinstance(error, NotFound) else ""
+        print(f"error: {error}{hint}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -370,7 +372,7 @@ def _show(done: Any, opened: Any, seconds: float) -> None:
     if (report := folder / "runs" / done.run_id / HTML).is_file():
         print(f"report: {os.path.relpath(report) if here else report}")
     if done.shown is not None:
-        print(f"MLflow: {page_of(opened.tracking_uri, done.shown)}")
+        print(f"MLflow: {page_of(opened.tracking_uri, done.shown, '`vocabsem ui`')}")
 
 
 def _next() -> str:

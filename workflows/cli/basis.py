@@ -15,6 +15,7 @@ from workflows.errors import ConfigError
 from workflows.inputs.catalog import find_model
 from workflows.inputs.models import Model, describe
 from workflows.runtime.progress import Say, looking_in, plain_lines
+from workflows.runtime.requirements import RECORDED
 from workflows.steps.model import basis_step
 
 
@@ -34,7 +35,7 @@ def make_basis(reference: str, store: Store, say: Say) -> Basis:
     step = basis_step(model)
     plan = make_plan([step], store)
     with plain_lines(plan, say, looking_in(store)) as watch:
-        outcomes = run_plan(plan, lambda: InlineEngine(store, watch), watch)
+        outcomes = run_plan(plan, lambda: InlineEngine(store, watch, RECORDED), watch)
     labels = {planned.step.key: planned.step.label for planned in plan}
     return Basis(
         model,

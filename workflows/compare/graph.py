@@ -15,7 +15,7 @@ from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import Task, find_model, find_task
 from workflows.inputs.models import Model, check_encoding, describe
 from workflows.inputs.row_choice import rows_digest
-from workflows.inputs.tables import Split, column_digests, split_file
+from workflows.inputs.tables import Split, column_digests, row_count, split_file
 from workflows.methods.resolved import ResolvedMethod, resolve
 from workflows.steps.best import best_step
 from workflows.steps.data import labels_step, texts_step, verbalizer_step
@@ -120,13 +120,13 @@ def must_differ(kind: str, names: list[str]) -> None:
 def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
     """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
     steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
-    steps["embedding"] = embedding_step(model, steps["verbalizer"])
+    steps["embedding"] = embedding_step(model, task, steps["verbalizer"])
     splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
     for split, limit in splits:
         file = split_file(task, split)
         digests = column_digests(file, facts)
         rows = rows_digest(file, list(task.config.words), split, limit, facts)
-        texts = texts_step(task, split, file, digests, limit, rows)
+        texts = texts_step(task, split, file, digests, row_count(file, facts), limit, rows)
         steps[f"{split}_texts"] = texts
         steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
         steps[f"{split}_labels"] = labels_step(task, split, file, digests)
@@ -194,6 +194,6 @@ def _against(cell: Cell, cells: Sequence[Cell], task: Task, labels: Step) -> Cel
     if cell.method == cell.reference:
         return cell
     reference = next(other for other in cells if other.method == cell.reference)
-    where = f"{cell.reference} {cell.score.label.removeprefix('score ')}"
+    where = f"{cell.reference} {cell.model} {cell.task} {cell.method}"
     versus = versus_step(where, cell.fits, reference.fits, labels, len(task.config.words), cell.metric)
     return replace(cell, versus=versus)

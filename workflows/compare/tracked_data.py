@@ -7,12 +7,13 @@ from itertools import groupby
 from typing import Any
 
 from orchestration.errors import DamagedArtifact
-from orchestration.graph import Step, in_order
+from orchestration.graph import Step
 from orchestration.store.artifacts import Store
 from orchestration.tracking.mlflow_client import TrackedData
 from workflows.compare.graph import Cell
 from workflows.inputs.tables import field_columns
 from workflows.runtime.progress import Say
+from workflows.steps.data import file_texts
 
 _DIGEST = 36  # characters that MLflow keeps
 _TEXT = 200  # characters of a row's text that the table shows
@@ -23,7 +24,7 @@ def data_of(task: str, target: Step) -> tuple[TrackedData, ...]:
     return tuple(
         TrackedData(task, step.key[:_DIGEST], split, str(step.local["path"]))
         for split in ("train", "test")
-        for step in _texts(task, target, split)
+        for step in file_texts(target, task, split)
     )
 
 
@@ -81,7 +82,7 @@ def _shown(store: Store, cells: Sequence[Cell]) -> dict[int, str]:
     """Row -> the beginning of its text, its fields joined."""
     from orchestration.store.arrow import ROW_ID, read_table
 
-    step = next(step for cell in cells for step in _texts(cell.task, cell.score, "test"))
+    step = next(step for cell in cells for step in file_texts(cell.score, cell.task, "test"))
     artifact = store.find(step)
     if artifact is None:
         return {}
@@ -100,9 +101,3 @@ def _columns(store: Store, step: Step, names: Sequence[str]) -> dict[str, list[A
     assert artifact is not None, f"{step.label} was scored, so it is there"
     tables = [read_table(path) for path in artifact.shards()]
     return {name: [value for table in tables for value in table.column(name).to_pylist()] for name in names}
-
-
-def _texts(task: str, target: Step, split: str) -> list[Step]:
-    """The texts of a split of the task, once."""
-    wanted = f"texts {task} {split}"
-    return [step for step in in_order([target]) if step.name == "texts" and step.label == wanted]

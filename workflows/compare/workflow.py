@@ -14,7 +14,7 @@ from orchestration.store.fingerprint_cache import Facts
 from orchestration.tracking.mlflow_client import Status, TrackedRun
 from workflows.compare.checks import check_comparison, names_of
 from workflows.compare.graph import Cell, comparison
-from workflows.compare.results import read_result, truncations, without_validation
+from workflows.compare.results import read_result, remarks
 from workflows.compare.tracked_data import prediction_tables
 from workflows.compare.tracking import tracked
 from workflows.config.compare import CompareConfig
@@ -58,7 +58,7 @@ class Comparison:
         return tracked(record, store, self.cells, results, status, say)
 
     def notes(self, store: Store, ran: bool) -> list[str]:
-        return [*without_validation(self.cells, store), *truncations(self.cells, store)] if ran else []
+        return remarks(self.cells, store) if ran else []
 
     def document(self, store: Store) -> dict[str, Any]:
         return {}

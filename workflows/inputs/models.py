@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Model:
         """Where the files lie, and how to tell that they are still the same: local values, no part of a key."""
         content = {"model": self.weights, "tokenizer": self.tokenizer}
         return {"folder": str(self.folder), "stamp": self.stamp, "content": content}
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The files that a step on the model reads."""
+        return tuple(map(str, model_files(self.folder)))
 
 
 def check_encoding(name: str, layers: list[str], window: int | None, encoding: Encoding) -> None:

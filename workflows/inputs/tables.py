@@ -82,10 +82,21 @@ def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
 
     Reads the file only when its size or time is not the remembered one.
     """
+    return _known(file, facts)["digests"]
+
+
+def row_count(file: SplitFile, facts: Facts) -> int:
+    """Rows of a file, those of the other split included where it holds both."""
+    return _known(file, facts)["rows"]
+
+
+def _known(file: SplitFile, facts: Facts) -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
+        columns = read_columns(file.path, file.names).values
+        return {"digests": _digests(columns), "rows": max(map(len, columns.values()))}
+
     # "strict": what a less strict reader made of a file is not remembered.
-    return facts.get(
-        f"columns {file.names} strict", [file.path], lambda: _digests(read_columns(file.path, file.names).values)
-    )
+    return facts.get(f"columns and rows {file.names} strict", [file.path], compute)
 
 
 def unchanged_columns(file: SplitFile, digests: Mapping[str, str], also: Sequence[str] = ()) -> dict[str, list[Value]]:

@@ -11,13 +11,7 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, in_order
 from orchestration.store.artifacts import Artifact, Store
 
-_PARTS = {
-    "encode": "encode",
-    "demonstrations": "encode",
-    "head": "basis",
-    "basis": "basis",
-    "search": "search",
-}  # step -> part of the cost
+_PARTS = ("encode", "basis", "search", "fit")  # that steps declare
 _Entry = tuple[Mapping[str, Any], Mapping[str, int]]  # provenance, and file -> bytes
 
 
@@ -35,7 +29,7 @@ class Costs:
         fit: seconds of one fit and of its predictions for the test rows.
         peak_rss: bytes, the most of a process that searched or fitted, libraries and mapped files included.
         peak_cuda: bytes of tensors on a GPU.
-        states_bytes: stored states it reads.
+        states_bytes: stored states it reads, and the demonstrations before their prompts.
         fit_bytes: stored files of one fit.
     """
 
@@ -69,8 +63,7 @@ class Ledger:
     def costs(self, fits: Mapping[int, Step]) -> Costs:
         """Of one fit and all that it reads, the mean over seeds."""
         by_seed = [self._costs(step) for step in fits.values()]
-        names = ("encode", "basis", "search", "fit")
-        seconds = {name: mean([getattr(one, name) for one in by_seed]) for name in names}
+        seconds = {name: mean([getattr(one, name) for one in by_seed]) for name in _PARTS}
         peaks = {name: _most([getattr(one, name) for one in by_seed]) for name in ("peak_rss", "peak_cuda")}
         return Costs(**seconds, **peaks, states_bytes=by_seed[0].states_bytes, fit_bytes=by_seed[0].fit_bytes)
 
@@ -85,19 +78,18 @@ class Ledger:
 
     def _trials(self, fits: Mapping[int, Step]) -> list[dict[str, Any]] | None:
         """The record of the search."""
-        search = next((step for step in in_order([next(iter(fits.values()))]) if step.name == "search"), None)
+        search = next((step for step in in_order([next(iter(fits.values()))]) if step.cost == "search"), None)
         artifact = self.store.find(search) if search is not None else None
         return artifact.json("trials.json")["trials"] if artifact is not None else None
 
     def _costs(self, fit: Step) -> Costs:
         steps = list(in_order([fit]))
-        seconds: dict[str, float | None] = {"encode": 0.0, "basis": 0.0, "search": 0.0, "fit": 0.0}
+        seconds: dict[str, float | None] = dict.fromkeys(_PARTS, 0.0)
         for step in steps:
-            part = "fit" if step is fit else _PARTS.get(step.name)
-            if part is not None:
-                seconds[part] = _sum(seconds[part], self._told(step, "work_seconds"))
-        states = [self._bytes(step) for step in steps if step.name == "encode"]
-        worked = [step for step in steps if step is fit or step.name == "search"]
+            if step.cost:
+                seconds[step.cost] = _sum(seconds[step.cost], self._told(step, "work_seconds"))
+        states = [self._bytes(step) for step in steps if step.cost == "encode"]
+        worked = [step for step in steps if step.cost in ("search", "fit")]
         peaks = {name: _most([self._told(step, name) for step in worked]) for name in ("peak_rss", "peak_cuda")}
         stored = None if None in states else sum(size for size in states if size is not None)
         return Costs(**seconds, **peaks, states_bytes=stored, fit_bytes=self._bytes(fit))

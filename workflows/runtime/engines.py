@@ -12,6 +12,7 @@ from orchestration.store.artifacts import Store
 from workflows.config.compare import AnyExecution
 from workflows.errors import ConfigError, nearest
 from workflows.runtime.progress import Say
+from workflows.runtime.requirements import RECORDED, needs_of
 
 if TYPE_CHECKING:
     from orchestration.ray_backend.engine import RayEngine
@@ -30,7 +31,7 @@ def open_engine(
     Raises ClusterError where a cluster that is named does not answer, or lacks something.
     """
     if execution.executor == "inline":
-        return InlineEngine(store, emit)
+        return InlineEngine(store, emit, RECORDED)
     if execution.address in (None, "local"):
         return _ray_engine(execution, store, emit)
     return checked_engine(execution, store, steps, missing, emit, say)
@@ -46,7 +47,6 @@ def checked_engine(
 ) -> RayEngine:
     """The engine on a named cluster, once nothing is missing there. Raises ClusterError with all that is."""
     from orchestration.ray_backend.preflight import preflight
-    from workflows.runtime.requirements import needs_of
 
     needs = needs_of(steps, store, missing)
     engine = _ray_engine(execution, store, emit)
@@ -61,7 +61,7 @@ def checked_engine(
 def _ray_engine(execution: AnyExecution, store: Store, emit: Emit) -> RayEngine:
     from orchestration.ray_backend.engine import RayEngine  # imports Ray: only when there is work
 
-    return RayEngine(store, emit, execution.address, execution.stall_seconds, reserves(execution))
+    return RayEngine(store, emit, execution.address, execution.stall_seconds, reserves(execution), RECORDED)
 
 
 def reserves(execution: AnyExecution) -> dict[str, dict[str, float]]:

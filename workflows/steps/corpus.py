@@ -30,6 +30,7 @@ def corpus_step(name: str, paths: Sequence[Path], digests: Sequence[str], held_o
             "digests": sorted(digests),
         },
         resources=_LIGHT,
+        files=tuple(map(str, paths)),
         sources=("workflows.inputs.corpus",),
     )
 

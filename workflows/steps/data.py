@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.execution.work import Work
-from orchestration.graph import Resources, Step
+from orchestration.graph import Resources, Step, called, in_order
+from orchestration.store.artifacts import Artifact
 from orchestration.store.files import json_bytes
 from workflows.config.task import prompt_template
 from workflows.inputs.catalog import Task
@@ -27,15 +28,27 @@ _SOURCES = (
 
 
 def texts_step(
-    task: Task, split: Split, file: SplitFile, digests: dict[str, str], limit: int | None, rows: str | None = None
+    task: Task,
+    split: Split,
+    file: SplitFile,
+    digests: dict[str, str],
+    count: int,
+    limit: int | None,
+    rows: str | None = None,
 ) -> Step:
     """The prompt fields of a split's rows. Labels are no part of it, so that a changed label encodes nothing anew.
 
-    `rows` is the digest of which rows these are, where labels have a say in that.
+    Args:
+        file: where the rows are.
+        digests: of the file's columns.
+        count: rows of the file.
+        limit: rows that are kept at most.
+        rows: digest of which rows these are, where labels have a say in that.
     """
+    subject = {"task": task.config.name, "split": split}
     return Step(
         name="texts",
-        label=f"texts {task.config.name} {split}",
+        label=f"texts {called(subject)}",
         version=1,
         run="workflows.steps.data:fill_texts",
         identity={
@@ -44,8 +57,10 @@ def texts_step(
             "rows_per_shard": ROWS_PER_SHARD,
             **({"rows": rows} if rows is not None else {}),
         },
-        local={**_place(file), "split": split, "names": list(task.config.words)},
+        local={**_place(file), "split": split, "names": list(task.config.words), "rows": min(count, limit or count)},
         resources=_LIGHT,
+        files=(str(file.path),),
+        subject=subject,
         sources=_SOURCES,
     )
 
@@ -77,14 +92,18 @@ def fill_texts(work: Work) -> None:
 
 def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str]) -> Step:
     """The class number of every row."""
+    subject = {"task": task.config.name, "split": split}
     return Step(
         name="labels",
-        label=f"labels {task.config.name} {split}",
+        label=f"labels {called(subject)}",
         version=1,
         run="workflows.steps.data:fill_labels",
         identity={"column": digests[file.label], "values": file.values, "names": list(task.config.words)},
         local=_place(file),
         resources=_LIGHT,
+        files=(str(file.path),),
+        subject=subject,
+        remarks="workflows.steps.data:without_validation" if split == "train" else "",
         sources=_SOURCES,
     )
 
@@ -99,6 +118,19 @@ def fill_labels(work: Work) -> None:
     columns = unchanged_columns(file, {file.label: work.identity["column"]})
     numbers = label_numbers(file, columns, work.identity["names"])
     work.out.write_shard(0, table_of(range(len(numbers)), {"label": np.array(numbers, dtype=np.int32)}))
+
+
+def without_validation(step: Step, artifact: Artifact) -> dict[str, str]:
+    """A line for each label that has one training row in its file, and so none to validate by."""
+    from orchestration.store.arrow import column_array, read_table
+
+    columns = [column_array(read_table(path), "label") for path in artifact.shards()]
+    numbers = [number for column in columns for number in column.tolist()]
+    return {
+        f"{step.key} {name}": f"{step.label}: label {name!r} has one training row, and so no validation row"
+        for place, name in enumerate(step.identity["names"])
+        if numbers.count(place) == 1
+    }
 
 
 def verbalizer_step(model: Model, task: Task) -> Step:
@@ -118,6 +150,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
         },
         local={"folder": str(model.folder), "vocabulary": model.kept_rows},
         resources=_LIGHT,
+        files=model.paths,
         sources=("vocabsem_core.features.prompts",),
     )
 
@@ -132,6 +165,12 @@ def fill_verbalizer(work: Work) -> None:
     found = verbalize(tokenizer, identity["template"], words, rule, work.local["vocabulary"])
     pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
     work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
+
+
+def file_texts(target: Step, task: str, split: str) -> list[Step]:
+    """The texts of a task's split, as they are in its file, that a step and all before it read."""
+    wanted = {"task": task, "split": split}
+    return [step for step in in_order([target]) if step.name == "texts" and step.subject == wanted]
 
 
 def _place(file: SplitFile) -> dict[str, Any]:

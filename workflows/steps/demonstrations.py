@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestration.execution.work import Work
-from orchestration.graph import Resources, Step
+from orchestration.graph import Resources, Step, called
 from orchestration.store.files import json_bytes
 from workflows.config.compare import Encoding
 from workflows.config.task import prompt_template
@@ -36,16 +36,19 @@ def random_step(
         inputs: train_texts and train_labels.
         draw: seed, train_size, shots (a class, at most), and spare: the share of each class's rows that stays free.
     """
-    told = f"random seed {draw['seed']}"
+    subject = {"model": model.name, "task": task.config.name, "demonstrations": f"random seed {draw['seed']}"}
     return Step(
         name="demonstrations",
-        label=f"demonstrations {model.name} {task.config.name} {told}",
+        label=f"demonstrations {called(subject)}",
         version=1,
         run="workflows.steps.demonstrations:fill_random",
         identity={"kind": "random", **_prompts(model, task, encoding), **draw},
         inputs={role: inputs[role] for role in ("train_texts", "train_labels")},
-        local={"folder": str(model.folder), "task": task.config.name, "told": told},
+        local={"folder": str(model.folder), "task": task.config.name},
         resources=_LIGHT,
+        cost="encode",
+        files=model.paths,
+        subject=subject,
         sources=("vocabsem_core.baselines.demonstrations", "vocabsem_core.features.prompts"),
     )
 
@@ -128,17 +131,21 @@ def retrieved_step(
         draw: seed, train_size, and shots (a class, at most, on average).
     """
     told = kind if draw["train_size"] == "full" else f"{kind} seed {draw['seed']}"
+    subject = {"model": model.name, "task": task.config.name, "split": split, "demonstrations": told}
     roles = {"train_texts", "train_labels", *({"test_texts"} if split == "test" else ())}
     states = {"train", split} if kind == "dense" else set()
     return Step(
         name="demonstrations",
-        label=f"demonstrations {model.name} {task.config.name} {split} {told}",
+        label=f"demonstrations {called(subject)}",
         version=2,  # 2: of equally near states the first
         run="workflows.steps.demonstrations:fill_retrieved",
         identity={"kind": kind, "split": split, **_prompts(model, task, encoding), **draw},
         inputs={role: inputs[role] for role in sorted(roles | states)},
-        local={"folder": str(model.folder), "task": task.config.name, "told": told},
+        local={"folder": str(model.folder), "task": task.config.name},
         resources=Resources(cpus=1),
+        cost="encode",
+        files=model.paths,
+        subject=subject,
         sources=(
             "vocabsem_core.baselines.demonstrations",
             "vocabsem_core.baselines.bm25",
@@ -262,20 +269,24 @@ class _Pool:
 
 
 def told_of(demonstrations: Step) -> str:
-    """What labels of steps say of demonstrations: their kind, and the seed where it matters."""
-    return demonstrations.local["told"]
+    """What other steps are told of demonstrations: their kind, and the seed where it matters."""
+    return demonstrations.subject["demonstrations"]
 
 
 def chosen_texts_step(task: Task, texts: Step, demonstrations: Step, which: Literal["all", "validation"]) -> Step:
     """Of the training texts those that a method with demonstrations reads: all but these, or the validation rows."""
+    split = "train" if which == "all" else "validation"
+    subject = {"task": task.config.name, "split": split, "demonstrations": told_of(demonstrations)}
     return Step(
         name="texts",
-        label=f"texts {task.config.name} {'train' if which == 'all' else 'validation'} {told_of(demonstrations)}",
+        label=f"texts {called(subject)}",
         version=1,
         run="workflows.steps.demonstrations:fill_chosen_texts",
         identity={"which": which, "rows_per_shard": ROWS_PER_SHARD},
         inputs={"texts": texts, "demonstrations": demonstrations},
+        local={"rows": texts.local["rows"]},  # before they are chosen: never too few
         resources=_LIGHT,
+        subject=subject,
     )
 
 
@@ -298,13 +309,16 @@ def fill_chosen_texts(work: Work) -> None:
 def content_free_step(task: Task, kind: str) -> Step:
     """Texts that say nothing, in every field. To a masked model a mask would say where to predict: it has none."""
     texts = [text for text in CONTENT_FREE if kind != "masked" or text != _MASK]
+    subject = {"task": task.config.name, "split": "content-free"}
     return Step(
         name="texts",
-        label=f"texts {task.config.name} content-free",
+        label=f"texts {called(subject)}",
         version=1,
         run="workflows.steps.demonstrations:fill_content_free",
         identity={"fields": sorted(task.config.source.columns), "texts": texts},
+        local={"rows": len(texts)},
         resources=_LIGHT,
+        subject=subject,
         sources=("workflows.inputs.tables",),
     )
 

@@ -33,6 +33,7 @@ from workflows.steps.fit import (
     Conditions,
     Inputs,
     code_identity,
+    method_files,
     method_local,
     method_of,
     method_sources,
@@ -102,6 +103,9 @@ def search_step(
         inputs=_inputs(inputs),
         local={**method_local(method.method), **conditions.place},
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
+        workers=_reserved(conditions.place, 1.0, None),  # a trial on each core, or GPU
+        cost="search",
+        files=(*inputs["verbalizer"].files, *method_files(method.method)),  # the model's, and the user's own
         sources=(*_SOURCES, "workflows.search.trials", *method_sources(method.method)),
     )
 
@@ -165,6 +169,10 @@ def fit_step(
         },
         local={**method_local(method.method), **conditions.place},
         resources=Resources(cpus=0, waits=True),
+        workers=_reserved(conditions.place, conditions.place["cores_per_trainer"], conditions.place["trainers"] or 1),
+        cost="fit",
+        files=(*inputs["verbalizer"].files, *method_files(method.method)),
+        remarks="workflows.steps.truncation:cut_in_training",
         sources=(*_SOURCES, "orchestration.ray_backend.train", *method_sources(method.method)),
     )
 
@@ -186,7 +194,7 @@ def fill_finetune(work: Work) -> dict[str, float]:
         asked = local["trainers"] or 1, local["cores_per_trainer"], local["gpus_per_trainer"]
         workers, cores, gpus = (0, 1.0, 0.0) if alone else seats(*asked)
         config = {"work": work, "threads": max(1, int(cores)) if workers else None}
-        run_workers("workflows.steps.finetune:train", config, work.scratch, workers, cores, gpus)
+        run_workers("workflows.steps.finetune:train", config, work.scratch, workers, cores, gpus, "batch_size")
     record, took, made, scores, weights = _read_done(work.scratch / _DONE)
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test_texts"], ROW_ID), columns), made)
@@ -278,6 +286,11 @@ def _read_done(path: Path) -> tuple[Any, dict[str, float], dict[str, Any], Any, 
     tensors, metadata = load_state(path)
     record, took, made = (json.loads(metadata[name]) for name in ("record", "took", "made"))
     return record, took, made, tensors["scores"], below(tensors, "weights")
+
+
+def _reserved(place: Mapping[str, Any], cores: float | None, workers: int | None) -> Resources | None:
+    """What each worker reserves, where there are any."""
+    return None if place["executor"] == "inline" else Resources(cores, place["gpus_per_trainer"], workers)
 
 
 def _identity(method: ResolvedMethod, conditions: Conditions, seed: int) -> dict[str, Any]:

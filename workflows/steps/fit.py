@@ -79,6 +79,8 @@ def search_step(
         },
         inputs=inputs_of(method.needs(searched=True) | {"train"}, inputs, with_test=False),
         local=method_local(method.method),
+        cost="search",
+        files=method_files(method.method),
         sources=(*_SOURCES, *method_sources(method.method)),
     )
 
@@ -143,6 +145,8 @@ def fit_step(
         },
         inputs={**read, **({"search": search} if search else {})},
         local=method_local(method.method),
+        cost="fit",
+        files=method_files(method.method),
         sources=(*_SOURCES, "workflows.methods.ensembles", *method_sources(method.method)),
     )
 
@@ -250,6 +254,11 @@ def code_identity(method: Method) -> dict[str, Any]:
 def method_sources(method: Method) -> tuple[str, ...]:
     """The modules of a method, whose change is worth a warning."""
     return type(method).__module__, *method.sources
+
+
+def method_files(method: Method) -> tuple[str, ...]:
+    """The file of a user's own method."""
+    return (method.source_file,) if method.source_file is not None else ()
 
 
 def method_local(method: Method) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.execution.work import Work
-from orchestration.graph import Resources, Step
+from orchestration.graph import Resources, Step, called
 from orchestration.store.files import json_bytes
 from vocabsem_core.names import RCOND
 from workflows.config.compare import Encoding, Execution
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vocabsem_core.features.prompts import Prompt
 
 _SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
+_BYTES = {"float16": 2, "float32": 4}
 _STORED = {"torch.float16": "float16"}  # other dtypes are stored as float32, which holds bfloat16 exactly
 
 
@@ -36,7 +37,10 @@ def head_step(model: Model) -> Step:
         version=1,
         run="workflows.steps.model:fill_head",
         identity={"head": model.head, "kept_rows": model.kept_rows, "rows_per_shard": HEAD_ROWS_PER_SHARD},
-        local={**model.files, "width": model.width},
+        local=model.files,
+        cost="basis",
+        files=model.paths,
+        bytes=model.kept_rows * model.width * _BYTES["float32"],
         sources=("vocabsem_core.features.checkpoints", "vocabsem_core.features.heads"),
     )
 
@@ -77,6 +81,8 @@ def basis_step(model: Model) -> Step:
         run="workflows.steps.model:fill_basis",
         identity={"rcond": RCOND},
         inputs={"head": head_step(model)},
+        cost="basis",
+        bytes=model.kept_rows * model.width * _BYTES["float32"],
         sources=("vocabsem_core.semantics.basis",),
     )
 
@@ -117,16 +123,17 @@ def fill_basis(work: Work) -> dict[str, float]:
     return took
 
 
-def embedding_step(model: Model, verbalizer: Step) -> Step:
+def embedding_step(model: Model, task: Task, verbalizer: Step) -> Step:
     """The input embedding's rows of the label tokens: a control for the place of the basis."""
     return Step(
         name="embedding",
-        label=f"embedding {verbalizer.label.removeprefix('verbalizer ')}",
+        label=f"embedding {model.name} {task.config.name}",
         version=1,
         run="workflows.steps.model:fill_embedding",
         identity={"model": model.weights},
         inputs={"verbalizer": verbalizer},
         local=model.files,
+        files=model.paths,
         sources=("vocabsem_core.features.checkpoints",),
     )
 
@@ -152,9 +159,14 @@ def encode_step(
 ) -> Step:
     """A split's hidden states, each prompt after its demonstrations where there are any."""
     layers = stored_layers(encoding.layers, model.layers)
+    subject = {
+        "model": model.name,
+        **texts.subject,
+        **({"demonstrations": told_of(demonstrations)} if demonstrations else {}),
+    }
     return Step(
         name="encode",
-        label=f"encode {model.name} {texts.label.removeprefix('texts ')}{_after(texts, demonstrations)}",
+        label=f"encode {called(subject)}",
         version=1,
         run="workflows.steps.model:EncodeWorker",
         identity={
@@ -169,7 +181,7 @@ def encode_step(
             "position": {"causal": "last", "masked": "mask", "seq2seq": "decoder first"}[model.kind],
         },
         inputs={"texts": texts, **({"demonstrations": demonstrations} if demonstrations else {})},
-        local={"batch_tokens": execution.batch_tokens, "width": model.width, "vocabulary": model.kept_rows},
+        local={"batch_tokens": execution.batch_tokens, "vocabulary": model.kept_rows},
         setup={
             **model.files,
             "dtype": model.dtype,
@@ -177,13 +189,14 @@ def encode_step(
             "layers": layers,
         },
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
+        cost="encode",
+        files=model.paths,
+        bytes=texts.local["rows"] * len(layers) * model.width * _BYTES[encoding.store_dtype],
+        less_memory="lower execution.batch_tokens",
+        subject=subject,
+        remarks="workflows.steps.truncation:cut_in_states",
         sources=("vocabsem_core.features.encoder", "vocabsem_core.features.prompts"),
     )
-
-
-def _after(texts: Step, demonstrations: Step | None) -> str:
-    told = f" {told_of(demonstrations)}" if demonstrations else ""
-    return "" if texts.label.endswith(told) else told  # texts that were chosen by them name them already
 
 
 class EncodeWorker:

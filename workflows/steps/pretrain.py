@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _STATE, _CURVE = "state.safetensors", "curve.json"  # of a checkpoint
 CURVE = "curve.json"  # of the artifact
+_FEWER_ROWS = "training.batch_tokens"
 
 
 def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step:
@@ -56,6 +57,9 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
         inputs={"tokens": tokens, "tokenizer": tokenizer},
         local=execution.model_dump(exclude={"address", "resources"}),
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
+        workers=None
+        if execution.executor == "inline"
+        else Resources(execution.cores, execution.gpus, execution.workers),
         sources=("vocabsem_core.pretraining.trainer", "vocabsem_core.pretraining.muon"),
     )
 
@@ -77,7 +81,7 @@ def fill_pretrain(work: Work) -> None:
     workers, cores, gpus = (0, 1.0, 0.0) if alone else seats(local["workers"], local["cores"], local["gpus"])
     threads = None if alone else max(1, int(cores))
     config = {"identity": dict(work.identity), "shards": shards, "local": dict(local), "threads": threads}
-    last = run_workers("workflows.steps.pretrain:train", config, work.scratch, workers, cores, gpus)
+    last = run_workers("workflows.steps.pretrain:train", config, work.scratch, workers, cores, gpus, _FEWER_ROWS)
     training = Pretraining(recipe, 0, 1, torch.device("cpu"), half=False, compiled=False)
     training.load(last / _STATE)
     with TemporaryDirectory() as folder:

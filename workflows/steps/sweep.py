@@ -39,6 +39,7 @@ from workflows.steps.fit import (
     import_sources,
     inputs_of,
     materials_of,
+    method_files,
     method_identity,
     method_local,
     method_of,
@@ -102,11 +103,23 @@ def sweep_step(config: SweepConfig, method: ResolvedMethod, inputs: Inputs, cond
                 **({"method file": found.source_digest[:16]} if found.source_digest else {}),
             },
             **config.execution.model_dump(mode="json", exclude={"address", "resources"}),
-            **({"gpus": 0.0} if config.execution.gpus is None and not found.uses_gpu else {}),
+            "gpus": _gpus(config, found),
         },
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
+        workers=_reserved(config, found),
+        files=method_files(found),
         sources=(*_SOURCES, *method_sources(found)),
     )
+
+
+def _gpus(config: SweepConfig, method: Method) -> float | None:
+    """Of each worker."""
+    return 0.0 if config.execution.gpus is None and not method.uses_gpu else config.execution.gpus
+
+
+def _reserved(config: SweepConfig, method: Method) -> Resources | None:
+    """What each worker reserves, where there are any."""
+    return None if config.execution.executor == "inline" else Resources(config.execution.cores, _gpus(config, method))
 
 
 def fill_sweep(work: Work) -> dict[str, float]:
@@ -208,6 +221,7 @@ def confirm_step(config: SweepConfig, method: ResolvedMethod, sweep: Step) -> St
         },
         inputs={**sweep.inputs, "sweep": sweep},
         local=method_local(method.method),
+        files=sweep.files,
         sources=(*sweep.sources, "vocabsem_core.statistics.metrics", "vocabsem_core.statistics.paired_tests"),
     )
 

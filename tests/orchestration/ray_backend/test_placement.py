@@ -96,11 +96,11 @@ def test_want_of_memory_names_the_step_and_the_setting(error):
     ],
 )
 def test_want_of_a_gpus_memory_names_what_takes_less(error):
-    encode = dataclasses.replace(squares(3), local={"batch_tokens": 16384})
+    encode = dataclasses.replace(squares(3), less_memory="lower the batch")
     told = explained(error, encode, Resources(4, 1.0), died=False)
     assert isinstance(told, OutOfMemory)
     assert str(told).startswith(f"squares 3 ran out of memory ({type(error).__name__}: CUDA ")
-    assert str(told).endswith("; lower execution.batch_tokens")
+    assert str(told).endswith("; lower the batch")
     assert str(explained(error, number(3), Resources(1, 1.0), died=False)).endswith("; take a GPU with more memory")
 
 

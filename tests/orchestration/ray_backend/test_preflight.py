@@ -1,5 +1,6 @@
 """What a node says when it is asked, and how it all becomes one report."""
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -28,7 +29,7 @@ from orchestration.ray_backend.preflight import (
 from tests.orchestration.steps import number, squares
 from tests.s3_server import refusal
 
-SOURCE = ("orchestration",)
+SOURCE, PACKAGES = ("orchestration",), ("torch", "no such package")
 
 
 @pytest.fixture
@@ -39,18 +40,26 @@ def store(tmp_path):
 
 
 def said(store, files=None, folder=None, gpu=False):
-    return look(str(store), str(folder or store / "asked"), "node-1", files or {}, "/driver", SOURCE, None, gpu)
+    return look(
+        str(store), str(folder or store / "asked"), "node-1", files or {}, "/driver", SOURCE, PACKAGES, None, gpu
+    )
 
 
 def needs(store, **changes):
-    return Needs(**{"store": store, "steps": [], "workers": {}, "bytes": 0, "files": {}, "source": SOURCE, **changes})
+    return Needs(**{"store": store, "steps": [], "source": SOURCE, "packages": PACKAGES, **changes})
+
+
+def with_workers(label, workers):
+    return dataclasses.replace(number(1), label=label, workers=workers)
 
 
 def test_a_node_that_has_all_says_so_and_leaves_its_file(store):
     answer = said(store)
     assert (answer["missing"], answer["wrote"]) == ([], True)
     assert (store / "asked" / "node-1").read_text() == "asked"
-    assert answer["facts"] == facts_of(SOURCE)
+    assert answer["facts"] == facts_of(SOURCE, PACKAGES)
+    assert answer["facts"]["torch"] == torch.__version__
+    assert "no such package" not in answer["facts"]
     assert answer["facts"]["Python"] == platform.python_version()
 
 
@@ -84,7 +93,7 @@ def asked(machine, tmp_path):
 
 
 def said_of(mirror, folder):
-    return look(str(mirror.root), str(folder), "node-1", {}, "/driver", SOURCE, mirror)
+    return look(str(mirror.root), str(folder), "node-1", {}, "/driver", SOURCE, PACKAGES, mirror)
 
 
 def test_a_node_reads_and_writes_the_bucket_and_keeps_nothing(asked):
@@ -124,7 +133,7 @@ def test_a_bucket_of_another_server_and_a_folder_that_cannot_be_made_are_told(as
 def test_trainers_on_several_nodes_need_a_folder_that_all_see(asked):
     mirror, _ = asked
     nodes = [Node(name, name, {}) for name in ("a", "b")]
-    asks = needs(mirror.root, workers={"sweep calibration": Resources()}, mirror=mirror)
+    asks = needs(mirror.root, steps=[with_workers("sweep calibration", Resources())], mirror=mirror)
     answers = {node: {"shared": node.node_id == "a"} for node in nodes}
     (told,) = _without_shared_folder(asks, answers)
     assert told.startswith("sweep calibration has workers that hand each other files through")
@@ -169,11 +178,11 @@ def test_only_gpus_that_ray_found_beside_cores_are_looked_at():
 
 
 def test_versions_that_differ_are_told_with_both():
-    here = {"Python": "3.11.7", "torch": "2.13.0", "VocabSem's code": "abc"}
-    there = {"Python": "3.11.7", "VocabSem's code": "abd"}
+    here = {"Python": "3.11.7", "torch": "2.13.0", "the code": "abc"}
+    there = {"Python": "3.11.7", "the code": "abd"}
     first, second = differences(here, there)
     assert first.startswith("torch is not installed, the driver's is 2.13.0.")
-    assert second.startswith("VocabSem's code is abd, the driver's is abc.")
+    assert second.startswith("the code is abd, the driver's is abc.")
     assert differences(here, here) == []
 
 
@@ -206,15 +215,16 @@ def test_nodes_that_unpack_a_job_in_one_place_are_told():
 
 
 def test_too_little_space_is_told_in_numbers(store):
-    assert _without_space(needs(store, bytes=10), 10) == []
-    (told,) = _without_space(needs(store, bytes=3 * 10**9), 10**9)
+    steps = [dataclasses.replace(number(value), bytes=5 * 10**8) for value in range(6)]
+    assert _without_space(needs(store, steps=steps), 3 * 10**9) == []
+    (told,) = _without_space(needs(store, steps=steps), 10**9)
     assert "1.0 GB free, and about 3.0 GB will be written" in told
 
 
 def test_reservations_that_no_node_grants_are_told_once_a_kind(store):
     nodes = [{"CPU": 2, "memory": 8e9}]
     steps = [number(1), number(2), squares(2), squares(3)]
-    asked = needs(store, steps=steps, workers={"sweep s": Resources(1, 1)})
+    asked = needs(store, steps=[with_workers("sweep s", Resources(1, 1)), *steps])
     assert _without_room(needs(store, steps=steps), {}, nodes) == []
     told = _without_room(asked, {"number": {"cpus": 64}, "squares": {"gpus": 1}}, nodes)
     assert len(told) == 3
@@ -224,12 +234,13 @@ def test_reservations_that_no_node_grants_are_told_once_a_kind(store):
 
 
 def test_a_worker_group_that_never_fits_as_a_whole_is_told(store):
-    nodes, group = [{"CPU": 0}, {"CPU": 4}, {"CPU": 4}], {"pretrain m": Resources(3, 0, 3)}
-    (told,) = _without_room(needs(store, workers=group), {}, nodes)
+    nodes = [{"CPU": 0}, {"CPU": 4}, {"CPU": 4}]
+    three, two = (needs(store, steps=[with_workers("pretrain m", Resources(3, 0, of))]) for of in (3, 2))
+    (told,) = _without_room(three, {}, nodes)
     assert told.startswith(
         "pretrain m: 3 workers of 3 cores and 0 GPUs are needed at once, and the cluster has room for 2"
     )
-    assert _without_room(needs(store, workers={"pretrain m": Resources(3, 0, 2)}), {}, nodes) == []
+    assert _without_room(two, {}, nodes) == []
 
 
 def test_the_report_counts_and_lists():

@@ -206,7 +206,7 @@ def test_what_is_no_archive_is_refused(text, other, tmp_path):
 def test_a_foreign_tar_is_refused(other, tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(__file__, "code.py")
-    must_refuse(other, tmp_path / "x.tar", "not what `vocabsem export` writes")
+    must_refuse(other, tmp_path / "x.tar", "not the archive of a run")
 
 
 def test_a_file_that_is_not_there_is_named(other, tmp_path):

@@ -102,5 +102,5 @@ def test_no_match_names_the_nearest(store):
 
 
 def test_a_store_without_runs_says_how_one_is_made(tmp_path):
-    with pytest.raises(StoreError, match="no run yet; `vocabsem run FILE` makes one"):
+    with pytest.raises(StoreError, match="no run yet; run a workflow first"):
         find_run("latest", open_store(tmp_path))

@@ -164,7 +164,7 @@ def test_a_model_that_states_no_window_needs_a_length_limit(copy: Path, tmp_path
     model = described(copy, tmp_path)
     assert model.window is None
     task = find_task("starter-topics", tmp_path, None)
-    texts = Step("texts", "texts", 1, "a:b")
+    texts = Step("texts", "texts", 1, "a:b", local={"rows": 4})
     with pytest.raises(ConfigError, match=r"states a window; set encoding\.max_tokens"):
         check_encoding(model.name, model.layers, model.window, Encoding())
     limited = encode_step(model, task, texts, Encoding(max_tokens=64), Execution())

@@ -14,7 +14,8 @@ from workflows.results.costs import Costs, Ledger
 
 
 def step(name: str, number: int = 0, **inputs: Step) -> Step:
-    return Step(name, f"{name} {number}", 1, "nowhere:nothing", {"number": number}, inputs)
+    cost = "basis" if name == "head" else name
+    return Step(name, f"{name} {number}", 1, "nowhere:nothing", {"number": number}, inputs, cost=cost)
 
 
 def commit(store: Store, one: Step, files: dict[str, Any] | None = None, **provenance: float) -> None:

@@ -1,17 +1,20 @@
 """What a workflow needs of a cluster is read off its steps."""
 
+from pathlib import Path
+
 import pytest
 
 from orchestration.execution.scheduler import InlineEngine, run_plan
-from orchestration.graph import in_order
+from orchestration.graph import Resources, in_order
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import open_store
 from tests.integration.workspace import WORKFLOW, make_workspace, write
+from tests.workflows.test_own_method import CONSTANT
 from workflows.config.yaml_file import read_workflow
 from workflows.errors import ConfigError
 from workflows.registry import WORKFLOWS
 from workflows.runtime.engines import reserves
-from workflows.runtime.requirements import estimated_bytes, files_read, needs_of
+from workflows.runtime.requirements import needs_of
 from workflows.session import open_session
 
 
@@ -25,30 +28,55 @@ def folder(tmp_path):
     return make_workspace(tmp_path)
 
 
+def needed(session):
+    return needs_of(list(in_order(session.job.targets)), session.store)
+
+
 def test_the_estimate_is_what_the_arrays_take(folder):
     encoding = {"layers": ["layer_00", "head"]}
     session = opened(folder, {**WORKFLOW, "methods": ["affinity"], "encoding": encoding, "models": ["reference-1m"]})
-    steps = list(in_order(session.job.targets))
-    estimated = estimated_bytes(steps, session.store)
+    needs = needed(session)
     quiet = lambda *_: None  # noqa: E731
     plan = make_plan(session.job.targets, session.store)
     run_plan(plan, lambda: InlineEngine(session.store, quiet), quiet)
-    made = [session.store.find(step) for step in steps if step.name in ("encode", "head", "basis")]
-    real = sum(entry["bytes"] for artifact in made for entry in artifact.manifest["files"].values())
-    half_head = session.store.find(next(step for step in steps if step.name == "head")).manifest["files"]
+    made = {step: session.store.find(step) for step in needs.steps if step.bytes}
+    assert {step.name for step in made} == {"encode", "head", "basis"}
+    real = sum(entry["bytes"] for artifact in made.values() for entry in artifact.manifest["files"].values())
+    half_head = next(artifact for step, artifact in made.items() if step.name == "head").manifest["files"]
     stored = sum(entry["bytes"] for name, entry in half_head.items() if name.endswith(".arrow"))
-    assert estimated - stored == pytest.approx(real, rel=0.1)  # a head is counted as float32, this one is float16
-    assert estimated_bytes(steps, session.store) == estimated  # rows are now read off the texts in the store
+    assert needs.bytes - stored == pytest.approx(real, rel=0.1)  # a head is counted as float32, this one is float16
 
 
 def test_every_file_outside_the_store_is_named_with_its_size(folder):
-    session = opened(folder, WORKFLOW)
-    found = files_read(in_order(session.job.targets))
+    found = needed(opened(folder, WORKFLOW)).files
     assert found[str(folder / "train.jsonl")] == (folder / "train.jsonl").stat().st_size
     assert [name for name in found if name.endswith("reference/model.safetensors")]
 
 
-def test_a_sweeps_workers_are_asked_for(folder):
+def test_a_step_that_is_told_of_a_path_declares_the_file(folder):
+    """Every path among a step's local values, whatever they are called, is of a declared file or the folder of one."""
+    (folder / "own.py").write_text(CONSTANT)
+    document = {**WORKFLOW, "methods": ["icl", "icl-dense", "lora", "calibration", "own.py"], "reference_method": "icl"}
+    seen = set()
+    for step in needed(opened(folder, document)).steps:
+        for value in {**step.local, **(step.setup or {})}.values():
+            if isinstance(value, str) and value.startswith("/"):
+                seen.add(step.name)
+                assert value in step.files or Path(value) in {Path(file).parent for file in step.files}, step.label
+    assert seen == {"texts", "labels", "verbalizer", "head", "encode", "demonstrations", "search", "finetune", "fit"}
+
+
+def test_texts_beside_demonstrations_count_before_they_are_chosen(folder):
+    document = {**WORKFLOW, "methods": ["icl", "icl-dense"], "models": ["reference-1m"]}
+    needs = needed(opened(folder, document))
+    encodes = [step for step in needs.steps if step.name == "encode"]
+    head = next(step for step in needs.steps if step.name == "head")
+    width = head.bytes // 4 // head.identity["kept_rows"]
+    assert sorted({step.bytes // (2 * width) for step in encodes}) == [3, 30, 60]  # content-free, test, training rows
+    assert needs.bytes >= sum(step.bytes for step in encodes)
+
+
+def test_a_sweeps_workers_are_asked_for_where_there_are_any(folder):
     document = {
         "workflow": "sweep",
         "name": "s",
@@ -57,28 +85,17 @@ def test_a_sweeps_workers_are_asked_for(folder):
         "method": "calibration",
         "execution": {"gpus": 1, "cores": 3},
     }
-    file = folder / write(folder, "s.yaml", document)
-    session = open_session(read_workflow(file, WORKFLOWS), file, open_store(folder / "store"), None, None)
-    needs = needs_of(list(in_order(session.job.targets)), session.store)
-    assert (needs.workers["sweep s"].cpus, needs.workers["sweep s"].gpus) == (3, 1)
-
-
-def test_texts_beside_demonstrations_count_before_they_are_chosen(folder):
-    document = {**WORKFLOW, "methods": ["icl", "icl-dense"], "models": ["reference-1m"]}
-    session = opened(folder, document)
-    encodes = [step for step in in_order(session.job.targets) if step.name == "encode"]
-    width = encodes[0].local["width"]
-    found = {step.label: estimated_bytes([step], session.store) for step in encodes}
-    assert sorted({of // (2 * width) for of in found.values()}) == [3, 30, 60]  # content-free, test, training rows
-    assert needs_of(list(in_order(session.job.targets)), session.store).bytes >= sum(found.values())
+    (asked,) = [step.workers for step in needed(opened(folder, document)).steps if step.workers]
+    assert asked == Resources(3, 1)
+    inline = {**document, "execution": {"executor": "inline"}}
+    assert not [step for step in needed(opened(folder, inline)).steps if step.workers]
 
 
 def test_the_workers_of_a_finetuning_are_asked_for(folder):
     execution = {"trainers": 2, "cores_per_trainer": 3, "gpus_per_trainer": 1}
     session = opened(folder, {**WORKFLOW, "methods": ["lora", "knn"], "seeds": [0], "execution": execution})
-    workers = needs_of(list(in_order(session.job.targets)), session.store).workers
-    told = {label: (asked.cpus, asked.gpus, asked.workers) for label, asked in workers.items()}
-    assert told == {"search reference small lora": (1, 1, None), "finetune reference small lora seed 0": (3, 1, 2)}
+    told = {step.name: step.workers for step in needed(session).steps if step.workers}
+    assert told == {"search": Resources(1, 1), "finetune": Resources(3, 1, 2)}
 
 
 def test_resources_enter_no_key_and_become_bytes(folder):
