@@ -1,6 +1,7 @@
 """The rules of the house: who imports whom, how long a module is, what stays light (docs/architecture.md)."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,12 @@ def test_no_code_asks_which_kind_a_workflow_is():
             if asks:
                 asking.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {ast.unparse(node)}")
     assert not asking
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if "orchestration" in path.parts], ids=lambda path: path.name
+)
+def test_orchestration_names_no_setting_library_or_command_of_the_packages_above(path):
+    """They are handed to it: a step's `less_memory`, an engine's `packages`, an error that the command line ends."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.findall(r"batch_tokens|transformers|peft|`vocabsem ", text)
