@@ -85,3 +85,11 @@ def test_it_runs_a_comparison_in_an_empty_folder(installed: Path, tmp_path: Path
 def test_its_command_line_starts_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     found = run(tmp_path, sys.executable, "-m", "workflows", "explain", "knn", site=installed)
     assert "knn" in found
+
+
+def test_it_brings_the_quick_start_to_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "workflows")
+    told = run(tmp_path, *command, "init", "quickstart", site=installed)
+    assert told.startswith("wrote quickstart.yaml\n")
+    assert (tmp_path / "quickstart.yaml").read_text() == (REPOSITORY / "quickstart.yaml").read_text()
+    assert run(tmp_path, *command, "validate", "quickstart.yaml", site=installed).endswith("\nvalid\n")

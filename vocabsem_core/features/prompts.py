@@ -224,31 +224,31 @@ def verbalize(
         if vocabulary is not None and max(tokens[_PICKED[rule]]) >= vocabulary:
             told = _unknown(tokenizer, max(tokens), vocabulary)
             raise InputError(f"label {label!r}, word {words[label]!r}: {told}, or choose another word.")
-    if (same := _same(all_tokens, rule)) is not None:
-        one, other = same
-        raise InputError(
-            f"labels {one!r} and {other!r} have the same tokens {all_tokens[one][_PICKED[rule]]} "
-            f"(label_tokens: {rule}); {_advice(all_tokens)}"
+    if alike := _alike(all_tokens, rule):
+        told = ", ".join(
+            f"{one!r} and {other!r} have the same tokens {all_tokens[one][_PICKED[rule]]}" for one, other in alike
         )
+        raise InputError(f"labels {told} (label_tokens: {rule}); {_advice(all_tokens)}")
     return Verbalizer(list(words), [tokens[_PICKED[rule]] for tokens in all_tokens.values()], rule)
 
 
 _PICKED = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}
 
 
-def _same(tokens: Mapping[str, list[int]], rule: str) -> tuple[str, str] | None:
-    """Two labels that a rule cannot tell apart, if there are any: a mean knows how often a token comes, not where."""
+def _alike(tokens: Mapping[str, list[int]], rule: str) -> list[tuple[str, str]]:
+    """Pairs of labels that a rule cannot tell apart: a mean knows how often a token comes, not where."""
     seen: dict[frozenset[tuple[int, Fraction]], str] = {}
+    alike = []
     for label, own in tokens.items():
         picked = own[_PICKED[rule]]
         shares = frozenset((token, Fraction(count, len(picked))) for token, count in Counter(picked).items())
         if (other := seen.setdefault(shares, label)) != label:
-            return other, label
-    return None
+            alike.append((other, label))
+    return alike
 
 
 def _advice(tokens: Mapping[str, list[int]]) -> str:
-    telling = [f"`label_tokens: {rule}`" for rule in _PICKED if _same(tokens, rule) is None]
+    telling = [f"`label_tokens: {rule}`" for rule in _PICKED if not _alike(tokens, rule)]
     if telling:
         return f"{' and '.join(telling)} can tell all labels apart: set it in the task, or give them other words"
     return "give them other words: no label_tokens rule can tell all labels apart"

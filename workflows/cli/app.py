@@ -15,6 +15,7 @@ import typer
 from orchestration.errors import NotFound
 from orchestration.host.signals import Signals
 from workflows.cli import cluster, storage
+from workflows.cli.init import init
 from workflows.cli.options import (
     AsJson,
     AsMermaid,
@@ -49,6 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+
+
+app.command()(init)
 
 
 @app.command()

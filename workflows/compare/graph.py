@@ -9,8 +9,7 @@ from pathlib import Path
 from orchestration.graph import Step
 from orchestration.store.fingerprint_cache import Facts
 from workflows.compare.prompting import must_suit, prompted
-from workflows.config.compare import CompareConfig
-from workflows.config.sweep import SweepConfig
+from workflows.config.compare import CompareConfig, Encoding, Execution, Limit
 from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import Task, find_model, find_task
 from workflows.inputs.models import Model, check_encoding, describe
@@ -87,7 +86,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         here = [method for method in methods if method.config.runs_under(reference)]
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
-                materials = materials_steps(config, model, task, facts)
+                materials = materials_steps(model, task, config.limit, config.encoding, config.execution, facts)
             largest = _cells(config, here, config.train_sizes[-1], model, task, materials)
             cells += _tested(largest, task, materials["test_labels"])
             known = {cell.score.key for cell in largest}  # of methods that read no training rows
@@ -117,21 +116,23 @@ def must_differ(kind: str, names: list[str]) -> None:
             raise ConfigError(told, (f"{kind}s", index))
 
 
-def materials_steps(config: CompareConfig | SweepConfig, model: Model, task: Task, facts: Facts) -> dict[str, Step]:
+def materials_steps(
+    model: Model, task: Task, limits: Limit, encoding: Encoding, execution: Execution, facts: Facts
+) -> dict[str, Step]:
     """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
     steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
     steps["embedding"] = embedding_step(model, task, steps["verbalizer"])
-    splits: tuple[tuple[Split, int | None], ...] = (("train", config.limit.train), ("test", config.limit.test))
+    splits: tuple[tuple[Split, int | None], ...] = (("train", limits.train), ("test", limits.test))
     for split, limit in splits:
         file = split_file(task, split)
         digests = column_digests(file, facts)
         rows = rows_digest(file, list(task.config.words), split, limit, facts)
         texts = texts_step(task, split, file, digests, row_count(file, facts), limit, rows)
         steps[f"{split}_texts"] = texts
-        steps[split] = encode_step(model, task, texts, config.encoding, config.execution)
+        steps[split] = encode_step(model, task, texts, encoding, execution)
         steps[f"{split}_labels"] = labels_step(task, split, file, digests)
     content_free = content_free_step(task, model.kind)
-    steps["content_free"] = encode_step(model, task, content_free, config.encoding, config.execution)
+    steps["content_free"] = encode_step(model, task, content_free, encoding, execution)
     return steps
 
 

@@ -43,6 +43,16 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (_HERE / "models").glob("*.yaml"))
 
 
+def template_names() -> list[str]:
+    """Names of the workflow files that `vocabsem init` copies."""
+    return sorted(path.stem for path in (_HERE / "templates").glob("*.yaml"))
+
+
+def template_text(name: str) -> str:
+    """One of them, to be written as it is."""
+    return (_HERE / "templates" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def find_task(reference: str, base: Path, data_dir: Path | None, problems: list[str] | None = None) -> Task:
     """A task by catalog name or YAML file (relative to `base`).
 

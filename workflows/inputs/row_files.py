@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,35 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
+def check_kind(path: Path) -> None:
+    """Raises ConfigError for a file of a kind that cannot be read."""
+    if path.suffix not in _READERS:
+        raise ConfigError(f"{path}: cannot read {path.suffix!r} files; expected one of {', '.join(_READERS)}")
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a file. Raises ConfigError for what cannot be read."""
+    with _naming_encoding(path):
+        return _NAMES[path.suffix](path)
+
+
 def read_columns(path: Path, names: Sequence[str]) -> Columns:
     """Columns of a file. Raises ConfigError, with the line, for what cannot be read or is no plain value."""
-    try:
+    with _naming_encoding(path):
         found = _READERS[path.suffix](path, list(dict.fromkeys(names)))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
     for name, values in found.values.items():
         if not values:
             raise ConfigError(f"{path}: holds no rows; expected one row a line")
         _must_be_plain(path, name, values)
     return Columns({name: _of_one_kind(values) for name, values in found.values.items()}, found.notes)
+
+
+@contextmanager
+def _naming_encoding(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
 
 
 def _must_be_plain(path: Path, name: str, values: Sequence[Any]) -> None:
@@ -87,11 +106,20 @@ class _Record:
     fields: list[str]
 
 
-def _read_csv(path: Path, names: Sequence[str]) -> Columns:
+def _csv_names(path: Path) -> list[str]:
+    return _csv_table(path)[0]
+
+
+def _csv_table(path: Path) -> tuple[list[str], list[_Record]]:
+    """The header and the rows."""
     records = list(_csv_records(path))
     if not records:
         raise ConfigError(f"{path}: holds no rows; expected a header line, and one row a line")
-    header, rows = records[0].fields, records[1:]
+    return records[0].fields, records[1:]
+
+
+def _read_csv(path: Path, names: Sequence[str]) -> Columns:
+    header, rows = _csv_table(path)
     named = ["", *header] if _has_row_names(len(header), rows) else header
     _must_have(path, names, named)
     for row in rows:
@@ -171,6 +199,10 @@ def _csv_notes(path: Path, rows: Sequence[_Record], has_row_names: bool) -> Iter
         )
 
 
+def _json_names(path: Path) -> list[str]:
+    return list(dict.fromkeys(name for _, row in _json_rows(path) for name in row))
+
+
 def _read_json(path: Path, names: Sequence[str]) -> Columns:
     rows = [row for _, row in _json_rows(path)]
     if not rows:
@@ -230,15 +262,26 @@ def _object(path: Path, where: str, row: Any) -> dict[str, Any]:
     return row
 
 
+def _parquet_names(path: Path) -> list[str]:
+    with _parquet(path) as file:
+        return file.schema_arrow.names
+
+
 def _read_parquet(path: Path, names: Sequence[str]) -> Columns:
+    with _parquet(path) as file:
+        _must_have(path, names, file.schema_arrow.names)
+        table = file.read(columns=list(names))
+        return Columns({name: table.column(name).to_pylist() for name in names})
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            _must_have(path, names, file.schema_arrow.names)
-            table = file.read(columns=list(names))
-            return Columns({name: table.column(name).to_pylist() for name in names})
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
 
@@ -249,4 +292,9 @@ _READERS: Mapping[str, Callable[[Path, Sequence[str]], Columns]] = {
     ".json": _read_json,
     ".parquet": _read_parquet,
 }
-KINDS = tuple(_READERS)
+_NAMES: Mapping[str, Callable[[Path], list[str]]] = {
+    ".csv": _csv_names,
+    ".jsonl": _json_names,
+    ".json": _json_names,
+    ".parquet": _parquet_names,
+}

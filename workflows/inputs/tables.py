@@ -15,7 +15,7 @@ from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
 from workflows.inputs.hub import hub_file
 from workflows.inputs.paths import located
-from workflows.inputs.row_files import KINDS, Value, read_columns
+from workflows.inputs.row_files import Value, check_kind, read_columns
 
 Split = Literal["train", "test"]
 
@@ -72,8 +72,7 @@ def split_file(task: Task, split: Split) -> SplitFile:
             f"task {task.config.name!r}: no file {found.path} for its {split} rows"
             + (offer if split == "test" and task.local_data is None else "")
         )
-    if found.path.suffix not in KINDS:
-        raise ConfigError(f"{found.path}: cannot read {found.path.suffix!r} files; expected one of {', '.join(KINDS)}")
+    check_kind(found.path)
     return found
 
 

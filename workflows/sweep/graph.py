@@ -268,7 +268,7 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, 
         model = describe(find_model(config.model, base), facts)
         check_encoding(model.name, model.layers, model.window, config.encoding)
     with in_field("task"):
-        materials = materials_steps(config, model, task, facts)
+        materials = materials_steps(model, task, config.limit, config.encoding, config.execution, facts)
     conditions = Conditions(tuple(task.config.words), task.config.metric, config.train_size)
     search = sweep_step(config, method, materials, conditions)
     must_not_be_another(config.name, search, store)

@@ -149,6 +149,12 @@ def test_labels_of_the_same_tokens_are_refused_by_name(words: dict[str, str], ru
         verbalize(TOKENIZER, REVIEW, words, rule)
 
 
+def test_all_labels_of_the_same_tokens_are_named() -> None:
+    words = {"a": "film", "b": "world", "c": "film", "d": "world"}
+    with pytest.raises(InputError, match=r"labels 'a' and 'c' have .*, 'b' and 'd' have the same tokens .* \(label_"):
+        verbalize(TOKENIZER, REVIEW, words)
+
+
 def test_the_error_names_the_rules_that_tell_the_labels_apart() -> None:
     words = {"up": "film world", "down": "world film"}
     with pytest.raises(InputError, match="`label_tokens: first` and `label_tokens: last` can tell all labels apart"):
