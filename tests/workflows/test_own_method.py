@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from orchestration.graph import Step
 from orchestration.store.artifacts import open_store
 from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_json, make_workspace, write
 from workflows.config.compare import MethodConfig
@@ -17,6 +18,7 @@ from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column, read_states
 from workflows.methods.registry import method_named
 from workflows.methods.resolved import resolve
+from workflows.steps.fit import Conditions, method_identity
 
 PAGE = (REPOSITORY / "docs" / "own-method.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -151,6 +153,24 @@ def test_a_method_that_cannot_say_what_it_reads_is_told(mistake: str, tmp_path: 
     file.write_text(with_line(f"def reads(self, settings, searched): {body}"))
     with pytest.raises(ConfigError, match=told):
         resolve(MethodConfig(method=str(file))).needs(searched=False)
+
+
+def test_a_method_that_reads_training_rows_with_some_settings_depends_on_them_there(tmp_path: Path):
+    """Its key then holds the training size, and each seed draws rows of its own."""
+    file = tmp_path / "mine.py"
+    text = SETTINGS.replace('needs = {"train"}', "needs = set()")
+    reads = 'def reads(self, settings, searched): return {"train"} if settings.get("k") == 2 else set()'
+    file.write_text(text.replace("    has_epochs = True\n", f"    {reads}\n"))
+    plain, trained = (resolve(MethodConfig(method=str(file), settings={"k": k})) for k in (1, 2))
+    assert (plain.learns, trained.learns) == (False, True)
+    assert (plain.depends_on_seed(8), trained.depends_on_seed(8)) == (False, True)
+    identities = [
+        method_identity(
+            one, {"test": Step("encode", "", 1, "", {"layers": ["head"]})}, Conditions([], "accuracy", 8), 0
+        )
+        for one in (plain, trained)
+    ]
+    assert ["train_size" in one for one in identities] == [False, True]
 
 
 RUNTIME = {

@@ -99,7 +99,7 @@ def check_parts(names: Names, methods: Methods, encoding: Encoding, limits: Limi
             must_differ(kind, found)
     trained = any(method.learns or method.demonstrations != "none" for _, method in methods)
     # Where no method reads the label words a run does not either.
-    reads_words = any(method.method.reads_label_words for _, method in methods)
+    reads_words = any(method.reads_label_words for _, method in methods)
     for task in tasks:
         checked = Checked(task.config.name)
         findings.tasks.append(checked)

@@ -120,11 +120,6 @@ class Method(ABC):
         return sum(tensor.numel() for tensor in fitted.values())
 
     @property
-    def reads_label_words(self) -> bool:
-        """Whether the words that stand for the labels decide anything."""
-        return self.input_kind == "prompts" or bool(self.needs & {"head", "basis"})
-
-    @property
     def batched(self) -> bool:
         """Whether several settings share work, in learning or in predicting, so that they are better tried as one."""
         return type(self).fit_many is not Method.fit_many or type(self).predict_many is not Method.predict_many

@@ -43,8 +43,13 @@ class ResolvedMethod:
 
     @property
     def learns(self) -> bool:
-        """Whether it is fitted to training rows."""
-        return "train" in self.method.needs
+        """Whether training rows, or their labels, have a say in what is fitted."""
+        return "train" in self.needs(searched=True)
+
+    @property
+    def reads_label_words(self) -> bool:
+        """Whether the words that stand for the labels have a say; a model that reads prompts predicts by them."""
+        return self.method.input_kind == "prompts" or not self.needs(searched=True).isdisjoint({"head", "basis"})
 
     @property
     def whole_settings(self) -> dict[str, Any]:
@@ -83,16 +88,15 @@ def resolve(config: MethodConfig, base: Path = Path(), place: Place = ()) -> Res
         method = method_named(config.method, base)
         demonstrations = _demonstrations(method, config)
         _check_layer(method, config)
-        if config.folds > 1 and (
-            method.input_kind == "prompts" or "train" not in method.needs or demonstrations != "none"
-        ):
+        settings = _settings(method, config.settings)
+        space = {name: domain for name, domain in method.space.items() if name not in settings}
+        found = ResolvedMethod(method, config, settings, space, demonstrations)
+        if config.folds > 1 and (method.input_kind == "prompts" or not found.learns or demonstrations != "none"):
             told = "folds are for methods that are fitted to training rows alone"
             raise ConfigError(f"method {config.label!r}: {told}, found folds: {config.folds}; leave it out", ("folds",))
-        settings = _settings(method, config.settings)
     except ConfigError as error:
         raise ConfigError(str(error), (*place, *(error.place or ("method",)))) from error
-    space = {name: domain for name, domain in method.space.items() if name not in settings}
-    return ResolvedMethod(method, config, settings, space, demonstrations)
+    return found
 
 
 def _check_layer(method: Method, config: MethodConfig) -> None:
