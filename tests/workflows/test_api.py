@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 from orchestration.errors import StoreError
+from orchestration.graph import Step
 from orchestration.tracking.mlflow_client import TrackingError
 from tests import tiny
 from tests.workflows.films import films, write_films
@@ -64,6 +66,38 @@ def test_a_mapping_and_a_file_are_one_run(base: Path, done: api.Run, capsys: pyt
     kept = yaml.safe_load((done.record.folder / "workflow.yaml").read_text())
     assert kept == {**WORKFLOW, "tasks": ["films.yaml"]}
     assert "ran " not in capsys.readouterr().err
+
+
+def known(run: api.Run) -> dict[str, Any]:
+    """What a run came to, seconds and labels of steps apart."""
+    tracked, table = run.record.read("tracked.json"), run.table()
+    return {
+        "run": (run.run_id, run.counts, run.notes),
+        "table": table[[name for name in table if not name.startswith("costs")]].to_json(),
+        "charged": (table[["costs_encode", "costs_basis", "costs_fit"]] > 0).to_dict("list"),
+        "states": run.states(*NAMES).tolist(),
+        "labels": run.labels(*NAMES).tolist(),
+        "predictions": run.record.read("test-predictions-model-films.json"),
+        "tracked": [[one["name"], one["params"], one["data"]] for one in (tracked["parent"], *tracked["children"])],
+    }
+
+
+def test_labels_of_steps_are_for_people_alone(
+    base: Path, done: api.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, number = Step.__init__, count()
+
+    def renamed(self: Step, *args: Any, **fields: Any) -> None:
+        made(self, *args, **fields)
+        object.__setattr__(self, "label", f"step {next(number)}")
+
+    monkeypatch.setattr(Step, "__init__", renamed)
+    assert set(api.plan(WORKFLOW, base=base, store=base / "store")["state"]) == {"cached"}
+    again = api.run(WORKFLOW, base=base, store=tmp_path, executor="inline", progress=False)
+    assert {step["label"].split()[0] for step in again.record.read("graph.json")["steps"]} == {"step"}
+    found, expected = known(again), known(done)
+    assert found == expected
+    assert found["tracked"][0][2], "data sets are among what is compared"
 
 
 def test_a_plan_is_a_table_of_steps(base: Path, done: api.Run, tmp_path: Path) -> None:
