@@ -1,17 +1,30 @@
-"""The errors this package raises on purpose. Each says what was found, where, what was expected and what to do.
-
-`exit_code` is what the command line returns for it: 2 for a user's mistake, 1 for a failed step or damage.
-"""
+"""The errors this package raises on purpose. Each says what was found, where, what was expected and what to do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 
-class StoreError(Exception):
-    """The store cannot be used as asked: not writable, of another version, or an artifact is missing."""
+class UserError(Exception):
+    """An error that is told by its message alone, for whoever runs the program to mend. Any other is a traceback.
 
-    exit_code = 2
+    Attributes:
+        exit_code: what the command line returns for it: 2 for a user's mistake, 1 for a failed step or damage.
+    """
+
+    exit_code: int = 2
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit status of an error that is told by its message alone; None for any other, which is a defect.
+
+    `vocabsem_core` imports nothing from here: its InputError is known by having an exit status, as a UserError has.
+    """
+    return getattr(error, "exit_code", None)
+
+
+class StoreError(UserError):
+    """The store cannot be used as asked: not writable, of another version, or an artifact is missing."""
 
 
 class Unwritable(StoreError):
@@ -22,23 +35,21 @@ class NotFound(StoreError):
     """The store has no run or artifact of this name, or several."""
 
 
-class ClusterError(Exception):
+class ClusterError(UserError):
     """Ray cannot be reached or started."""
-
-    exit_code = 2
 
 
 class LeaseLost(Exception):
     """Another driver took over while this writer did not answer: the artifact is that one's to commit."""
 
 
-class Stalled(Exception):
+class Stalled(UserError):
     """Workers were silent for too long, too often."""
 
     exit_code = 1
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(UserError):
     """A step needed more memory than it may have, or than its node has."""
 
     exit_code = 1
@@ -56,7 +67,7 @@ class Damage:
         return f"{self.file}: found {self.found}, expected {self.expected}"
 
 
-class DamagedArtifact(Exception):
+class DamagedArtifact(UserError):
     """A committed file is missing, of another size, or does not match its checksum."""
 
     exit_code = 1

@@ -130,3 +130,15 @@ def test_orchestration_names_no_setting_library_or_command_of_the_packages_above
     """They are handed to it: a step's `less_memory`, an engine's `packages`, an error that the command line ends."""
     text = path.read_text(encoding="utf-8")
     assert not re.findall(r"batch_tokens|transformers|peft|`vocabsem ", text)
+
+
+def test_one_function_asks_an_error_for_its_exit_status():
+    """`orchestration.errors.exit_code_of`: a user's mistake is told from a defect in one place."""
+    asking = [
+        module_of(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "getattr")
+        if ast.unparse(node.args[1]) == "'exit_code'"
+    ]
+    assert asking == ["orchestration.errors"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from orchestration.errors import UserError
+
 Place = tuple[str | int, ...]  # of a value in a YAML document: field names and list indices from the top
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """Says the file, the line, the field, what was found, what was expected and what to do.
 
     Attributes:
         place: the field of the workflow file that it is about, where the message does not name file and line yet.
     """
-
-    exit_code = 2
 
     def __init__(self, message: str, place: Place = ()) -> None:
         super().__init__(message)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestration.errors import exit_code_of
 from workflows.config.yaml_file import naming_lines
 from workflows.errors import in_field
 
@@ -43,7 +44,7 @@ class Findings:
         try:
             yield
         except Exception as error:
-            if getattr(error, "exit_code", None) != 2:
+            if exit_code_of(error) != 2:
                 raise
             self.problems.extend(str(error).splitlines())
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from orchestration.errors import LeaseLost
+from orchestration.errors import LeaseLost, exit_code_of
 from orchestration.execution.work import callable_of, commit_shards, run_whole, work_of
 from orchestration.graph import Step, canonical
 from orchestration.runs.plan import Planned
@@ -198,9 +198,9 @@ def _is_bad(outcome: Outcome | None) -> bool:
 def _outcome(done: Finished) -> Outcome:
     if done.error is None:
         return Outcome("ran")
-    known = hasattr(done.error, "exit_code")  # an error raised on purpose explains itself
-    message = str(done.error) if known else f"{type(done.error).__name__}: {done.error}"
-    return Outcome("failed", message, getattr(done.error, "exit_code", 1), done.detail)
+    code = exit_code_of(done.error)
+    message = f"{type(done.error).__name__}: {done.error}" if code is None else str(done.error)
+    return Outcome("failed", message, code or 1, done.detail)
 
 
 def _details(outcome: Outcome) -> dict[str, Any]:

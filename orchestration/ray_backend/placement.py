@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from orchestration.errors import ClusterError, OutOfMemory
+from orchestration.errors import ClusterError, OutOfMemory, exit_code_of
 from orchestration.graph import Resources, Step
 
 Reserves = Mapping[str, Mapping[str, float]]  # kind of step -> `cpus`, `memory` (bytes) that replace the step's own
@@ -113,7 +113,7 @@ def explained(error: BaseException, step: Step, asked: Resources, died: bool) ->
 
     `died`: whether the process is gone. A limit can end it, where a library does not bear that memory is refused.
     """
-    if hasattr(error, "exit_code"):  # it explains itself
+    if exit_code_of(error) is not None:  # it explains itself
         return error
     setting = f"execution.resources.{step.name}.memory_gb"
     limit = f"{asked.memory / GB:g} GB ({setting})" if asked.memory is not None else None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from orchestration.errors import UserError, exit_code_of
 from orchestration.execution.work import callable_of
 from orchestration.graph import Resources
 from orchestration.ray_backend.placement import in_a_line, lacks_memory
@@ -31,7 +32,7 @@ _KEPT = 2  # checkpoints: one may be read while the next is written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-class TrainingMistake(Exception):
+class TrainingMistake(UserError):
     """What a worker raised on purpose, in its own words; or a want of disk, of memory, or of a way to each other."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
@@ -111,7 +112,7 @@ def _telling_of_want(scratch: Path, fewer_rows: str) -> Iterator[None]:
                 f"{error.filename or scratch}: cannot be written ({error.strerror}). The last checkpoint is kept: make "
                 "room, then run again."
             ) from error
-        if lacks_memory(error) and not hasattr(error, "exit_code"):
+        if lacks_memory(error) and exit_code_of(error) is None:
             raise TrainingMistake(
                 f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step"
                 f"{fewer_rows and f' ({fewer_rows})'}, more workers, or a smaller model.",
@@ -221,6 +222,6 @@ def _sit_down(job: dict[str, Any]) -> None:
         with _telling_of_want(scratch, job["fewer_rows"]):
             callable_of(job["function"])(seat, job["config"])
     except Exception as error:
-        if hasattr(error, "exit_code"):  # its own words, which Ray would bury in a traceback
-            raise TrainingMistake(str(error), error.exit_code) from error
+        if (code := exit_code_of(error)) is not None:  # its own words, which Ray would bury in a traceback
+            raise TrainingMistake(str(error), code) from error
         raise

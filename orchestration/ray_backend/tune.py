@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestration.errors import UserError, exit_code_of
 from orchestration.execution.work import callable_of
 from orchestration.graph import Resources
 from orchestration.ray_backend.early_stopping import Referee, Stopping
@@ -33,7 +34,7 @@ Watch = Callable[[int, Mapping[str, float]], Collection[str]]
 _PACKS, _TUNE, _MISTAKE = "packs", "tune", "mistake.json"  # in the scratch folder
 
 
-class SearchMistake(Exception):
+class SearchMistake(UserError):
     """What a worker raised, in its own words."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -179,8 +180,8 @@ def _trial(config: dict[str, Any], job: dict[str, Any]) -> None:
     try:
         _try(job, pack, end if referee is not None else None)
     except Exception as error:
-        told = str(error) if hasattr(error, "exit_code") else traceback.format_exc()
-        mistake = {"message": told, "exit_code": getattr(error, "exit_code", 1)}
+        code = exit_code_of(error)
+        mistake = {"message": traceback.format_exc() if code is None else str(error), "exit_code": code or 1}
         files.replace_json(Path(job["scratch"]) / _MISTAKE, mistake)
         raise
     tune.report({"configurations": len(pack)})

@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
+from orchestration.errors import UserError
 from orchestration.store import files
 from orchestration.tracking.view import CLASSIC, Shown, View, alone, share
 
@@ -99,7 +100,7 @@ class TrackedRun:
     view: View | None = None
 
 
-class TrackingError(Exception):
+class TrackingError(UserError):
     """MLflow could not be written; the run's own files are not touched by that."""
 
     exit_code = 1

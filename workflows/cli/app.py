@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration.errors import NotFound
+from orchestration.errors import NotFound, exit_code_of
 from orchestration.host.signals import Signals
 from workflows.cli import cluster, storage
 from workflows.cli.init import init
@@ -279,11 +279,12 @@ def main() -> None:
             sys.exit(signals.exit_status)
         raise
     except Exception as error:
-        if not hasattr(error, "exit_code"):  # no mistake of the user's, but one of ours: show where
+        code = exit_code_of(error)
+        if code is None:  # no mistake of the user's, but one of ours: show where
             raise
         hint = "; `vocabsem ls` lists what there is" if isinstance(error, NotFound) else ""
-        print(f"error: {error}{hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _say(f"error: {error}{hint}")
+        sys.exit(code)
 
 
 def _session(

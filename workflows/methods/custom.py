@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
+from orchestration.errors import exit_code_of
 from workflows.config.space import Domain
 from workflows.config.strict import Strict
 from workflows.errors import ConfigError, nearest
@@ -115,7 +116,7 @@ def naming_the_file(method: Method) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if method.source_file is None or hasattr(error, "exit_code"):
+        if method.source_file is None or exit_code_of(error) is not None:
             raise
         place = f"{method.source_file}{_line_in(error, method.source_file)}"
         raise ConfigError(f"method {method.name!r}, {place}: {type(error).__name__}: {error}") from error
