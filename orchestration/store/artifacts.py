@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -247,10 +247,15 @@ def _must_be_ours(store: str, file: str, version: bytes) -> None:
 
 def source_digests(modules: tuple[str, ...]) -> dict[str, str]:
     """module -> checksum of its source file. Advisory: a change is shown, it does not change a key."""
+    return {module: found for module in modules if (found := _source_digest(module))}
+
+
+@cache  # many steps share modules, and what runs is the code as it was when it was loaded
+def _source_digest(module: str) -> str | None:
     from importlib.util import find_spec
 
-    specs = {module: find_spec(module) for module in modules}
-    return {module: files.checksum(Path(spec.origin)) for module, spec in specs.items() if spec and spec.origin}
+    spec = find_spec(module)
+    return files.checksum(Path(spec.origin)) if spec and spec.origin else None
 
 
 def _version() -> bytes:

@@ -29,7 +29,6 @@ class Affinity(Method):
     needs: ClassVar = frozenset({"basis"})
     several_layers = False  # states are compared with the head\'s space
     Settings = AffinitySettings
-    sources = ("vocabsem_core.semantics.affinity",)
 
     def fit(self, settings: AffinitySettings, materials: Materials, seed: int) -> dict[str, Tensor]:
         return {}

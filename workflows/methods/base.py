@@ -66,7 +66,6 @@ class Method(ABC):
         portable: whether `predict` uses nothing of the materials, only what was fitted, so that a fit can be served.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
         uses_gpu: whether its fits run where `materials.device` says; a sweep's workers ask for a GPU then alone.
-        sources: modules whose source is watched for drift.
         source_file, source_digest: of a user's own method, its file and that file's digest, which joins every key.
     """
 
@@ -83,7 +82,6 @@ class Method(ABC):
     portable: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False
     uses_gpu: ClassVar[bool] = False
-    sources: ClassVar[tuple[str, ...]] = ()
     source_file: str | None = None
     source_digest: str | None = None
 

@@ -91,13 +91,6 @@ class Calibration(Method):
         "rank": Domain(choice=(16, 32, 64, 128)),
         "dropout": Domain(choice=(0.0, 0.1, 0.3, 0.5)),
     }
-    sources = (
-        "vocabsem_core.semantics.affinity",
-        *(
-            f"vocabsem_core.calibration.{name}"
-            for name in ("adamw", "modules", "batch", "batched_training", "residual", "targets")
-        ),
-    )
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
         (found,) = self.fit_many([(settings, seed)], materials)

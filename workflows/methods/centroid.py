@@ -18,7 +18,6 @@ class Centroid(Method):
     name = "centroid"
     needs: ClassVar = frozenset({"train"})
     portable = True
-    sources = ("vocabsem_core.baselines.centroid",)
 
     def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.baselines.centroid import class_means

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vocabsem_core.finetuning.trainer import Finetuning, Schedule
     from workflows.methods.inputs.prompts import Texts
 
-_SOURCES = ("finetuning.adapters", "finetuning.trainer", "features.encoder", "features.heads")
-
 
 class FullSettings(Strict):
     """Settings of `full`."""
@@ -75,7 +73,6 @@ class Finetuned(Method):
     whole: ClassVar = False  # whether the model's own weights are trained: in float32, for bfloat16 loses small steps
     seeded = True
     has_epochs = True
-    sources = tuple(f"vocabsem_core.{name}" for name in _SOURCES)
 
     def adaptation(self, settings: Any) -> Adaptation:
         """What is trained."""

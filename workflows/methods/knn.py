@@ -35,10 +35,6 @@ class Knn(Neighbours):
         "k": Domain(choice=(1, 2, 4, 8, 16, 32, 64)),
         "distance": Domain(choice=("cosine", "euclidean")),
     }
-    sources = (
-        "vocabsem_core.baselines.knn",
-        "workflows.methods.neighbours",
-    )
 
     def nearness(self, settings: KnnSettings) -> str:
         """The distance."""

@@ -41,12 +41,6 @@ class KnnLm(Neighbours):
         "interpolation": Domain(uniform=(0.0, 1.0)),
         "temperature": Domain(log_uniform=(0.01, 10.0)),
     }
-    sources = (
-        "vocabsem_core.baselines.knn_lm",
-        "vocabsem_core.baselines.knn",
-        "workflows.methods.neighbours",
-        "vocabsem_core.features.heads",
-    )
 
     def near(self, settings: KnnLmSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
         """By the distance between states, relative to that of the training states among themselves."""

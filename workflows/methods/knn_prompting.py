@@ -31,12 +31,6 @@ class KnnPrompting(Neighbours):
     several_layers = False  # states are compared with the head's space
     Settings = KnnPromptingSettings
     space: ClassVar = {"k": Domain(choice=(1, 2, 3, 5, 9, 17, 33, 65))}
-    sources = (
-        "vocabsem_core.baselines.knn_prompting",
-        "vocabsem_core.baselines.knn",
-        "workflows.methods.neighbours",
-        "vocabsem_core.features.heads",
-    )
 
     def near(
         self, settings: KnnPromptingSettings, states: Tensor, k: int, materials: Materials

@@ -30,7 +30,6 @@ class LinearProbe(Method):
     portable = True
     Settings = LinearProbeSettings
     space: ClassVar = {"inverse_penalty": Domain(log_uniform=(1e-4, 1.0))}
-    sources = ("vocabsem_core.baselines.linear_probe",)
 
     def fit(self, settings: LinearProbeSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.baselines.linear_probe import fit_probe

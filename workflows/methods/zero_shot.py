@@ -35,7 +35,6 @@ class ZeroShot(Method):
     needs: ClassVar = frozenset({"head"})
     several_layers = False  # states are compared with the head's space
     Settings: ClassVar[type[Strict]] = ContextualSettings
-    sources = ("vocabsem_core.features.heads", "vocabsem_core.baselines.contextual_calibration")
 
     def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
         """Prompts that say nothing are read where contextual calibration is asked for, or searched."""

@@ -9,6 +9,7 @@ from typing import Any
 from orchestration.execution.work import Work
 from orchestration.graph import Step
 from orchestration.store.files import json_bytes
+from workflows.steps.code import code_of
 
 BEST = "best.json"
 
@@ -30,7 +31,7 @@ def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n
             "labels": labels,
             **{_role(place, seed): step for place, fits in enumerate(ordered) for seed, step in fits.items()},
         },
-        sources=("vocabsem_core.statistics.paired_tests", "vocabsem_core.statistics.metrics"),
+        sources=code_of(fill_best),
     )
 
 

@@ -12,6 +12,7 @@ from orchestration.graph import Resources, Step
 from orchestration.store.artifacts import Artifact
 from workflows.errors import ConfigError
 from workflows.inputs.corpus import is_held_out, pieces
+from workflows.steps.code import code_of
 
 _SHARD_CHARACTERS = 4 << 20  # of text
 _LIGHT = Resources(cpus=0)
@@ -31,7 +32,7 @@ def corpus_step(name: str, paths: Sequence[Path], digests: Sequence[str], held_o
         },
         resources=_LIGHT,
         files=tuple(map(str, paths)),
-        sources=("workflows.inputs.corpus",),
+        sources=code_of(fill_corpus),
     )
 
 
@@ -92,7 +93,7 @@ def tokenizer_step(name: str, corpus: Step, vocabulary: int, context: int) -> St
         run="workflows.steps.corpus:fill_tokenizer",
         identity={"vocabulary": vocabulary, "context": context},
         inputs={"corpus": corpus},
-        sources=("vocabsem_core.pretraining.bpe",),
+        sources=code_of(fill_tokenizer),
     )
 
 
@@ -119,7 +120,7 @@ def tokens_step(name: str, corpus: Step, tokenizer: Step, context: int) -> Step:
         inputs={"corpus": corpus, "tokenizer": tokenizer},
         setup={},
         resources=Resources(cpus=1, workers=1),
-        sources=("workflows.inputs.corpus",),
+        sources=code_of(TokenWorker),
     )
 
 

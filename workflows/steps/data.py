@@ -17,14 +17,9 @@ from workflows.inputs.models import Model, checked_tokenizer
 from workflows.inputs.row_choice import chosen_rows, digest_of
 from workflows.inputs.tables import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
 from workflows.steps import ROWS_PER_SHARD
+from workflows.steps.code import code_of
 
 _LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
-_SOURCES = (
-    "workflows.inputs.row_files",
-    "workflows.inputs.tables",
-    "workflows.inputs.labels",
-    "workflows.inputs.row_choice",
-)
 
 
 def texts_step(
@@ -61,7 +56,7 @@ def texts_step(
         resources=_LIGHT,
         files=(str(file.path),),
         subject=subject,
-        sources=_SOURCES,
+        sources=code_of(fill_texts),
     )
 
 
@@ -104,7 +99,7 @@ def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, st
         files=(str(file.path),),
         subject=subject,
         remarks="workflows.steps.data:without_validation" if split == "train" else "",
-        sources=_SOURCES,
+        sources=code_of(fill_labels),
     )
 
 
@@ -151,7 +146,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
         local={"folder": str(model.folder), "vocabulary": model.kept_rows},
         resources=_LIGHT,
         files=model.paths,
-        sources=("vocabsem_core.features.prompts",),
+        sources=code_of(fill_verbalizer),
     )
 
 

@@ -17,6 +17,7 @@ from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, checked_tokenizer, token_limit
 from workflows.inputs.tables import Split, fields_of
 from workflows.steps import ROWS_PER_SHARD
+from workflows.steps.code import code_of
 from workflows.steps.measures import measured
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def random_step(
         cost="encode",
         files=model.paths,
         subject=subject,
-        sources=("vocabsem_core.baselines.demonstrations", "vocabsem_core.features.prompts"),
+        sources=code_of(fill_random),
     )
 
 
@@ -146,12 +147,7 @@ def retrieved_step(
         cost="encode",
         files=model.paths,
         subject=subject,
-        sources=(
-            "vocabsem_core.baselines.demonstrations",
-            "vocabsem_core.baselines.bm25",
-            "vocabsem_core.baselines.knn",
-            "vocabsem_core.features.prompts",
-        ),
+        sources=code_of(fill_retrieved),
     )
 
 
@@ -287,6 +283,7 @@ def chosen_texts_step(task: Task, texts: Step, demonstrations: Step, which: Lite
         local={"rows": texts.local["rows"]},  # before they are chosen: never too few
         resources=_LIGHT,
         subject=subject,
+        sources=code_of(fill_chosen_texts),
     )
 
 
@@ -319,7 +316,7 @@ def content_free_step(task: Task, kind: str) -> Step:
         local={"rows": len(texts)},
         resources=_LIGHT,
         subject=subject,
-        sources=("workflows.inputs.tables",),
+        sources=code_of(fill_content_free),
     )
 
 

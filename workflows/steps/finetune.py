@@ -29,6 +29,7 @@ from workflows.methods.base import Method
 from workflows.methods.resolved import ResolvedMethod
 from workflows.search.proposals import Listed
 from workflows.search.trials import Configuration, configuration, telling, try_pack
+from workflows.steps.code import code_of, method_code
 from workflows.steps.fit import (
     Conditions,
     Inputs,
@@ -36,7 +37,6 @@ from workflows.steps.fit import (
     method_files,
     method_local,
     method_of,
-    method_sources,
     write_trials,
 )
 from workflows.steps.measures import largest, measured, numerics
@@ -49,11 +49,6 @@ if TYPE_CHECKING:
 TRIAL_ROWS = 1000  # training rows of a trial at most: equal trials for every method would else cost hours here
 _STATE, _SPENT = "state.safetensors", "spent.json"  # of a checkpoint
 _DONE = "done.safetensors"  # in the scratch folder: what the workers leave
-_SOURCES = (
-    "workflows.methods.inputs.prompts",
-    "workflows.methods.inputs.states",
-    "workflows.steps.finetune",
-)
 
 
 def reading_of(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
@@ -106,7 +101,7 @@ def search_step(
         workers=_reserved(conditions.place, 1.0, None),  # a trial on each core, or GPU
         cost="search",
         files=(*inputs["verbalizer"].files, *method_files(method.method)),  # the model's, and the user's own
-        sources=(*_SOURCES, "workflows.search.trials", *method_sources(method.method)),
+        sources=code_of(fill_search, *method_code(method.method)),
     )
 
 
@@ -173,7 +168,7 @@ def fit_step(
         cost="fit",
         files=(*inputs["verbalizer"].files, *method_files(method.method)),
         remarks="workflows.steps.truncation:cut_in_training",
-        sources=(*_SOURCES, "orchestration.ray_backend.train", *method_sources(method.method)),
+        sources=code_of(fill_finetune, *method_code(method.method)),
     )
 
 

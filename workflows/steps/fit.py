@@ -33,9 +33,9 @@ from workflows.search.trials import (
     telling,
     try_pack,
 )
+from workflows.steps.code import code_of, method_code
 from workflows.steps.measures import measured
 
-_SOURCES = ("workflows.methods.inputs.states", "workflows.steps.fit", "workflows.search.trials")
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
 
 
@@ -81,7 +81,7 @@ def search_step(
         local=method_local(method.method),
         cost="search",
         files=method_files(method.method),
-        sources=(*_SOURCES, *method_sources(method.method)),
+        sources=code_of(fill_search, *method_code(method.method)),
     )
 
 
@@ -147,7 +147,7 @@ def fit_step(
         local=method_local(method.method),
         cost="fit",
         files=method_files(method.method),
-        sources=(*_SOURCES, "workflows.methods.ensembles", *method_sources(method.method)),
+        sources=code_of(fill_fit, *method_code(method.method)),
     )
 
 
@@ -185,7 +185,7 @@ def fill_fit(work: Work) -> dict[str, float]:
 
 def import_sources(method: Method) -> None:
     """So that imports are no part of what is measured."""
-    for module in method.sources:
+    for module in code_of(fill_fit, *method_code(method)):
         import_module(module)
 
 
@@ -198,7 +198,7 @@ def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: in
         run="workflows.steps.fit:fill_score",
         identity={"classes": n_classes, "metric": metric, "seeds": sorted(fits)},
         inputs={"labels": labels, **{f"fit_{seed}": step for seed, step in fits.items()}},
-        sources=("vocabsem_core.statistics.metrics",),
+        sources=code_of(fill_score),
     )
 
 
@@ -249,11 +249,6 @@ def code_identity(method: Method) -> dict[str, Any]:
     """Which method, and which code of it."""
     own = {"source": method.source_digest} if method.source_digest is not None else {}
     return {"method": method.name, "method_version": method.version, **own}
-
-
-def method_sources(method: Method) -> tuple[str, ...]:
-    """The modules of a method, whose change is worth a warning."""
-    return type(method).__module__, *method.sources
 
 
 def method_files(method: Method) -> tuple[str, ...]:

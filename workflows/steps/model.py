@@ -18,6 +18,7 @@ from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, must_be_unchanged, token_limit
 from workflows.inputs.tables import field_columns, row_names
 from workflows.steps import HEAD_ROWS_PER_SHARD
+from workflows.steps.code import code_of
 from workflows.steps.demonstrations import texts_before, told_of
 from workflows.steps.measures import largest, measured, numerics
 
@@ -41,7 +42,7 @@ def head_step(model: Model) -> Step:
         cost="basis",
         files=model.paths,
         bytes=model.kept_rows * model.width * _BYTES["float32"],
-        sources=("vocabsem_core.features.checkpoints", "vocabsem_core.features.heads"),
+        sources=code_of(fill_head),
     )
 
 
@@ -83,7 +84,7 @@ def basis_step(model: Model) -> Step:
         inputs={"head": head_step(model)},
         cost="basis",
         bytes=model.kept_rows * model.width * _BYTES["float32"],
-        sources=("vocabsem_core.semantics.basis",),
+        sources=code_of(fill_basis),
     )
 
 
@@ -134,7 +135,7 @@ def embedding_step(model: Model, task: Task, verbalizer: Step) -> Step:
         inputs={"verbalizer": verbalizer},
         local=model.files,
         files=model.paths,
-        sources=("vocabsem_core.features.checkpoints",),
+        sources=code_of(fill_embedding),
     )
 
 
@@ -195,7 +196,7 @@ def encode_step(
         less_memory="lower execution.batch_tokens",
         subject=subject,
         remarks="workflows.steps.truncation:cut_in_states",
-        sources=("vocabsem_core.features.encoder", "vocabsem_core.features.prompts"),
+        sources=code_of(EncodeWorker),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from orchestration.execution.work import Work
 from orchestration.graph import Step
 from orchestration.store.files import json_bytes
+from workflows.steps.code import code_of
 
 VERSUS = "versus.json"
 
@@ -31,7 +32,7 @@ def versus_step(
             **{f"fit_{seed}": step for seed, step in fits.items()},
             **{f"reference_{seed}": step for seed, step in reference.items()},
         },
-        sources=("vocabsem_core.statistics.paired_tests", "vocabsem_core.statistics.metrics"),
+        sources=code_of(fill_versus),
     )
 
 

@@ -20,6 +20,7 @@ from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError
 from workflows.inputs.corpus import MEASURED_PIECES, measured_pieces
 from workflows.inputs.tables import fields_of
+from workflows.steps.code import code_of
 from workflows.steps.corpus import texts_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
         workers=None
         if execution.executor == "inline"
         else Resources(execution.cores, execution.gpus, execution.workers),
-        sources=("vocabsem_core.pretraining.trainer", "vocabsem_core.pretraining.muon"),
+        sources=code_of(fill_pretrain),
     )
 
 
@@ -181,7 +182,7 @@ def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) 
         identity={"pieces": MEASURED_PIECES} if texts.name == "corpus" else {},
         inputs={"model": model, "tokenizer": tokenizer, "texts": texts},
         resources=Resources(gpus=None),
-        sources=("vocabsem_core.pretraining.bits_per_byte",),
+        sources=code_of(fill_bits),
     )
 
 

@@ -33,6 +33,7 @@ from workflows.search.trials import (
     try_pack,
     validation_predictions,
 )
+from workflows.steps.code import code_of, method_code
 from workflows.steps.fit import (
     Conditions,
     Inputs,
@@ -43,7 +44,6 @@ from workflows.steps.fit import (
     method_identity,
     method_local,
     method_of,
-    method_sources,
 )
 
 if TYPE_CHECKING:
@@ -55,15 +55,6 @@ if TYPE_CHECKING:
 FOLDS = (1, 2, 3, 4)  # the fifths of the training rows that the search did not choose by
 RECORDS, CONFIRMED, SWEEP = "configurations.json", "confirmed.json", "sweep.json"
 TRIALS = 64
-_SOURCES = (
-    "workflows.methods.inputs.states",
-    "workflows.steps.sweep",
-    "workflows.search.trials",
-    "workflows.config.space",
-    "workflows.search.proposals",
-    "orchestration.ray_backend.tune",
-    "orchestration.ray_backend.early_stopping",
-)
 
 
 def sweep_step(config: SweepConfig, method: ResolvedMethod, inputs: Inputs, conditions: Conditions) -> Step:
@@ -108,7 +99,7 @@ def sweep_step(config: SweepConfig, method: ResolvedMethod, inputs: Inputs, cond
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
         workers=_reserved(config, found),
         files=method_files(found),
-        sources=(*_SOURCES, *method_sources(found)),
+        sources=code_of(fill_sweep, *method_code(found)),
     )
 
 
@@ -222,7 +213,7 @@ def confirm_step(config: SweepConfig, method: ResolvedMethod, sweep: Step) -> St
         inputs={**sweep.inputs, "sweep": sweep},
         local=method_local(method.method),
         files=sweep.files,
-        sources=(*sweep.sources, "vocabsem_core.statistics.metrics", "vocabsem_core.statistics.paired_tests"),
+        sources=code_of(fill_confirm, *method_code(method.method)),
     )
 
 
