@@ -11,10 +11,7 @@ from orchestration.graph import in_order
 from orchestration.store.artifacts import open_store
 from tools.reference import pages
 from workflows.cli.app import app
-from workflows.config.compare import CompareConfig
-from workflows.config.pretrain import PretrainConfig
 from workflows.config.space import Domain
-from workflows.config.sweep import SweepConfig
 from workflows.config.task import TaskConfig
 from workflows.config.yaml_file import read_workflow
 from workflows.inputs.catalog import task_names
@@ -94,7 +91,7 @@ def test_every_command_and_option_says_what_it_does():
 
 
 def test_every_field_of_the_yaml_says_what_it_means():
-    for model in (CompareConfig, PretrainConfig, SweepConfig, Domain, TaskConfig):
+    for model in (*WORKFLOWS.values(), Domain, TaskConfig):
         for name, field in model.model_fields.items():
             described = field.description or getattr(field.annotation, "__doc__", "") or name == "workflow"
             assert described, f"{model.__name__}.{name}"
