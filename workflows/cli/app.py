@@ -21,6 +21,7 @@ from workflows.cli.options import (
     AsMermaid,
     AsTree,
     Cluster,
+    Columns,
     DataDir,
     Executor,
     Explained,
@@ -63,11 +64,15 @@ def run(
     mlflow: TrackingUri = None,
     executor: Executor = None,
     address: Cluster = None,
+    columns: Columns = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
+    from workflows.results.columns import columns as named
+
     started = time.monotonic()
-    _run(_session(file, store, data_dir, mlflow, executor, address), started, as_json)
+    more = named(columns.split(",")) if columns else []
+    _run(_session(file, store, data_dir, mlflow, executor, address), started, as_json, more=more)
 
 
 @app.command()
@@ -301,7 +306,9 @@ def _session(
     return open_workflow(file, store, _folder(data_dir), mlflow, executor, address, kind=kind)
 
 
-def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], str] | None = None) -> None:
+def _run(
+    opened: Any, started: float, as_json: bool, instead: Callable[[Any], str] | None = None, more: Any = ()
+) -> None:
     """Run a session and show what it came to: a text, one JSON document, or what `instead` makes of the store."""
     from workflows import session
     from workflows.results import model as results
@@ -318,7 +325,7 @@ def _run(opened: Any, started: float, as_json: bool, instead: Callable[[Any], st
     elif instead is not None and not done.failures:
         print(instead(opened.store), end="")
     else:
-        _show(done, opened, seconds)
+        _show(done, opened, seconds, more)
     sys.stdout.flush()  # of a pipe too, results come first
     for warning in done.warnings:
         _say(f"warning: {warning}")
@@ -357,13 +364,13 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
     raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
 
 
-def _show(done: Any, opened: Any, seconds: float) -> None:
+def _show(done: Any, opened: Any, seconds: float, more: Any) -> None:
     from orchestration.tracking.mlflow_client import page_of
     from workflows.report.files import HTML
     from workflows.results.table import table
 
     if done.results:
-        print(table(done.results), end="\n\n")
+        print(table(done.results, more), end="\n\n")
     for note in done.notes:
         print(note)
     counts = done.counts

@@ -151,6 +151,15 @@ TrackingUri = Annotated[
         "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store]."
     ),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="NAMES",
+        help="More columns of the table, with commas between: calibration-error, encode, basis, search, fit, peak, "
+        "states, fit-size, trials, seeds.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Executor = Annotated[
     Literal["ray", "inline"] | None,

@@ -28,7 +28,7 @@ from workflows.steps.paired_test import versus_step
 _SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One entry of the table: a method on a task under a model.
 
@@ -172,9 +172,20 @@ def _cell(
     search = search_step(method, where, drawn(_SEARCH_SEED), conditions, trials, _SEARCH_SEED)
     fits = {seed: fit_step(method, where, drawn(seed), conditions, seed, search) for seed in seeds}
     score = score_step(where, fits, materials["test_labels"], len(labels), metric)
-    budget = trials if method.space else None
-    names = (model.name, task.config.name, method.label, metric)
-    return Cell(*names, asked, fits, score, size, labels, model.parameters, budget, config.reference)
+    return Cell(
+        model=model.name,
+        task=task.config.name,
+        method=method.label,
+        metric=metric,
+        seeds=asked,
+        fits=fits,
+        score=score,
+        train_size=size,
+        labels=labels,
+        model_weights=model.parameters,
+        trials=trials if method.space else None,
+        reference=config.reference,
+    )
 
 
 def _rows(size: int | str) -> str:

@@ -24,27 +24,35 @@ def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
     record = artifact.json("score.json")
     score = record["scores"][cell.metric]
     numbers = {name: score[name] for name in ("mean", "low", "high", "sd_seeds")}
-    names = (cell.model, cell.task, cell.method, cell.metric)
-    result = Result(*names, **numbers, seeds=list(cell.seeds), n_test=record["n_test"], train_size=cell.train_size)
+    result = Result(
+        model=cell.model,
+        task=cell.task,
+        method=cell.method,
+        metric=cell.metric,
+        **numbers,
+        seeds=list(cell.seeds),
+        n_test=record["n_test"],
+        train_size=cell.train_size,
+    )
     records = {seed: fit.json("fit.json") for seed, fit in fits.items()}
     weights = max(entry["trained_weights"] for entry in records.values())
     versus = store.find(cell.versus) if cell.versus is not None else None
     detail = Detail(
-        weights,
-        ledger.costs(cell.fits),
-        record["constant_prediction"],
-        record["calibration_error"],
-        record["scores"],
-        {seed: entry["settings"] for seed, entry in records.items()},
-        Versus(cell.reference, **versus.json(VERSUS)) if versus is not None else None,
-        ledger.trials(cell.fits),
-        cell.trials,
-        list(cell.labels),
-        record["confusion"],
-        cell.model_weights,
-        ledger.trial_rows(cell.fits),
-        max(step.identity.get("folds", 1) for step in cell.fits.values()),
-        _to_best(cell, store),
+        trained_weights=weights,
+        costs=ledger.costs(cell.fits),
+        constant_prediction=record["constant_prediction"],
+        calibration_error=record["calibration_error"],
+        scores=record["scores"],
+        settings={seed: entry["settings"] for seed, entry in records.items()},
+        versus=Versus(cell.reference, **versus.json(VERSUS)) if versus is not None else None,
+        trials=ledger.trials(cell.fits),
+        budget=cell.trials,
+        labels=list(cell.labels),
+        confusion=record["confusion"],
+        model_weights=cell.model_weights,
+        trial_rows=ledger.trial_rows(cell.fits),
+        folds=max(step.identity.get("folds", 1) for step in cell.fits.values()),
+        to_best=_to_best(cell, store),
     )
     return result, detail
 

@@ -19,6 +19,7 @@ from orchestration.tracking.view import View
 from workflows.compare.graph import Cell
 from workflows.compare.tracked_data import data_of
 from workflows.report.files import HTML, MARKDOWN
+from workflows.results import columns
 from workflows.results.model import Detail, Result, largest, sized
 from workflows.results.table import table
 from workflows.runtime.progress import Say
@@ -26,6 +27,7 @@ from workflows.serving.mlflow_model import tracked_model
 
 _TABLES = "mlflow.loggedArtifacts"
 _COLUMNS = ("params.`model`", "params.`task`", "params.`method`", "metrics.`score`", "metrics.`seconds`")
+Found = tuple[Result, Detail]
 _NAMED = 3  # tasks or models in a run's name
 
 
@@ -38,11 +40,11 @@ def tracked(
     say: Say,
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
     """The MLflow runs of a comparison: a parent with the summary, and a child for each fit."""
-    details = {result.place: detail for result, detail in results}
+    found = {result.place: (result, detail) for result, detail in results}
     children = [
-        _child(record, store, cell, seed, details[cell.place], say)
+        _child(record, store, cell, seed, found[cell.place], say)
         for cell in cells
-        if cell.place in details
+        if cell.place in found
         for seed in cell.fits
     ]
     done = bool(results) and status == "FINISHED"
@@ -116,7 +118,8 @@ def _row(result: Result, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detail, say: Say) -> TrackedRun:
+def _child(record: RunRecord, store: Store, cell: Cell, seed: int, found: Found, say: Say) -> TrackedRun:
+    result, detail = found
     place = sorted(cell.fits).index(seed)  # the order of `by_seed`
     metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
     seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
@@ -137,8 +140,7 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, detail: Detai
         },
         metrics={
             "score": metrics[cell.metric],
-            **({"seconds": seconds} if (seconds := detail.costs.total) is not None else {}),
-            "trained_weights": float(detail.trained_weights),
+            **columns.metrics(result, detail),
             **{name: value for name, value in metrics.items() if name != cell.metric},
         },
         tags={

@@ -82,7 +82,7 @@ class Pretrain:
             self.config.name, text, "pretrain", "bits_per_byte", **numbers, sd_seeds=None, seeds=[training.seed]
         )
         seconds = sum(training.batch_tokens / speed for speed in curve["tokens_per_second"])
-        return result, Detail(record["weights"], Costs(fit=seconds), False, 0.0, {}, {})
+        return result, Detail(trained_weights=record["weights"], costs=Costs(fit=seconds))
 
     def with_earlier(self, results: Results, earlier: Results) -> Results:
         """By the texts it is measured on."""

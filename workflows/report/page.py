@@ -9,13 +9,12 @@ from typing import Any
 from workflows.report import charts
 from workflows.report.contents import Block, Contents
 from workflows.results.answers import level
-from workflows.results.costs import mean
+from workflows.results.columns import COLUMNS
 from workflows.results.model import Detail, Versus
 from workflows.results.wording import CONTRADICTORY, LEVEL, probability, seconds
 
 SIGNS = {"better": "▲", "worse": "▼", "no difference shown": "○"}
 _MIXED_UP = 12  # of the most frequent, where a matrix would be too large
-_NONE = "none"
 
 
 def page(contents: Contents) -> str:
@@ -45,7 +44,7 @@ def page(contents: Contents) -> str:
         CONTRADICTORY=CONTRADICTORY,
         seconds=seconds,
         remarks=remarks,
-        cost_of=cost_of,
+        columns=COLUMNS,
         mixed_up=mixed_up,
         p=probability,
     )
@@ -72,22 +71,6 @@ def remarks(block: Block, method: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def cost_of(block: Block, method: str) -> list[str]:
-    """Cells of the table of costs, means over tasks."""
-    details = [detail for _, detail in block.of(method)]
-    costs = [detail.costs for detail in details]
-    parts = ("encode", "basis", "search", "fit", "total", "marginal")
-    trials = [detail.trials for detail in details if detail.trials is not None]
-    peaks = [one.peak_cuda if one.peak_cuda is not None else one.peak_rss for one in costs]
-    return [
-        *(seconds(mean([getattr(one, part) for one in costs])) for part in parts),
-        f"{max(detail.trained_weights for detail in details):,}",
-        *(_megabytes(mean(sizes)) for sizes in (peaks, [c.states_bytes for c in costs], [c.fit_bytes for c in costs])),
-        _NONE if not trials else str(trials[0]) if len(set(trials)) == 1 else f"{min(trials)} to {max(trials)}",
-        str(len(block.of(method)[0][0].seeds)),
-    ]
-
-
 def mixed_up(detail: Detail) -> list[tuple[str, str, int]]:
     """Pairs of true and predicted class, the most frequent mistakes first."""
     places = product(range(len(detail.labels)), repeat=2)
@@ -97,7 +80,3 @@ def mixed_up(detail: Detail) -> list[tuple[str, str, int]]:
 
 def _some(drawn: Any) -> list[str]:
     return [chart for chart in drawn if chart]
-
-
-def _megabytes(value: float | None) -> str:
-    return "not recorded" if value is None else f"{value / 1e6:,.1f}"

@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from workflows.report.contents import Block, Contents, by_size
-from workflows.report.page import cost_of, remarks, sign, title
+from workflows.report.page import remarks, sign, title
 from workflows.results.answers import level
+from workflows.results.columns import COLUMNS
 from workflows.results.model import Detail
 from workflows.results.wording import CONTRADICTORY, LEVEL, probability, seconds
 
-_COSTS = (
-    "encode",
-    "basis",
-    "search",
-    "fit",
-    "in all",
-    "cached",
-    "weights",
-    "peak MB",
-    "states MB",
-    "fit MB",
-    "trials",
-    "seeds",
-)
 _TEX_SIGNS = {"better": r"$\blacktriangle$", "worse": r"$\blacktriangledown$", "no difference shown": r"$\circ$"}
 _TEX_LEVEL = r"$\sim$"
 _TEX = {
@@ -44,9 +31,10 @@ def markdown(contents: Contents) -> str:
     if contents.reference:
         parts += ["## Every comparison", _markdown_table(_comparisons(contents))]
         parts += [CONTRADICTORY] if contents.contradictory else []
-    parts.append("## Cost of one answer, mean over tasks (seconds)")
+    parts.append("## Cost of one answer (seconds), and calibration error, mean over tasks")
     for block in contents.blocks:
-        rows = [["method", *_COSTS], *([method, *cost_of(block, method)] for method in block.methods)]
+        rows = [["method", *(column.heading for column in COLUMNS)]]
+        rows += [[method, *(column.cell(block.of(method)) for column in COLUMNS)] for method in block.methods]
         parts.append(f"Model {block.model}\n\n" + _markdown_table(rows))
     parts += ["## To reproduce it", f"`vocabsem run` on this file:\n\n```yaml\n{contents.workflow.rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"

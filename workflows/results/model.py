@@ -62,7 +62,7 @@ class Versus:
     verdict: Verdict | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detail:
     """What stands behind a result.
 
@@ -70,6 +70,8 @@ class Detail:
         trained_weights: how many numbers were trained.
         costs: seconds and bytes.
         constant_prediction: whether a fit gave one class throughout: it was not trained, it was not beaten.
+        calibration_error: expected calibration error of the class probabilities on the test rows, mean over seeds; None
+            where there are no classes, or no test rows yet.
         scores, settings: every metric; the settings of each seed.
         versus: the comparison with the reference method; None for that method, and where none was made.
         trials, budget: search trials made and allowed; None where there is nothing to tune.
@@ -83,10 +85,10 @@ class Detail:
 
     trained_weights: int
     costs: Costs
-    constant_prediction: bool
-    calibration_error: float
-    scores: Mapping[str, Mapping[str, Any]]
-    settings: Mapping[int, Mapping[str, Any]]
+    constant_prediction: bool = False
+    calibration_error: float | None = None
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     versus: Versus | None = None
     trials: int | None = None
     budget: int | None = None
@@ -152,6 +154,7 @@ def document(
                 "versus": asdict(detail.versus) if detail.versus is not None else None,
                 "to_best": asdict(detail.to_best) if detail.to_best is not None else None,
                 "constant_prediction": detail.constant_prediction,
+                "calibration_error": detail.calibration_error,
             }
             for result, detail in results
         ],

@@ -88,7 +88,7 @@ class Sweep:
         )
         settings = dict.fromkeys(seeds, candidate["settings"])
         costs = Costs(fit=candidate["fit_seconds"])
-        return result, Detail(candidate["trained_weights"], costs, False, 0.0, {}, settings)
+        return result, Detail(trained_weights=candidate["trained_weights"], costs=costs, settings=settings)
 
     @property
     def _seeds(self) -> list[int]:

@@ -39,18 +39,17 @@ def found(
     if method != "knn_50%" and size == "full":
         to_best = Versus("knn_50%", behind, behind - 0.02, behind + 0.02, 0.0002 if step == 0 else 0.0004)
     detail = Detail(
-        1234 * step,
-        Costs(12.0, 1.5, 8.25 if step else 0.0, 0.5, 3e8, None, 2_000_000, 40_000),
-        method == "zero-shot" and task == "topics",
-        0.1,
-        {},
-        {0: {}},
-        versus,
-        8 if step else None,
-        8 if step else None,
-        ["no", "yes"],
-        [[30, 20], [10, 40]],
-        MODELS[model],
+        trained_weights=1234 * step,
+        costs=Costs(12.0, 1.5, 8.25 if step else 0.0, 0.5, 3e8, None, 2_000_000, 40_000),
+        constant_prediction=method == "zero-shot" and task == "topics",
+        calibration_error=0.1,
+        settings={0: {}},
+        versus=versus,
+        trials=8 if step else None,
+        budget=8 if step else None,
+        labels=["no", "yes"],
+        confusion=[[30, 20], [10, 40]],
+        model_weights=MODELS[model],
         to_best=to_best,
     )
     return result, detail

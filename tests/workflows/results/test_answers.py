@@ -21,7 +21,7 @@ def found(
     result, _ = entry(method=method, mean=mean)
     versus = None if method == REFERENCE else Versus(REFERENCE, 0.05, 0.01, 0.09, against)
     to_best = None if p is None else Versus("", mean - 0.8, mean - 0.85, mean - 0.75, p)
-    return result, Detail(0, Costs(seconds, 0.0, 0.0, 0.0), False, 0.1, {}, {}, versus, to_best=to_best)
+    return result, Detail(trained_weights=0, costs=Costs(seconds, 0.0, 0.0, 0.0), versus=versus, to_best=to_best)
 
 
 def told(*results: tuple[Result, Detail]) -> str:

@@ -13,7 +13,7 @@ from workflows.results.model import Detail, Result
 
 def found(seeds: int, budget: int | None, trials: int | None = None, **more: Any) -> tuple[Result, Detail]:
     result = Result("m", "t", "x", "accuracy", 0.5, 0.4, 0.6, 0.0, list(range(seeds)), 10)
-    return result, Detail(1, Costs(), False, 0.1, {}, {}, trials=trials, budget=budget, **more)
+    return result, Detail(trained_weights=1, costs=Costs(), trials=trials, budget=budget, **more)
 
 
 def test_the_usual_budget_is_that_of_most_methods() -> None:

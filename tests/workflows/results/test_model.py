@@ -32,7 +32,9 @@ def entry(constant: bool = False, **changes: Any) -> tuple[Result, Detail]:
         "seeds": [0, 1, 2],
         "n_test": 500,
     }
-    return Result(**{**fields, **changes}), Detail(1234567, Costs(fit=2.34), constant, 0.1, {}, {})
+    return Result(**{**fields, **changes}), Detail(
+        trained_weights=1234567, costs=Costs(fit=2.34), constant_prediction=constant, calibration_error=0.1
+    )
 
 
 def lines_with(text: str, *parts: str) -> list[str]:
@@ -169,6 +171,7 @@ def test_each_result_of_the_document_has_exactly_its_fields() -> None:
         "versus": None,
         "to_best": None,
         "constant_prediction": False,
+        "calibration_error": 0.1,
     }
 
 
@@ -198,7 +201,11 @@ def test_the_document_is_json_and_keeps_the_order_of_results() -> None:
 def test_a_score_without_one_of_its_fits_is_no_result(tmp_path: Path) -> None:
     store, fits = open_store(tmp_path), {seed: step("fit", seed) for seed in (0, 1)}
     score = step("score", 0, **{f"seed {seed}": fit for seed, fit in fits.items()})
-    cell = Cell("reference", "trec", "knn", "accuracy", (0, 1), fits, score, "full", ("a", "b"), 7, None, "knn")
+    cell = Cell(
+        **{"model": "reference", "task": "trec", "method": "knn", "metric": "accuracy", "seeds": (0, 1)},
+        **{"fits": fits, "score": score, "train_size": "full", "labels": ("a", "b"), "model_weights": 7},
+        **{"trials": None, "reference": "knn"},
+    )
     numbers = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd_seeds": 0.0}
     record = {"n_test": 9, "constant_prediction": False, "calibration_error": 0.1, "confusion": []}
     commit(store, score, {"score.json": {**record, "scores": {"accuracy": numbers}}})

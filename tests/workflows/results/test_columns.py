@@ -1,0 +1,49 @@
+"""A column is declared once, and every view shows it."""
+
+import pytest
+
+from tests.workflows.report import made_up
+from workflows.errors import ConfigError
+from workflows.report import page, plain
+from workflows.report.contents import read_contents
+from workflows.results import columns as declared
+from workflows.results.columns import COLUMNS, Column, columns, metrics
+from workflows.results.table import table
+
+ANSWER = Column("answer", "the answer", lambda *_: 42, lambda values: f"{values[0]} of {len(values)}", "the_answer")
+
+
+def test_one_declaration_adds_a_column_to_every_view(monkeypatch, tmp_path):
+    found = made_up.results()
+    for place in (declared, page, plain):
+        monkeypatch.setattr(place, "COLUMNS", (*COLUMNS, ANSWER))
+    contents = read_contents(*made_up.record_of(tmp_path))
+    assert "<th>the answer</th>" in page.page(contents)
+    assert "<td>42 of 2</td>" in page.page(contents)
+    assert "| the answer |" in plain.markdown(contents)
+    assert "| 42 of 2 |" in plain.markdown(contents)
+    assert metrics(*found[0])["the_answer"] == 42.0
+    assert "the answer" in table(found, [ANSWER])
+    assert "42 of 1" in table(found, [ANSWER])
+
+
+def test_the_calibration_error_is_shown_where_it_is_asked_for():
+    found = made_up.results()
+    shown = table(found, columns(["calibration-error"]))
+    assert "calibration error" in shown
+    assert "0.100" in shown
+    assert "calibration error" not in table(found)
+    assert metrics(*found[0])["calibration_error"] == 0.1
+
+
+def test_an_unknown_column_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"--columns: no column 'calibration'; did you mean 'calibration-error'\?"):
+        columns(["seconds", "calibration"])
+
+
+def test_the_option_lists_every_column_that_the_table_lacks():
+    from workflows.cli.options import Columns
+
+    told = Columns.__metadata__[0].help
+    usual = {"seconds", "cached", "weights"}
+    assert set(told.split(": ")[1].rstrip(".").split(", ")) == {column.name for column in COLUMNS} - usual
