@@ -142,3 +142,9 @@ def test_one_function_asks_an_error_for_its_exit_status():
         if ast.unparse(node.args[1]) == "'exit_code'"
     ]
     assert asking == ["orchestration.errors"]
+
+
+def test_a_method_says_what_it_is_given_and_nobody_asks_for_its_class():
+    """Methods that train the model are known by their `input_kind`; only the steps that train one name their class."""
+    knowing = {module_of(path) for path in MODULES if "workflows.methods.finetuned" in imported(path)}
+    assert knowing == {"workflows.methods.registry", "workflows.steps.finetune"}
