@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from orchestration.tracking.mlflow_client import TrackingError
+from orchestration.tracking.tracker import TrackingError
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -17,7 +17,7 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 # MLflow takes long to start and has its own tests.
 COMPARISON = """
 import workflows.session
-from orchestration.tracking.mlflow_client import TrackingError
+from orchestration.tracking.tracker import TrackingError
 
 def away(*_):
     raise TrackingError("MLflow is away")

@@ -13,7 +13,7 @@ from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import Facts
-from orchestration.tracking.mlflow_client import Status, TrackedRun
+from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.config.compare import AnyExecution
 from workflows.errors import Place
 from workflows.findings import Checking
@@ -58,7 +58,7 @@ class Job(Protocol):
     def tracked(
         self, record: RunRecord, store: Store, results: Results, status: Status, say: Say
     ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-        """The MLflow run, and its children; says what is damaged and leaves it out."""
+        """What a tracker shall hold of the run, and of its children; says what is damaged and leaves it out."""
         ...
 
     def notes(self, store: Store, ran: bool) -> list[str]:

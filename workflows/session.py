@@ -17,9 +17,9 @@ from orchestration.runs.plan import Planned, make_plan
 from orchestration.runs.record import RunRecord, open_run
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import Facts
-from orchestration.tracking.mlflow_client import Status, TrackingError, check_writable, default_uri, without_credentials
 from orchestration.tracking.projection import fill, is_filled, is_finished, shown, write_projection
-from orchestration.tracking.view import Shown
+from orchestration.tracking.registry import open_tracker
+from orchestration.tracking.tracker import Shown, Status, Tracker, TrackingError
 from workflows.config.yaml_file import naming_lines
 from workflows.errors import ConfigError, Interrupted
 from workflows.kind import Job, Results, WorkflowConfig
@@ -56,7 +56,7 @@ class Session:
     text: str
     store: Store
     job: Job
-    tracking_uri: str
+    tracker: Tracker
 
     def plan(self) -> list[Planned]:
         return make_plan(self.job.targets, self.store)
@@ -88,7 +88,7 @@ def open_session(
     with naming_lines(source.file):
         job = kind_of(config).job(config, base, data_dir, facts, store)
         check_reserves(config.execution, {step.name for step in in_order(job.targets)})
-    return Session(config, source.text, store, job, tracking_uri or default_uri(store.root))
+    return Session(config, source.text, store, job, open_tracker(tracking_uri, store.root))
 
 
 def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
@@ -134,7 +134,7 @@ def _recorded(session: Session, say: Say, watching: Watching) -> Report:
         failures,
         results,
         _drifted(plan) + session.job.notes(session.store, bool(counts["ran"])) + delivered,
-        shown(record, session.tracking_uri),
+        shown(record, session.tracker),
         (warning,) if warning else (),
     )
 
@@ -175,7 +175,7 @@ def _carry_out(
     counts = _counts(outcomes)
     if counts["ran"]:
         record.write_made([key for key, outcome in outcomes.items() if outcome.state == "ran"])
-    if counts["ran"] or failed or not is_finished(record, session.tracking_uri):
+    if counts["ran"] or failed or not is_finished(record, session.tracker):
         session.job.add_to_record(record, session.store, results, say)
         return outcomes, results, _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     return outcomes, results, None
@@ -212,7 +212,7 @@ def preflight(session: Session, say: Say) -> None:
     if session.config.execution.address is None:
         raise ConfigError("no cluster is named; give --address HOST:PORT, or `address` under `execution`")
     try:
-        check_writable(session.tracking_uri, session.config.experiment)
+        session.tracker.check_writable(session.config.experiment)
         missing = []
     except TrackingError:
         missing = [_mlflow_is_missing(session)]
@@ -226,7 +226,7 @@ def _to_run(plan: Sequence[Planned]) -> list[Step]:
 
 def _mlflow_is_missing(session: Session) -> str:
     return (
-        f"MLflow at {without_credentials(session.tracking_uri)} cannot be written from the driver. Start it, give "
+        f"MLflow at {session.tracker.name} cannot be written from the driver. Start it, give "
         "another --mlflow, or leave it out: results are files first, and `vocabsem sync` fills MLflow in later."
     )
 
@@ -250,9 +250,9 @@ def _track(session: Session, record: RunRecord, results: Results, status: Status
     """
     tracked = session.job.tracked(record, session.store, results, status, say)
     write_projection(record, session.config.experiment, *tracked)
-    if status == "RUNNING" or not is_filled(record, session.tracking_uri):
+    if status == "RUNNING" or not is_filled(record, session.tracker):
         try:
-            fill(record, session.tracking_uri)
+            fill(record, session.tracker)
         except TrackingError as error:
             return (
                 f"{error}. The results are safe in {record}; when MLflow is back, fill it in with "

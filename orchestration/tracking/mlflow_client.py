@@ -17,16 +17,23 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from orchestration.errors import UserError
 from orchestration.store import files
-from orchestration.tracking.view import CLASSIC, Shown, View, alone, share
+from orchestration.tracking.mlflow_pages import CLASSIC, alone, share
+from orchestration.tracking.tracker import (
+    ExperimentDeleted,
+    Shown,
+    TrackedData,
+    TrackedModel,
+    TrackedRun,
+    TrackingError,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,78 +43,12 @@ _ROOT = Path(__file__).parents[1]  # of our packages
 KEY_TAG = "vocabsem.key"
 _PARENT_TAG = "mlflow.parentRunId"
 _MODEL = "model"  # folder of a run's artifacts
+_TABLES_TAG = "mlflow.loggedArtifacts"
+_DIGEST = 36  # characters that MLflow keeps of one
 _MOST_METRICS = 1000  # of one call; MLflow refuses more
 _LONGEST_NOTE = 8000  # characters; MLflow cuts the rest off, with a warning
 _PATIENCE_SECONDS = 120  # a sweep's thousand runs take half a minute
 _unhurried: set[str] = set()  # files of databases that this process writes as a projection
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # MLflow's own; KILLED: interrupted
-
-
-@dataclass(frozen=True)
-class TrackedModel:
-    """A model that `mlflow.pyfunc` loads by a module of ours, whose `_load_pyfunc(folder, config)` it calls. No pickle.
-
-    Attributes:
-        loader: the module.
-        inputs: the columns of its table; none: it takes a list of texts.
-        config: what it is told at loading unless the caller says otherwise.
-        files: name in its folder -> file that is copied there.
-        documents: name in its folder -> JSON that is written there.
-    """
-
-    loader: str
-    inputs: tuple[str, ...]
-    config: Mapping[str, Any]
-    files: Mapping[str, Path]
-    documents: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TrackedData:
-    """A data set that a run read.
-
-    Attributes:
-        name, digest: of the data set; MLflow keeps 36 characters of a digest.
-        context: what it was read for: "train", "test".
-        source: where it lay.
-    """
-
-    name: str
-    digest: str
-    context: str
-    source: str
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """What MLflow shall hold of one run; `key` names it for ever.
-
-    `span`: begin and end in milliseconds since 1970, None: when it is told. `view`: how its children are shown.
-    """
-
-    key: str
-    name: str
-    status: Status
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)  # metric -> (step, value)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-    model: TrackedModel | None = None
-    data: tuple[TrackedData, ...] = ()
-    span: tuple[int, int] | None = None
-    view: View | None = None
-
-
-class TrackingError(UserError):
-    """MLflow could not be written; the run's own files are not touched by that."""
-
-    exit_code = 1
-
-
-class ExperimentDeleted(TrackingError):
-    """The experiment of a run was deleted in MLflow, where others may well be there."""
 
 
 def default_uri(store: Path) -> str:
@@ -129,13 +70,43 @@ def artifact_folder(database: Path) -> Path:
     return database.parent / "mlartifacts"
 
 
-def page_of(uri: str, shown: Shown, serve: str) -> str:
-    """Where a browser shows a run; of a SQLite database, once `serve` serves it. Other databases have no page."""
-    if database_file(uri) is None and not uri.startswith(("http://", "https://")):
-        return f"run {shown.run_id} in {without_credentials(uri)}"
-    if database_file(uri) is None:
-        return f"{without_credentials(uri).rstrip('/')}/{shown.page}"
-    return f"{serve} shows it on http://127.0.0.1:5000/{shown.page} (another --port: the link that it prints)"
+@dataclass(frozen=True)
+class MlflowTracker:
+    """MLflow at an address: of a server or a database."""
+
+    uri: str
+
+    @property
+    def name(self) -> str:
+        return without_credentials(self.uri)
+
+    def is_there(self) -> bool:
+        """A server's database is its own matter."""
+        return (database := database_file(self.uri)) is None or database.is_file()
+
+    def check_writable(self, experiment: str) -> None:
+        with _mlflow(self.uri) as client:
+            client.set_experiment_tag(_experiment(client, experiment, self.uri), "vocabsem", "true")
+
+    def write(self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
+        with _mlflow(self.uri) as client:
+            experiment_id = _experiment(client, experiment, self.uri)
+            found = _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'")
+            run_id = _write(client, experiment_id, parent, found, {}).info.run_id
+            known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run_id}'") if children else {}
+            for child in children:
+                known[child.key] = _write(client, experiment_id, child, known, {_PARENT_TAG: run_id})
+            page = share(client, experiment_id, run_id, parent.view) if parent.view else alone(experiment_id, run_id)
+            return Shown(run_id, page)
+
+    def page(self, shown: Shown, serve: str) -> str:
+        """In a browser; of a SQLite database, once it is served. Other databases have no page."""
+        if database_file(self.uri) is not None:
+            page = f"http://127.0.0.1:5000/{shown.page}"
+            return f"{serve} shows it on {page} (another --port: the link that it prints)"
+        if not self.uri.startswith(("http://", "https://")):
+            return f"run {shown.run_id} in {self.name}"
+        return f"{self.name.rstrip('/')}/{shown.page}"
 
 
 def server_command(uri: str, host: str, port: int) -> list[str]:
@@ -158,37 +129,12 @@ def server_command(uri: str, host: str, port: int) -> list[str]:
     return [sys.executable, "-P", "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
 
 
-def project(uri: str, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
-    """Write a run and its children as MLflow runs, creating what is not there yet; where the parent is shown.
-
-    Raises TrackingError where the server or database cannot be used.
-    """
-    with _mlflow(uri) as client:
-        experiment_id = _experiment(client, experiment, uri)
-        run = _write(
-            client, experiment_id, parent, _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'"), {}
-        )
-        tags = {_PARENT_TAG: run.info.run_id}
-        known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'") if children else {}
-        for child in children:
-            known[child.key] = _write(client, experiment_id, child, known, tags)
-        run_id = run.info.run_id
-        page = share(client, experiment_id, run_id, parent.view) if parent.view else alone(experiment_id, run_id)
-        return Shown(run_id, page)
-
-
 def note(text: str) -> dict[str, str]:
     """The tag that MLflow shows as a run's description: a text as it stands, its last lines left out if it is long."""
     begin, end, more = "```\n", "\n```", "\n... more in the run's artifacts"
     if len(text) > (room := _LONGEST_NOTE - len(begin) - len(end)):
         text = text[: text.rfind("\n", 0, room - len(more))] + more
     return {"mlflow.note.content": begin + text + end}
-
-
-def check_writable(uri: str, experiment: str) -> None:
-    """Raises TrackingError where the server or database cannot be written."""
-    with _mlflow(uri) as client:
-        client.set_experiment_tag(_experiment(client, experiment, uri), "vocabsem", "true")
 
 
 def without_credentials(uri: str) -> str:
@@ -302,7 +248,7 @@ def _write(
     from mlflow.entities import Metric, Param, RunTag
 
     begin, end = wanted.span or (None, None)
-    tags = {**wanted.tags, **tags, KEY_TAG: wanted.key}
+    tags = {**wanted.tags, **_shown_as(wanted), **tags, KEY_TAG: wanted.key}
     run = known.get(wanted.key) or client.create_run(experiment_id, begin, tags, wanted.name)
     run_id, there = run.info.run_id, run.data
     client.log_batch(
@@ -324,12 +270,12 @@ def _write(
             client.log_batch(run_id, metrics=missing[start : start + _MOST_METRICS])
     if inputs := _unknown(wanted.data, run):
         client.log_inputs(run_id, inputs)
-    if wanted.tables or wanted.files or wanted.model:
+    if wanted.tables or wanted.table_files or wanted.files or wanted.model:
         uploaded = {artifact.path for artifact in client.list_artifacts(run_id)}
         for name, rows in wanted.tables.items():
             if name not in uploaded:
                 client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, name)
-        for path in wanted.files:
+        for path in (*wanted.files, *wanted.table_files):
             if path.name not in uploaded:
                 client.log_artifact(run_id, str(path))
         if wanted.model is not None and _MODEL not in uploaded:
@@ -342,6 +288,13 @@ def _write(
     return run
 
 
+def _shown_as(wanted: TrackedRun) -> dict[str, str]:
+    """The tags by which MLflow shows a description, and artifacts as tables, side by side."""
+    names = [*wanted.tables, *(path.name for path in wanted.table_files)]
+    tables = {_TABLES_TAG: json.dumps([{"path": name, "type": "table"} for name in names])} if names else {}
+    return {**tables, **(note(wanted.note) if wanted.note else {})}
+
+
 def _unknown(data: Sequence[TrackedData], run: Run) -> list[DatasetInput]:
     """Those that a run does not have yet, as MLflow wants them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -349,11 +302,11 @@ def _unknown(data: Sequence[TrackedData], run: Run) -> list[DatasetInput]:
     def of(one: TrackedData) -> DatasetInput:
         source = json.dumps({"uri": one.source})
         tag = InputTag("mlflow.data.context", one.context)
-        return DatasetInput(Dataset(one.name, one.digest, "local", source), [tag])
+        return DatasetInput(Dataset(one.name, one.digest[:_DIGEST], "local", source), [tag])
 
     there = run.inputs.dataset_inputs if run.inputs else []
     known = {(found.dataset.digest, tag.value) for found in there for tag in found.tags}
-    return [of(one) for one in data if (one.digest, one.context) not in known]
+    return [of(one) for one in data if (one.digest[:_DIGEST], one.context) not in known]
 
 
 def _saved(model: TrackedModel, folder: Path) -> Path:

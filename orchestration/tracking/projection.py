@@ -12,16 +12,8 @@ from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.runs.record import TOLD, RunRecord
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact
-from orchestration.tracking.mlflow_client import (
-    TrackedData,
-    TrackedModel,
-    TrackedRun,
-    database_file,
-    one_at_a_time,
-    project,
-    without_credentials,
-)
-from orchestration.tracking.view import Shown, View, run_page
+from orchestration.tracking.mlflow_client import one_at_a_time
+from orchestration.tracking.tracker import Shown, TrackedData, TrackedModel, TrackedRun, Tracker, View
 
 _WANTED = "tracked.json"  # what MLflow shall hold
 
@@ -51,7 +43,7 @@ class Filled:
     without: tuple[str, ...]
 
 
-def fill(record: RunRecord, uri: str) -> Filled:
+def fill(record: RunRecord, tracker: Tracker) -> Filled:
     """Bring MLflow to what the record says, adding what is not there yet.
 
     Raises TrackingError where MLflow cannot be used, StoreError for a run that has nothing to track yet.
@@ -63,34 +55,34 @@ def fill(record: RunRecord, uri: str) -> Filled:
     parent = _tracked(wanted["parent"], record)
     # of a server too, whose database has no lock here: two drivers would each find no run, and make it
     with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
-        shown = project(uri, wanted["experiment"], parent, children)
+        shown = tracker.write(wanted["experiment"], parent, children)
     pairs = zip([wanted["parent"], *wanted["children"]], [parent, *children], strict=True)
     without = {
         run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model
     }
     told = {"experiment": wanted["experiment"], **asdict(shown), "status": parent.status, "without": without}
-    record.write(TOLD, {**_place(record, uri), **told, "workflow": _workflow(record)})
+    record.write(TOLD, {**_place(record, tracker), **told, "workflow": _workflow(record)})
     return Filled(shown.run_id, tuple(run.name for run in (parent, *children) if run.key in without))
 
 
-def is_filled(record: RunRecord, uri: str) -> bool:
+def is_filled(record: RunRecord, tracker: Tracker) -> bool:
     """Whether this MLflow was told all that the record says, as far as it is there."""
-    told, database = record.read(TOLD), database_file(uri)
-    if told is None or (database is not None and not database.is_file()):
+    told = record.read(TOLD)
+    if told is None or not tracker.is_there():
         return False
     if any(all(path.is_file() for path in _paths(gone, record)) for gone in told.get("without", {}).values()):
         return False  # made anew since
-    return all(told.get(name) == value for name, value in _place(record, uri).items())
+    return all(told.get(name) == value for name, value in _place(record, tracker).items())
 
 
-def is_finished(record: RunRecord, uri: str) -> bool:
+def is_finished(record: RunRecord, tracker: Tracker) -> bool:
     """Whether this MLflow was told the end of a run of this very workflow file.
 
     Then there is nothing to add as long as every step is cached, and the document need not be made to see that.
     """
     told = record.read(TOLD)
     same = told is not None and (told.get("status"), told.get("workflow")) == ("FINISHED", _workflow(record))
-    return same and is_filled(record, uri)
+    return same and is_filled(record, tracker)
 
 
 def is_begun(record: RunRecord) -> bool:
@@ -98,22 +90,22 @@ def is_begun(record: RunRecord) -> bool:
     return (record.folder / _WANTED).is_file()
 
 
-def mlflow_run_id(record: RunRecord, uri: str | None = None) -> str | None:
-    """The run's id in an MLflow, None where another was told last; without `uri`, in the one that was."""
-    found = shown(record, uri)
+def mlflow_run_id(record: RunRecord, tracker: Tracker | None = None) -> str | None:
+    """The run's id in an MLflow, None where another was told last; without `tracker`, in the one that was."""
+    found = shown(record, tracker)
     return found.run_id if found else None
 
 
-def shown(record: RunRecord, uri: str | None = None) -> Shown | None:
+def shown(record: RunRecord, tracker: Tracker | None = None) -> Shown | None:
     """Where an MLflow shows the run, as `mlflow_run_id`."""
     told = record.read(TOLD)
-    if not told or (uri is not None and told["uri"] != without_credentials(uri)):
+    if not told or (tracker is not None and told["uri"] != tracker.name):
         return None
-    return Shown(told["run_id"], told.get("page", run_page(told["run_id"])))  # records of before have none
+    return Shown(told["run_id"], told["page"])
 
 
-def _place(record: RunRecord, uri: str) -> dict[str, str]:
-    return {"uri": without_credentials(uri), "tracked": files.checksum(record.folder / _WANTED)}
+def _place(record: RunRecord, tracker: Tracker) -> dict[str, str]:
+    return {"uri": tracker.name, "tracked": files.checksum(record.folder / _WANTED)}
 
 
 def _workflow(record: RunRecord) -> str:
@@ -130,6 +122,7 @@ def _document(run: TrackedRun, record: RunRecord) -> dict[str, Any]:
         **asdict(run),
         "tables": tables,
         "files": [path.name for path in run.files],
+        "table_files": [path.name for path in run.table_files],
         "model": _described(run.model, record),
     }
 
@@ -149,16 +142,18 @@ def _tracked(document: Mapping[str, Any], record: RunRecord) -> TrackedRun:
         name: [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         for name, table in document["tables"].items()
     }
-    model = document.get("model")  # records of before have none
+    model = document["model"]
     if model is not None:
         paths = dict(zip(model["files"], _paths(model["files"], record), strict=True))
         there = all(_is_there(path, record) for path in paths.values())
         model = TrackedModel(**{**model, "inputs": tuple(model["inputs"]), "files": paths}) if there else None
-    named = tuple(record.folder / name for name in document["files"])
-    data = tuple(TrackedData(**one) for one in document.get("data", ()))
-    view = View(tuple(found["columns"]), found["order"]) if (found := document.get("view")) else None
-    span = tuple(found) if (found := document.get("span")) else None
-    parts = {"tables": tables, "files": named, "model": model, "data": data, "span": span, "view": view}
+    named = {name: tuple(record.folder / file for file in document[name]) for name in ("files", "table_files")}
+    data = tuple(TrackedData(**one) for one in document["data"])
+    view = (
+        View(tuple(found["params"]), tuple(found["metrics"]), found["order"]) if (found := document["view"]) else None
+    )
+    span = tuple(found) if (found := document["span"]) else None
+    parts = {"tables": tables, **named, "model": model, "data": data, "span": span, "view": view}
     return TrackedRun(**{**document, **parts})
 
 

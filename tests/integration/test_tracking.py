@@ -13,13 +13,12 @@ from mlflow import MlflowClient
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.mlflow_client import (
     KEY_TAG,
-    TrackedRun,
-    TrackingError,
+    MlflowTracker,
     default_uri,
-    project,
     server_command,
     without_credentials,
 )
+from orchestration.tracking.tracker import ExperimentDeleted, TrackedRun, TrackingError
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +49,8 @@ def runs(uri, experiment):
 
 def test_a_run_and_its_children_are_written_once_however_often_they_are_projected(uri):
     wanted = parent("p1"), (child("c1", 0.25), child("c2", 0.5))
-    first = project(uri, "once", *wanted).run_id
-    assert project(uri, "once", *wanted).run_id == first
+    first = MlflowTracker(uri).write("once", *wanted).run_id
+    assert MlflowTracker(uri).write("once", *wanted).run_id == first
     client, found, count = runs(uri, "once")
     assert count == len(found) == 3
     assert found["p1"].info.run_id == first
@@ -65,16 +64,16 @@ def test_a_run_and_its_children_are_written_once_however_often_they_are_projecte
 
 
 def test_a_run_that_was_begun_is_filled_in_by_the_end(uri):
-    begun = project(uri, "begun", parent("p1", "RUNNING", metrics={}, tables={})).run_id
+    begun = MlflowTracker(uri).write("begun", parent("p1", "RUNNING", metrics={}, tables={})).run_id
     assert runs(uri, "begun")[1]["p1"].info.status == "RUNNING"
-    assert project(uri, "begun", parent("p1"), (child("c1", 1.0),)).run_id == begun
+    assert MlflowTracker(uri).write("begun", parent("p1"), (child("c1", 1.0),)).run_id == begun
     _, found, count = runs(uri, "begun")
     assert (count, found["p1"].info.status, found["p1"].data.metrics) == (2, "FINISHED", {"a/knn": 0.5})
 
 
 def test_what_was_written_in_part_is_completed_and_not_doubled(uri):
-    project(uri, "part", parent("p1"), (child("c1", 0.25),))
-    project(uri, "part", parent("p1"), (child("c1", 0.25), child("c2", 0.5)))
+    MlflowTracker(uri).write("part", parent("p1"), (child("c1", 0.25),))
+    MlflowTracker(uri).write("part", parent("p1"), (child("c1", 0.25), child("c2", 0.5)))
     assert runs(uri, "part")[2] == 3
 
 
@@ -83,7 +82,9 @@ def test_processes_that_begin_a_run_at_once_leave_one_database_and_one_run(tmp_p
     with ProcessPoolExecutor(4, get_context("spawn")) as pool:
         ids = {
             shown.run_id
-            for shown in pool.map(project, [uri] * 4, ["at once"] * 4, [parent("p1")] * 4, [(child("c1", 0.5),)] * 4)
+            for shown in pool.map(
+                MlflowTracker(uri).write, ["at once"] * 4, [parent("p1")] * 4, [(child("c1", 0.5),)] * 4
+            )
         }
     assert len(ids) == 1
     assert runs(uri, "at once")[2] == 2
@@ -93,7 +94,7 @@ def test_a_process_that_never_ends_its_writing_is_one_error(tmp_path, monkeypatc
     monkeypatch.setattr(mlflow_client, "_PATIENCE_SECONDS", 0.05)
     held = tmp_path / "mlflow.db.lock"
     with mlflow_client.one_at_a_time(held), pytest.raises(TrackingError, match="another process has been writing"):
-        project(default_uri(tmp_path / "store"), "held", parent("p1"))
+        MlflowTracker(default_uri(tmp_path / "store")).write("held", parent("p1"))
 
 
 def test_a_lock_that_cannot_be_made_is_one_error(tmp_path):
@@ -108,7 +109,7 @@ def test_a_lock_that_cannot_be_made_is_one_error(tmp_path):
 def test_a_server_that_does_not_answer_is_one_error_without_its_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9: ") as told:
-        project("http://user:secret@127.0.0.1:9", "x", parent("p"))
+        MlflowTracker("http://user:secret@127.0.0.1:9").write("x", parent("p"))
     assert "secret" not in str(told.value)
 
 
@@ -134,18 +135,18 @@ def test_the_server_binds_to_the_address_it_is_given(tmp_path):
 )
 def test_whatever_mlflow_raises_is_one_line(address, cause):
     with pytest.raises(TrackingError) as told:
-        project(address, "x", parent("p"))
+        MlflowTracker(address).write("x", parent("p"))
     assert cause in str(told.value)
     assert "\n" not in str(told.value)
     assert "secret" not in str(told.value)
 
 
 def test_a_deleted_experiment_is_named_with_what_to_do(uri):
-    project(uri, "deleted", parent("p1"))
+    MlflowTracker(uri).write("deleted", parent("p1"))
     client = MlflowClient(tracking_uri=uri)
     client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
-    with pytest.raises(mlflow_client.ExperimentDeleted, match=r"experiment 'deleted' was deleted there\. Restore it"):
-        project(uri, "deleted", parent("p1"))
+    with pytest.raises(ExperimentDeleted, match=r"experiment 'deleted' was deleted there\. Restore it"):
+        MlflowTracker(uri).write("deleted", parent("p1"))
 
 
 def test_a_database_of_another_user_is_named_with_its_owner(tmp_path, monkeypatch):
@@ -153,13 +154,13 @@ def test_a_database_of_another_user_is_named_with_its_owner(tmp_path, monkeypatc
     (tmp_path / "mlflow.db").touch()
     monkeypatch.setattr(mlflow_client.os, "access", lambda *_: False)
     with pytest.raises(TrackingError, match=r"mlflow\.db: is .*'s and cannot be written by this user"):
-        project(uri, "x", parent("p"))
+        MlflowTracker(uri).write("x", parent("p"))
 
 
 def test_a_group_can_write_a_database_where_the_umask_lets_it(tmp_path):
     before = os.umask(0o002)
     try:
-        project(default_uri(tmp_path / "a?b%20c" / "store"), "x", parent("p"))
+        MlflowTracker(default_uri(tmp_path / "a?b%20c" / "store")).write("x", parent("p"))
     finally:
         os.umask(before)
     folder = tmp_path / "a?b%20c"

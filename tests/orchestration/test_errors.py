@@ -3,7 +3,7 @@
 import pytest
 
 from orchestration.errors import Damage, DamagedArtifact, OutOfMemory, StoreError, UserError, exit_code_of
-from orchestration.tracking.mlflow_client import TrackingError
+from orchestration.tracking.tracker import TrackingError
 from vocabsem_core.errors import InputError
 from workflows.errors import ConfigError
 

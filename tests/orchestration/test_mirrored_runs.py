@@ -10,9 +10,9 @@ import pytest
 from orchestration.errors import StoreError
 from orchestration.runs.lookup import find_run
 from orchestration.runs.record import open_run, runs
-from orchestration.tracking.mlflow_client import TrackedModel, TrackedRun
 from orchestration.tracking.projection import Filled, fill, write_projection
-from orchestration.tracking.view import Shown
+from orchestration.tracking.tracker import TrackedModel, TrackedRun
+from tests.fake_tracker import MemoryTracker
 from tests.orchestration.steps import number
 from tests.orchestration.store.test_mirror import STEP, TARGET, forget, run
 from tests.s3_server import refusal
@@ -95,7 +95,7 @@ def test_what_is_written_while_this_process_brings_the_rest_counts_as_changed_he
     assert json.loads(server.objects(bucket)[f"store/runs/{record.run_id}/b.json"]) == "ours"
 
 
-def test_models_are_brought_for_mlflow_unless_their_artifact_is_gone(machine, monkeypatch, tmp_path):
+def test_models_are_brought_for_mlflow_unless_their_artifact_is_gone(machine, tmp_path):
     """A model may also have a file of the user's own, which is in no bucket."""
     record, _ = run(machine("one"), TARGET)
     own = tmp_path / "method.py"
@@ -104,15 +104,15 @@ def test_models_are_brought_for_mlflow_unless_their_artifact_is_gone(machine, mo
     model = TrackedModel("json", (), {}, files, {})
     write_projection(record, "mine", TrackedRun(record.run_id, "a", "FINISHED", model=model))
     record.push()
-    monkeypatch.setattr("orchestration.tracking.projection.project", lambda *_: Shown("m1", "page"))
+    tracker = MemoryTracker()
     shutil.rmtree(record.mirror.root / TARGET.folder)
     forget()
-    assert fill(record, "http://127.0.0.1:1") == Filled("m1", ())
+    assert fill(record, tracker) == Filled("m1", ())
     assert files["fitted"].is_file()
     machine("two").mirror.remove(TARGET.folder)
     shutil.rmtree(record.mirror.root / TARGET.folder)
     forget()
-    assert fill(record, "http://127.0.0.1:1") == Filled("m1", ("a",))
+    assert fill(record, tracker) == Filled("m2", ("a",))
 
 
 def test_a_run_is_there_once_all_of_it_is(machine, server, bucket):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestration.tracking.mlflow_client import page_of
-from orchestration.tracking.view import Shown, run_page
+from orchestration.tracking.mlflow_client import MlflowTracker
+from orchestration.tracking.tracker import Shown
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,9 @@ from orchestration.tracking.view import Shown, run_page
     ],
 )
 def test_a_run_has_a_page_and_no_secret_in_its_address(uri: str, page: str) -> None:
-    assert page_of(uri, Shown("abc", run_page("abc")), "`vocabsem ui`") == page
+    assert MlflowTracker(uri).page(Shown("abc", "#/runs/abc"), "`vocabsem ui`") == page
 
 
 def test_a_database_that_nobody_serves_has_no_page():
-    assert page_of("postgresql://user:secret@h/db", Shown("abc", run_page("abc")), "") == "run abc in postgresql://h/db"
+    tracker = MlflowTracker("postgresql://user:secret@h/db")
+    assert tracker.page(Shown("abc", "#/runs/abc"), "") == "run abc in postgresql://h/db"

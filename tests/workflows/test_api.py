@@ -13,7 +13,7 @@ import yaml
 
 from orchestration.errors import StoreError
 from orchestration.graph import Step
-from orchestration.tracking.mlflow_client import TrackingError
+from orchestration.tracking.tracker import TrackingError
 from tests import tiny
 from tests.workflows.films import films, write_films
 from workflows import api

@@ -16,7 +16,8 @@ from orchestration.graph import folder_of
 from orchestration.runs.record import TOLD, runs
 from orchestration.store import artifacts as store_module
 from orchestration.store.artifacts import Store, open_store
-from orchestration.tracking.mlflow_client import TrackingError, default_uri
+from orchestration.tracking.mlflow_client import default_uri
+from orchestration.tracking.tracker import TrackingError
 from tests import tiny
 from tests.workflows.films import films, write_films
 from tests.workflows.results.test_costs import step

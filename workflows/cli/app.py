@@ -39,6 +39,7 @@ from workflows.cli.options import (
     read_store,
 )
 from workflows.cli.report import report
+from workflows.cli.ui import ui
 from workflows.errors import ConfigError, Interrupted
 from workflows.runtime.environment import tracking_uri
 
@@ -195,12 +196,12 @@ app.command()(report)
 @app.command()
 def sync(run: SomeRun = None, store: StorePlace = None, mlflow: TrackingUri = None, as_json: AsJson = False) -> None:
     """Fill MLflow from the records of runs: what it lacks is added, nothing doubles."""
-    from orchestration.tracking.mlflow_client import default_uri
+    from orchestration.tracking.registry import open_tracker
     from workflows.cli.sync import sync as fill_in
     from workflows.cli.sync import synced_text
 
     opened = read_store(store)
-    done = list(fill_in(opened, tracking_uri(mlflow) or default_uri(opened.root), run))
+    done = list(fill_in(opened, open_tracker(tracking_uri(mlflow), opened.root), run))
     _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
     if any(entry.state == "refused" for entry in done):
         raise typer.Exit(1)
@@ -227,46 +228,8 @@ def preflight(
     session.preflight(_session(file, store, data_dir, mlflow, None, address), _say)
 
 
-for command in (cluster.submit, cluster.jobs, cluster.logs, cluster.stop):
+for command in (cluster.submit, cluster.jobs, cluster.logs, cluster.stop, ui):
     app.command()(command)
-
-
-@app.command()
-def ui(
-    store: StorePlace = None,
-    mlflow: TrackingUri = None,
-    host: Annotated[
-        str, typer.Option(help="Address to bind to. The server has no login: keep it on localhost.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
-) -> None:
-    """Browse results in MLflow: starts its server on localhost and prints the address."""
-    from orchestration.runs.record import runs
-    from orchestration.tracking.mlflow_client import database_file, default_uri, server_command, without_credentials
-    from orchestration.tracking.projection import shown
-
-    uri, known = tracking_uri(mlflow), []
-    if uri is None:
-        opened = read_store(store)
-        uri, known = default_uri(opened.root), runs(opened)
-    database = database_file(uri)
-    if database is None:
-        raise ConfigError(
-            f"{without_credentials(uri)} is no SQLite file. Open the address of a server in a browser; of another "
-            "database, start `mlflow server --backend-store-uri ADDRESS`"
-        )
-    if not database.is_file():
-        raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
-    _must_be_free(host, port)
-    _say(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
-    if last := next((found for record in known if (found := shown(record, uri))), None):
-        _say(f"last run: http://{host}:{port}/{last.page}")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    # MLflow's own use of it, told by each of its processes
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
-    command = server_command(uri, host, port)
-    os.execv(command[0], command)
 
 
 def main() -> None:
@@ -332,18 +295,6 @@ def _run(
     _end_if(done.failures)
 
 
-def _must_be_free(host: str, port: int) -> None:
-    """Raises ConfigError where another program listens: MLflow's server would only tell after half a minute."""
-    import socket
-
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
-        ) from error
-
-
 def _folder(data_dir: Path | None) -> Path | None:
     if data_dir is not None and not data_dir.is_dir():
         raise ConfigError(f"--data-dir {data_dir}: no such folder")
@@ -365,7 +316,6 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
 
 
 def _show(done: Any, opened: Any, seconds: float, more: Any) -> None:
-    from orchestration.tracking.mlflow_client import page_of
     from workflows.report.files import HTML
     from workflows.results.table import table
 
@@ -384,7 +334,7 @@ def _show(done: Any, opened: Any, seconds: float, more: Any) -> None:
     if (report := folder / "runs" / done.run_id / HTML).is_file():
         print(f"report: {os.path.relpath(report) if here else report}")
     if done.shown is not None:
-        print(f"MLflow: {page_of(opened.tracking_uri, done.shown, '`vocabsem ui`')}")
+        print(f"MLflow: {opened.tracker.page(done.shown, '`vocabsem ui`')}")
 
 
 def _next() -> str:

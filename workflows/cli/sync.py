@@ -9,8 +9,8 @@ from typing import Literal
 from orchestration.runs.lookup import find_run
 from orchestration.runs.record import RunRecord, runs
 from orchestration.store.artifacts import Store
-from orchestration.tracking.mlflow_client import ExperimentDeleted
 from orchestration.tracking.projection import fill, is_begun, is_filled, mlflow_run_id
+from orchestration.tracking.tracker import ExperimentDeleted, Tracker
 
 _GONE = "its files are gone; run the workflow again to make them anew"
 _SHOWN = 3  # names
@@ -32,30 +32,30 @@ class Synced:
     why: str = ""
 
 
-def sync(store: Store, uri: str, run: str | None) -> Iterator[Synced]:
+def sync(store: Store, tracker: Tracker, run: str | None) -> Iterator[Synced]:
     """Fill in one run whatever was told before, or every run that this MLflow was not told all of, the oldest first.
 
     Raises StoreError for an unknown run, TrackingError where MLflow cannot be used.
     """
     if run is not None:
         record = find_run(run, store)
-        yield _filled(record, uri)
+        yield _filled(record, tracker)
         return
     for record in reversed(runs(store)):
         record.bring()
         if not is_begun(record):
             yield Synced(record.run_id, "empty", None)
-        elif is_filled(record, uri):
+        elif is_filled(record, tracker):
             yield Synced(record.run_id, "complete", mlflow_run_id(record))
         else:
             try:
-                yield _filled(record, uri)
+                yield _filled(record, tracker)
             except ExperimentDeleted as error:
                 yield Synced(record.run_id, "refused", None, why=str(error))
 
 
-def _filled(record: RunRecord, uri: str) -> Synced:
-    filled = fill(record, uri)
+def _filled(record: RunRecord, tracker: Tracker) -> Synced:
+    filled = fill(record, tracker)
     return Synced(record.run_id, "filled", filled.run_id, filled.without)
 
 

@@ -1,4 +1,4 @@
-"""What a run read and predicted, as MLflow shows it: data sets, curves, and a table of predictions a task."""
+"""What a run read and predicted, as a tracker shows it: data sets, curves, and a table of predictions a task."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step
 from orchestration.store.artifacts import Store
-from orchestration.tracking.mlflow_client import TrackedData
+from orchestration.tracking.tracker import TrackedData
 from workflows.compare.graph import Cell
 from workflows.inputs.tables import field_columns
 from workflows.runtime.progress import Say
 from workflows.steps.data import file_texts
 
-_DIGEST = 36  # characters that MLflow keeps
 _TEXT = 200  # characters of a row's text that the table shows
 
 
 def data_of(task: str, target: Step) -> tuple[TrackedData, ...]:
     """The splits of the task that a step and all before it read, each by the digest of its texts."""
     return tuple(
-        TrackedData(task, step.key[:_DIGEST], split, str(step.local["path"]))
+        TrackedData(task, step.key, split, str(step.local["path"]))
         for split in ("train", "test")
         for step in file_texts(target, task, split)
     )
@@ -35,7 +34,7 @@ def thinned(values: Sequence[float], most: int, first: int = 0) -> list[tuple[in
 
 
 def prediction_tables(cells: Sequence[Cell], store: Store, say: Say) -> Iterator[tuple[str, dict[str, Any]]]:
-    """For each model and task a name and MLflow's form of a table: a line a test row, a column a method.
+    """For each model and task a name and a table (`TrackedRun.table_files`): a line a test row, a column a method.
 
     A method of several seeds is shown by its first, one of several training sizes by the largest, which comes first.
     Cells whose fits are not there are left out; a table that is damaged is named and left out.

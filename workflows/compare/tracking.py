@@ -1,12 +1,10 @@
-"""A comparison as MLflow runs."""
+"""A comparison as runs of a tracker."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -14,8 +12,7 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
-from orchestration.tracking.mlflow_client import TrackedModel, TrackedRun, note
-from orchestration.tracking.view import View
+from orchestration.tracking.tracker import Status, TrackedModel, TrackedRun, View
 from workflows.compare.graph import Cell
 from workflows.compare.tracked_data import data_of
 from workflows.report.files import HTML, MARKDOWN
@@ -25,8 +22,7 @@ from workflows.results.table import table
 from workflows.runtime.progress import Say
 from workflows.serving.mlflow_model import tracked_model
 
-_TABLES = "mlflow.loggedArtifacts"
-_COLUMNS = ("params.`model`", "params.`task`", "params.`method`", "metrics.`score`", "metrics.`seconds`")
+_VIEW = View(("model", "task", "method"), ("score", "seconds"), "score")
 Found = tuple[Result, Detail]
 _NAMED = 3  # tasks or models in a run's name
 
@@ -36,10 +32,10 @@ def tracked(
     store: Store,
     cells: Sequence[Cell],
     results: Sequence[tuple[Result, Detail]],
-    status: Any,
+    status: Status,
     say: Say,
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
-    """The MLflow runs of a comparison: a parent with the summary, and a child for each fit."""
+    """The runs of a comparison: a parent with the summary, and a child for each fit."""
     found = {result.place: (result, detail) for result, detail in results}
     children = [
         _child(record, store, cell, seed, found[cell.place], say)
@@ -49,8 +45,7 @@ def tracked(
     ]
     done = bool(results) and status == "FINISHED"
     best = _best(results) if done else None
-    predictions = sorted(path.name for path in Path(record.folder).glob("test-predictions-*.json")) if done else []
-    shown = ("workflow.yaml", *((HTML, MARKDOWN, *predictions) if done else ()))
+    shown = ("workflow.yaml", *((HTML, MARKDOWN) if done else ()))
     parent = TrackedRun(
         key=record.run_id,
         name=f"{_short(c.task for c in cells)} with {_short(c.model for c in cells)}",
@@ -65,21 +60,16 @@ def tracked(
             "vocabsem.workflow": "compare",
             "vocabsem.run_id": record.run_id,
             "vocabsem.record": str(record),
-            **({_TABLES: _named_tables(["results.json", *predictions])} if done else {}),
             **({"best_method": best.name} if best else {}),
-            **(note(table(results)) if results else {}),
         },
+        note=table(results) if results else "",
         tables={"results.json": [_row(*found) for found in results]} if done else {},
-        files=tuple(path for name in shown if (path := Path(record.folder / name)).is_file()),
+        table_files=tuple(sorted(record.folder.glob("test-predictions-*.json"))) if done else (),
+        files=tuple(path for name in shown if (path := record.folder / name).is_file()),
         data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.score))),
-        view=View(_COLUMNS, "metrics.`score`") if done else None,
+        view=_VIEW if done else None,
     )
     return parent, tuple(children)
-
-
-def _named_tables(names: Sequence[str]) -> str:
-    """What tells MLflow that artifacts are tables, which it then shows as such and side by side."""
-    return json.dumps([{"path": name, "type": "table"} for name in names])
 
 
 @dataclass(frozen=True)

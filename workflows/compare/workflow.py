@@ -11,7 +11,7 @@ from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import Facts
-from orchestration.tracking.mlflow_client import Status, TrackedRun
+from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.compare.checks import check_comparison, names_of
 from workflows.compare.graph import Cell, comparison
 from workflows.compare.results import read_result, remarks

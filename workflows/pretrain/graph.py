@@ -16,7 +16,7 @@ from orchestration.runs.record import RunRecord
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact, Store
 from orchestration.store.fingerprint_cache import Facts
-from orchestration.tracking.mlflow_client import Status, TrackedRun, note
+from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.compare.tracked_data import thinned
 from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError, in_field
@@ -36,7 +36,7 @@ from workflows.steps.pretrain import CURVE, bits_step, copy_model, model_files, 
 
 _HELD_OUT = "held-out"
 _CARD = "README.md"  # of the model's folder
-_MOST_POINTS = 1000  # of a curve in MLflow
+_MOST_POINTS = 1000  # of a curve in a tracker
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Pretrain:
                 "vocabsem.workflow": "pretrain",
                 "vocabsem.run_id": record.run_id,
                 "vocabsem.record": str(record),
-                **(note(table(results)) if results else {}),
             },
+            note=table(results) if results else "",
             files=tuple(path for name in ("workflow.yaml",) if (path := record.folder / name).is_file()),
         )
         return parent, ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from orchestration.graph import Step
 from orchestration.store.artifacts import Store
-from orchestration.tracking.mlflow_client import TrackedModel
+from orchestration.tracking.tracker import TrackedModel
 from workflows.errors import ConfigError
 from workflows.methods.ensembles import predict_folds
 from workflows.methods.registry import method_named

@@ -14,8 +14,7 @@ from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import Facts
-from orchestration.tracking.mlflow_client import Status, TrackedRun, note
-from orchestration.tracking.view import View
+from orchestration.tracking.tracker import Status, TrackedRun, View
 from workflows.compare.graph import materials_steps
 from workflows.compare.tracked_data import data_of, thinned
 from workflows.config.space import Domain, combinations
@@ -36,7 +35,7 @@ from workflows.sweep.plots import plot_sweep
 
 _SHOWN = 5  # of the best, on the screen
 _LEVEL = 0.05  # of the randomisation test
-_MOST_POINTS = 20  # of a configuration's curve in MLflow
+_MOST_POINTS = 20  # of a configuration's curve in a tracker
 
 
 @dataclass(frozen=True)
@@ -138,14 +137,12 @@ class Sweep:
                 "vocabsem.workflow": "sweep",
                 "vocabsem.run_id": record.run_id,
                 "vocabsem.record": str(record),
-                **(note("\n".join([table(results), "", *self.notes(store, True)])) if results else {}),
             },
+            note="\n".join([table(results), "", *self.notes(store, True)]) if results else "",
             tables={"configurations.json": [_row(one, self.space) for one in ordered]} if results else {},
             data=data_of(self.task, self.confirm),
             files=tuple(path for name in shown if (path := record.folder / name).is_file()),
-            view=View((*(f"params.`{name}`" for name in self.space), "metrics.`validation`"), "metrics.`validation`")
-            if results
-            else None,
+            view=View(tuple(self.space), ("validation",), "validation") if results else None,
         )
         # MLflow shows what was made last first, so the best is made last.
         placed = reversed(list(enumerate(ordered, start=1)))

@@ -6,12 +6,11 @@ from orchestration.errors import StoreError
 from orchestration.runs.record import open_run
 from orchestration.store.artifacts import open_store
 from orchestration.tracking import projection
-from orchestration.tracking.mlflow_client import ExperimentDeleted, TrackedModel, TrackedRun, default_uri
-from orchestration.tracking.view import Shown
+from orchestration.tracking.mlflow_client import MlflowTracker, default_uri
+from orchestration.tracking.tracker import ExperimentDeleted, Shown, TrackedModel, TrackedRun
+from tests.fake_tracker import MemoryTracker
 from tests.orchestration.steps import number
 from workflows.cli.sync import Synced, sync, synced_text
-
-URI = "http://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -20,10 +19,8 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    calls = []
-    monkeypatch.setattr(projection, "project", lambda uri, *_: calls.append(uri) or Shown(f"m{len(calls)}", "#/x"))
-    return calls
+def tracker():
+    return MemoryTracker()
 
 
 def ended(store, value):
@@ -32,27 +29,27 @@ def ended(store, value):
     return record
 
 
-def states(store, uri=URI, run=None):
-    return {entry.run_id: (entry.state, entry.mlflow_run_id) for entry in sync(store, uri, run)}
+def states(store, tracker, run=None):
+    return {entry.run_id: (entry.state, entry.mlflow_run_id) for entry in sync(store, tracker, run)}
 
 
-def test_every_run_is_filled_in_once(store, told):
+def test_every_run_is_filled_in_once(store, tracker):
     a, b = ended(store, 1), ended(store, 2)
     killed = open_run(store, [number(3)], "workflow: a")
-    assert states(store)[killed.run_id] == ("empty", None)
-    assert len(told) == 2
-    assert {state for state, _ in states(store).values()} == {"complete", "empty"}
-    assert len(told) == 2
-    elsewhere = states(store, "http://127.0.0.1:2")
+    assert states(store, tracker)[killed.run_id] == ("empty", None)
+    assert len(tracker.told) == 2
+    assert {state for state, _ in states(store, tracker).values()} == {"complete", "empty"}
+    assert len(tracker.told) == 2
+    elsewhere = states(store, MemoryTracker("another"))
     assert (elsewhere[a.run_id][0], elsewhere[b.run_id][0]) == ("filled", "filled")
 
 
-def test_a_named_run_is_filled_in_whatever_was_told_before(store, told):
+def test_a_named_run_is_filled_in_whatever_was_told_before(store, tracker):
     record = ended(store, 1)
     for number_of_calls in (1, 2):
-        assert states(store, run=record.run_id[:6]) == {record.run_id: ("filled", f"m{number_of_calls}")}
+        assert states(store, tracker, run=record.run_id[:6]) == {record.run_id: ("filled", f"m{number_of_calls}")}
     with pytest.raises(StoreError, match="no run 'ffff"):
-        states(store, run="ffff" if not record.run_id.startswith("ffff") else "ffff0")
+        states(store, tracker, run="ffff" if not record.run_id.startswith("ffff") else "ffff0")
 
 
 def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tmp_path):
@@ -68,7 +65,7 @@ def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tm
         fit(record, file)
     first, last = files
     files[first].unlink()
-    done = list(sync(store, default_uri(tmp_path / "store"), None))
+    done = list(sync(store, MlflowTracker(default_uri(tmp_path / "store")), None))
     assert [(one.run_id, one.state, one.without) for one in done] == [
         (first.run_id, "filled", ("fit",)),
         (last.run_id, "filled", ()),
@@ -79,21 +76,21 @@ def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tm
     assert "without the model of a, b, c, 2 more: " in synced_text([many])
 
 
-def test_the_text_says_what_was_done(store, told):
+def test_the_text_says_what_was_done(store, tracker):
     record = ended(store, 1)
-    lines = synced_text(list(sync(store, URI, None))).splitlines()
+    lines = synced_text(list(sync(store, tracker, None))).splitlines()
     assert lines == [f"run {record.run_id}   filled in, MLflow run m1", "1 of 1 runs filled in"]
 
 
-def test_a_deleted_experiment_keeps_no_other_run_from_mlflow(store, monkeypatch):
+def test_a_deleted_experiment_keeps_no_other_run_from_mlflow(store, tracker, monkeypatch):
     first, last = ended(store, 1), ended(store, 2)
 
-    def tell(_uri, _experiment, parent, _children):
+    def tell(_experiment, parent, _children):
         if parent.key == first.run_id:
             raise ExperimentDeleted("it was deleted")
         return Shown("m", "#/x")
 
-    monkeypatch.setattr(projection, "project", tell)
-    done = list(sync(store, URI, None))
+    monkeypatch.setattr(tracker, "write", tell)
+    done = list(sync(store, tracker, None))
     assert [(one.run_id, one.state) for one in done] == [(first.run_id, "refused"), (last.run_id, "filled")]
     assert f"run {first.run_id}   not filled in: it was deleted" in synced_text(done)

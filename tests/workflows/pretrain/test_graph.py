@@ -14,7 +14,7 @@ import yaml
 from orchestration.runs.record import runs
 from orchestration.store.arrow import table_of, write_table
 from orchestration.store.artifacts import Store, open_store
-from orchestration.tracking.mlflow_client import TrackingError
+from orchestration.tracking.tracker import TrackingError
 from tests.card import read_card
 from tests.workflows.films import films, write_films
 from tests.workflows.results.test_costs import step

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from orchestration.tracking.tracker import View
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -12,32 +13,6 @@ if TYPE_CHECKING:
 CLASSIC = {"mlflow.experimentKind": "custom_model_development"}  # for releases that go by it, not by the address
 _TRAINING = "workflowType=machine_learning"  # without it MLflow shows its pages for agents
 _SHARED = "mlflow.sharedViewState."  # the tag of an experiment that a shared view is kept in
-
-
-@dataclass(frozen=True)
-class View:
-    """How a run's children are listed.
-
-    Attributes:
-        columns: as MLflow names them, such as "metrics.`score`".
-        order: the column whose largest value comes first.
-    """
-
-    columns: tuple[str, ...]
-    order: str
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Where MLflow shows a run: its id there, and the page below the server's address."""
-
-    run_id: str
-    page: str
-
-
-def run_page(run_id: str) -> str:
-    """The page of a run by itself, where its experiment is not known."""
-    return f"#/runs/{run_id}"
 
 
 def alone(experiment_id: str, run_id: str) -> str:
@@ -49,9 +24,12 @@ def share(client: MlflowClient, experiment_id: str, run_id: str, view: View) -> 
     """Keep a view of a run's children in its experiment; the page that shows it."""
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
-        "orderByKey": view.order,
+        "orderByKey": f"metrics.`{view.order}`",
         "orderByAsc": False,
-        "selectedColumns": list(view.columns),
+        "selectedColumns": [
+            *(f"params.`{name}`" for name in view.params),
+            *(f"metrics.`{name}`" for name in view.metrics),
+        ],
         "groupBy": None,
     }
     client.set_experiment_tag(experiment_id, f"{_SHARED}{run_id}", json.dumps(state))

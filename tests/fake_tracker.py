@@ -1,0 +1,29 @@
+"""A tracker in memory: what it was told, as it was told."""
+
+from dataclasses import dataclass, field
+
+from orchestration.tracking.tracker import Shown, TrackedRun
+
+
+@dataclass
+class MemoryTracker:
+    """`told`: the arguments of each `write`; `error`: what it raises instead."""
+
+    name: str = "memory"
+    told: list[tuple[str, TrackedRun, tuple[TrackedRun, ...]]] = field(default_factory=list)
+    error: Exception | None = None
+
+    def is_there(self) -> bool:
+        return True
+
+    def check_writable(self, experiment: str) -> None:
+        if self.error:
+            raise self.error
+
+    def write(self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
+        self.check_writable(experiment)
+        self.told.append((experiment, parent, children))
+        return Shown(f"m{len(self.told)}", "#/x")
+
+    def page(self, shown: Shown, serve: str) -> str:
+        return f"{self.name}/{shown.run_id}"
