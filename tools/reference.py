@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -86,18 +87,26 @@ def _commands() -> str:
         "Made from the code by `python -m tools.reference docs`. Exit status: 0 done, 1 a step failed or damage "
         "was found, 2 bad input. With `--json`, standard output holds one JSON document and nothing else.",
     ]
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for name, command in commands.items():
+    group = typer.main.get_command(app)
+    parts += ["## Before a command: `vocabsem OPTION COMMAND`", *_options(group.params)]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
         positional = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-        options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
         words = [
             (p.metavar or p.name.upper()) if p.required else f"[{p.metavar or p.name.upper()}]" for p in positional
         ]
         parts += [f"## `{' '.join(['vocabsem', name, *words])}`", " ".join((command.help or "").split())]
-        rows = [f"| `{p.opts[0]}` | {' '.join((p.help or '').split())} |" for p in options]
-        if rows:
-            parts.append("\n".join(["| option | meaning |", "| --- | --- |", *rows]))
+        parts += _options(command.params)
     return "\n\n".join(parts) + "\n"
+
+
+def _options(parameters: list[Any]) -> list[str]:
+    """A table of the options among a command's parameters, where there are any."""
+    rows = [
+        f"| `{p.opts[0]}` | {' '.join((p.help or '').split())} |"
+        for p in parameters
+        if p.param_type_name == "option" and not p.opts[0].endswith("-completion")
+    ]
+    return ["\n".join(["| option | meaning |", "| --- | --- |", *rows])] if rows else []
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ from workflows.results.model import read_stored, stored
 from workflows.runtime.engines import check_reserves, checked_engine, open_engine
 from workflows.runtime.interruption import Course
 from workflows.runtime.progress import Say, Watching, looking_in, plain_lines
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def _recorded(session: Session, say: Say, watching: Watching) -> Report:
     """
     record = open_run(session.store, session.job.targets, session.text)  # first: what it reaches is safe from gc now
     plan = session.plan()
+    _log.debug("run %s: %d steps, %d to run, in %s", record.run_id, len(plan), len(_to_run(plan)), session.store)
     course = Course(plan, session.store)
     missing: list[str] = []
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from orchestration.runs.plan import Planned
 from orchestration.store.artifacts import Store
 from orchestration.store.leases import Holder, Lease, Leases
 
+_log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5  # between looks at what another driver is making
 Emit = Callable[[str, Step, dict[str, Any]], None]  # (event, step, details)
 
@@ -160,6 +162,7 @@ def _drive(progress: _Progress, engine: Engine, leases: Leases, emit: Emit) -> N
             if isinstance(taken, Holder):
                 if step.key not in elsewhere or elsewhere[step.key][0].name != taken.name:
                     emit("waiting", step, {"holder": str(taken)})
+                    _log.debug("%s: waiting for %s", step.folder, taken)
                 elsewhere[step.key] = (taken, time.monotonic())
                 continue
             maker = elsewhere.pop(step.key, None)
@@ -186,6 +189,7 @@ def _one_done(progress: _Progress, done: Finished | None, leases: Leases, held: 
         return
     leases.give_back(held.pop(done.step.key))
     if isinstance(done.error, LeaseLost):
+        _log.debug("%s: lease lost, to be tried again", done.step.folder)
         progress.again(done.step)  # to be waited for, or done after all
     else:
         progress.end(done.step, _outcome(done))

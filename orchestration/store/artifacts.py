@@ -17,6 +17,7 @@ A store may also be a bucket of this very layout, at s3://bucket/prefix: then th
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from orchestration.store.mirror import Mirror, open_mirror
 from orchestration.store.object_store import SCHEME
 from orchestration.store.writer import FORMAT, Writer, unwritable
 
+_log = logging.getLogger(__name__)
 _VERSION_FILE = "VOCABSEM_STORE.json"
 _verified: set[tuple[str, str]] = set()  # (file, checksum) read and found right by this process
 
@@ -145,6 +147,7 @@ class Store:
     def find(self, step: Step) -> Artifact | None:
         """A step's committed artifact, or None. Raises DamagedArtifact where its marker or a file's size is wrong."""
         artifact = self.at(step.folder)
+        _log.debug("%s: %s", step.folder, "found" if artifact else "not there")
         for damage in artifact.damages(every_byte=False) if artifact else ():
             raise DamagedArtifact(damage)
         return artifact

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from orchestration.store import files
 from orchestration.store.files import MARKER, TEMPORARY
 from orchestration.store.object_store import THREADS, Bucket, Object, endpoint, open_bucket, parse
 
+_log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _LARGE = 8 << 20  # bytes of a file that is worth more than one request
 _HEAD = ("identity.json", "provenance.json")  # of an artifact, with manifest and marker
@@ -109,6 +111,7 @@ class Mirror:
             if damage := files.damage_of(temporary, entry, every_byte=True, name=self.url(path)):
                 return damage
             os.replace(temporary, path)
+            _log.debug("fetched %s (%d bytes)", self.url(path), entry["bytes"])
             return None
         except OSError as error:
             raise _no_room(path, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from orchestration.store.artifacts import Artifact
 from orchestration.tracking.mlflow_client import one_at_a_time
 from orchestration.tracking.tracker import Shown, TrackedData, TrackedModel, TrackedRun, Tracker, View
 
+_log = logging.getLogger(__name__)
 _WANTED = "tracked.json"  # what MLflow shall hold
 
 
@@ -60,6 +62,7 @@ def fill(record: RunRecord, tracker: Tracker) -> Filled:
     without = {
         run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model
     }
+    _log.debug("%s: told %s of it and %d children", record, tracker.name, len(children))
     told = {"experiment": wanted["experiment"], **asdict(shown), "status": parent.status, "without": without}
     record.write(TOLD, {**_place(record, tracker), **told, "workflow": _workflow(record)})
     return Filled(shown.run_id, tuple(run.name for run in (parent, *children) if run.key in without))

@@ -15,6 +15,7 @@ import typer
 from orchestration.errors import NotFound, exit_code_of
 from orchestration.host.signals import Signals
 from workflows.cli import cluster, storage
+from workflows.cli.about import about
 from workflows.cli.init import init
 from workflows.cli.options import (
     AsJson,
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 
 
+app.callback()(about)
 app.command()(init)
 
 

@@ -136,3 +136,27 @@ def test_code_of_a_model_of_the_hub_is_not_run(tmp_path: Path, monkeypatch: pyte
     assert "auto_map names code of its own" in str(done.exception)
     assert done.stdout == ""  # nobody was asked
     assert not (tmp_path / "mark").exists()
+
+
+def test_the_versions_are_shown_without_importing_what_they_are_of() -> None:
+    code = (
+        "import sys; sys.argv = ['vocabsem', '--version']\nfrom workflows.cli.app import main\ntry: main()\n"
+        "finally: print(sorted({'torch', 'transformers', 'ray', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    *lines, imported = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["vocabsem", "torch", "transformers", "ray", "mlflow"], done.stderr
+    assert imported == "[]"
+
+
+@pytest.mark.parametrize("flag", [[], ["--verbose"]])
+def test_what_is_looked_up_is_logged_where_it_is_asked_for(tmp_path: Path, flag: list[str]) -> None:
+    (tmp_path / "w.yaml").write_text("workflow: compare\nmodels: [reference-1m]\ntasks: [sst2]\nmethods: [knn]\n")
+    for split in ("train", "test"):
+        (tmp_path / "sst2").mkdir(exist_ok=True)
+        rows = (json.dumps({"text": f"{split} {n}", "label": str(n % 2)}) for n in range(8))
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(rows))
+    words = ["plan", str(tmp_path / "w.yaml"), "--store", str(tmp_path / "store"), "--data-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "workflows", *flag, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("orchestration.store.artifacts: " in done.stderr) == bool(flag)
