@@ -88,7 +88,7 @@ def _commands() -> str:
         "was found, 2 bad input. With `--json`, standard output holds one JSON document and nothing else.",
     ]
     group = typer.main.get_command(app)
-    parts += ["## Before a command: `vocabsem OPTION COMMAND`", *_options(group.params)]
+    parts += ["## Options before a command", *_options(group.params)]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         positional = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         words = [
