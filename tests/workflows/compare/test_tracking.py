@@ -30,7 +30,7 @@ execution: {executor: inline}
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     tiny.save(tmp_path / "model", tiny.gpt2())
-    write_films(tmp_path, films(24), films(24))
+    write_films(tmp_path, films(32), films(24))  # else both splits are one step
     file = tmp_path / "workflow.yaml"
     file.write_text(DOCUMENT)
     opened = open_session(read_workflow(file, WORKFLOWS), file, open_store(tmp_path / "store"), None, None)
