@@ -78,4 +78,4 @@ class DamagedArtifact(UserError):
 
     def __str__(self) -> str:
         folder = self.damage.file.rpartition("/")[0]  # of a file, or of an object in a bucket
-        return f"{self.damage}. Remove the folder {folder} and run again to make it anew."
+        return f"{self.damage}. Remove the folder {folder} and run again to recompute it."

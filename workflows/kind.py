@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.config.compare import AnyExecution
 from workflows.errors import Place
@@ -117,7 +117,7 @@ class WorkflowKind(Generic[Config]):
 
     name: str
     config: type[Config]
-    job: Callable[[Config, Path, Path | None, Facts, Store], Job]
+    job: Callable[[Config, Path, Path | None, FingerprintCache, Store], Job]
     names: Callable[[Config], Names]
     check: Callable[[Config, Checking], None]
     files: Callable[[Config, Path], Sequence[Path]] = _no_files

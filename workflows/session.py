@@ -17,7 +17,7 @@ from orchestration.graph import Step, in_order, run_id_of
 from orchestration.runs.plan import Planned, make_plan
 from orchestration.runs.record import RunRecord, open_run
 from orchestration.store.artifacts import Store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.projection import fill, is_filled, is_finished, shown, write_projection
 from orchestration.tracking.registry import open_tracker
 from orchestration.tracking.tracker import Shown, Status, Tracker, TrackingError
@@ -66,7 +66,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Report:
+class RunSummary:
     """What a run came to. `shown`: where MLflow shows it; `warnings`: what a reader should see after the results."""
 
     run_id: str
@@ -87,14 +87,14 @@ def open_session(
 ) -> Session:
     """Resolve a workflow, a file or a source, against a store; raises ConfigError for what cannot be found."""
     source = source_of(workflow) if isinstance(workflow, Path) else workflow
-    base, facts = source.base, Facts(store.root / "facts.json")
+    base, facts = source.base, FingerprintCache(store.root / "facts.json")
     with naming_lines(source.file):
         job = kind_of(config).job(config, base, data_dir, facts, store)
         check_reserves(config.execution, {step.name for step in in_order(job.targets)})
     return Session(config, source.text, store, job, open_tracker(tracking_uri, store.root))
 
 
-def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
+def run(session: Session, say: Say, watching: Watching = plain_lines) -> RunSummary:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing.
 
     Where nothing is to be done, a store that this user can only read is enough. Raises Interrupted as `_recorded`.
@@ -107,10 +107,10 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> Report:
             raise
         counts = {"ran": 0, "cached": len(plan), "failed": 0}
         results, warning = session.job.results(session.store, say), f"this run is not recorded: {error}"
-        return Report(run_id_of(session.job.targets), counts, [], results, _drifted(plan), None, (warning,))
+        return RunSummary(run_id_of(session.job.targets), counts, [], results, _drifted(plan), None, (warning,))
 
 
-def _recorded(session: Session, say: Say, watching: Watching) -> Report:
+def _recorded(session: Session, say: Say, watching: Watching) -> RunSummary:
     """The run, with its record in the store.
 
     Raises Interrupted where a signal asked for an end, with everything in order for the next time.
@@ -132,7 +132,7 @@ def _recorded(session: Session, say: Say, watching: Watching) -> Report:
     failures = [(planned.step.label, end) for planned in plan if (end := outcomes[planned.step.key]).state == "failed"]
     counts = _counts(outcomes)
     delivered = [] if counts["failed"] else session.job.deliver(session.store, results)
-    return Report(
+    return RunSummary(
         record.run_id,
         counts,
         failures,
@@ -242,7 +242,7 @@ def _drifted(plan: Sequence[Planned]) -> list[str]:
 
 
 def _counts(outcomes: dict[str, Outcome]) -> dict[str, int]:
-    """A step skipped for want of an input counts as failed: it was asked for and is not there."""
+    """A step skipped because an input is missing counts as failed: it was asked for and is not there."""
     states = Counter(outcome.state for outcome in outcomes.values())
     return {"ran": states["ran"], "cached": states["cached"], "failed": states["failed"] + states["skipped"]}
 

@@ -20,7 +20,7 @@ _PAUSE_SECONDS = 0.5  # between signs of one shard: batches may be short
 _given: dict[Path, float] = {}  # by this process: when last
 
 
-def give_sign(file: Path) -> None:
+def report_alive(file: Path) -> None:
     """Say that work goes on. Costs next to nothing when called often."""
     now = time.monotonic()
     if now - _given.get(file, -_PAUSE_SECONDS) < _PAUSE_SECONDS:
@@ -48,9 +48,9 @@ def pulse(file: Path) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(PULSE_SECONDS):
-            give_sign(file)
+            report_alive(file)
 
-    give_sign(file)
+    report_alive(file)
     thread = threading.Thread(target=beat, name="pulse", daemon=True)
     thread.start()
     try:

@@ -131,11 +131,11 @@ class _Progress:
         self._ready[step.key] = self._begun.pop(step.key)
 
     def end(self, step: Step, outcome: Outcome, **told: Any) -> None:
-        """Note what became of a step, free those that read it, or skip them."""
+        """Note the outcome of a step, free those that read it, or skip them."""
         ended = [(step, outcome)]
         while ended:
             step, outcome = ended.pop()
-            if step.key in self.outcomes:  # skipped for want of another input
+            if step.key in self.outcomes:  # skipped because another input is missing
                 continue
             self.outcomes[step.key] = outcome
             self._ready.pop(step.key, None)

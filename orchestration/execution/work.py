@@ -15,16 +15,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestration.execution.heartbeat import give_sign, pulse
+from orchestration.execution.heartbeat import pulse, report_alive
 from orchestration.graph import Step
 from orchestration.store.artifacts import Artifact, Store
 from orchestration.store.leases import Lease
-from orchestration.store.scratch import SIGNS, WHOLE, Told, begin_anew, scratch_folder, tell
+from orchestration.store.scratch import SIGNS, WHOLE, StepProgress, begin_anew, scratch_folder, tell
 from orchestration.store.writer import Writer
 
 
 @dataclass(frozen=True)
-class Work:
+class StepContext:
     """One artifact to fill: plain data, so that it travels to workers.
 
     Attributes:
@@ -47,13 +47,13 @@ class Work:
         """Where the worker at a shard, or at the whole of a plain step, leaves its signs of life."""
         return self.scratch / SIGNS / ("step" if shard is None else str(shard))
 
-    def give_sign(self, shard: int) -> None:
+    def report_alive(self, shard: int) -> None:
         """Say that a batch of a shard is done: a worker that does not for execution.stall_seconds is replaced."""
-        give_sign(self.sign_file(shard))
+        report_alive(self.sign_file(shard))
 
     def tell(self, done: float, of: float, unit: str, note: str = "", part: str = WHOLE, at_once: bool = False) -> None:
         """Say how far the work is, or a part of it, for whoever watches the run; see `scratch.tell`."""
-        tell(self.scratch, Told(done, of, unit, note), part, at_once)
+        tell(self.scratch, StepProgress(done, of, unit, note), part, at_once)
 
 
 class ShardWorker(Protocol):
@@ -62,16 +62,16 @@ class ShardWorker(Protocol):
     def __init__(self, setup: Mapping[str, Any]) -> None: ...
 
     @staticmethod
-    def shard_count(work: Work) -> int:
+    def shard_count(work: StepContext) -> int:
         """How many shards the artifact has; called on the driver, so it reads manifests only."""
         ...
 
-    def fill(self, work: Work, shard: int) -> None:
+    def fill(self, work: StepContext, shard: int) -> None:
         """Write one shard with `work.out.write_shard`; a long one calls `work.give_sign(shard)` on its way."""
         ...
 
 
-def work_of(step: Step, store: Store, lease: Lease | None = None, packages: tuple[str, ...] = ()) -> Work:
+def work_of(step: Step, store: Store, lease: Lease | None = None, packages: tuple[str, ...] = ()) -> StepContext:
     """What a step's function gets. Raises KeyError for an input not committed: a scheduler's mistake, not a user's."""
     inputs = {}
     for role, source in step.inputs.items():
@@ -80,7 +80,7 @@ def work_of(step: Step, store: Store, lease: Lease | None = None, packages: tupl
             raise KeyError(f"{step.label} needs {source.label}, which is not committed")
         inputs[role] = artifact
     scratch = scratch_folder(store.root, step.folder)
-    return Work(step.identity, inputs, step.local, store.writer(step, lease), scratch, packages)
+    return StepContext(step.identity, inputs, step.local, store.writer(step, lease), scratch, packages)
 
 
 def callable_of(reference: str) -> Any:
@@ -89,7 +89,7 @@ def callable_of(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def run_whole(reference: str, work: Work) -> None:
+def run_whole(reference: str, work: StepContext) -> None:
     """Fill and commit an artifact in one call; what the function returns joins the provenance."""
     started = time.time()
     work.out.begin()
@@ -99,13 +99,13 @@ def run_whole(reference: str, work: Work) -> None:
     shutil.rmtree(work.scratch, ignore_errors=True)
 
 
-def run_watched(reference: str, work: Work) -> None:
+def run_watched(reference: str, work: StepContext) -> None:
     """`run_whole` in a process of its own, which a driver watches."""
     with pulse(work.sign_file()):
         run_whole(reference, work)
 
 
-def commit_shards(work: Work, started: float, count: int) -> None:
+def commit_shards(work: StepContext, started: float, count: int) -> None:
     """Commit an artifact whose shards are all there; what workers measured of them joins the provenance."""
     work.out.commit({**provenance(started, work.packages), **work.out.measured_in_all()}, count)
     shutil.rmtree(work.scratch, ignore_errors=True)

@@ -47,7 +47,7 @@ class _Controller:
 _NOBODY_WAITS = _Controller()
 
 
-class Referee:
+class EarlyStopper:
     """Hears every configuration's loss after each epoch and says which are to end."""
 
     def __init__(self, stopping: Stopping, curves: Mapping[str, list[float]]) -> None:

@@ -19,16 +19,16 @@ from urllib.parse import urlsplit
 from orchestration.errors import ClusterError, Stalled
 from orchestration.execution.heartbeat import Watch
 from orchestration.execution.scheduler import Emit, Finished, worker_name
-from orchestration.execution.work import Work, callable_of, commit_shards, run_watched, work_of
+from orchestration.execution.work import StepContext, callable_of, commit_shards, run_watched, work_of
 from orchestration.graph import Resources, Step
 from orchestration.host.signals import keeping_signals
 from orchestration.ray_backend.jobs import about_the_token
 from orchestration.ray_backend.placement import (
     Reserves,
+    check_fits,
     explained,
     hide_gpus,
     memory_limit,
-    must_fit,
     ray_options,
     reserved,
 )
@@ -44,7 +44,7 @@ STALL_SECONDS = 600.0
 _STALLS = 3  # of one task or shard, before it fails
 
 
-def _run_alone(reference: str, work: Work, gpus: float, memory: int | None) -> None:
+def _run_alone(reference: str, work: StepContext, gpus: float, memory: int | None) -> None:
     """A step in a process that Ray may use again for another."""
     if not gpus:
         hide_gpus()
@@ -78,7 +78,7 @@ class RayEngine:
         if self._own:
             _connect(address)
         self._cores = _cores()
-        self._tasks: dict[ray.ObjectRef, tuple[Step, Work]] = {}
+        self._tasks: dict[ray.ObjectRef, tuple[Step, StepContext]] = {}
         self._watch = Watch(stall_seconds)
         self._stalls: Counter[Path] = Counter()
         self._deaths: Counter[Path] = Counter()  # of workers, by the shard in their hands
@@ -103,7 +103,7 @@ class RayEngine:
             work = work_of(step, self.store, lease, self._packages)
             asked = reserved(step, self._reserves)
             if (step.name, asked) not in self._fitting:
-                must_fit(step, asked, alive_nodes())
+                check_fits(step, asked, alive_nodes())
                 self._fitting.add((step.name, asked))
             if step.setup is None:
                 self._submit(step, work)
@@ -145,7 +145,7 @@ class RayEngine:
         for pool in self._pools.values():
             pool.grow()
 
-    def _submit(self, step: Step, work: Work) -> None:
+    def _submit(self, step: Step, work: StepContext) -> None:
         asked = reserved(step, self._reserves)
         options = ray_options(asked, alive_nodes())
         task = ray.remote(_run_alone).options(name=step.label, max_retries=RETRIES, **options)
@@ -195,7 +195,7 @@ class RayEngine:
             ray.shutdown()
         self._watch.close()
 
-    def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: Work, asked: Resources) -> None:
+    def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: StepContext, asked: Resources) -> None:
         work.out.begin()
         count = callable_of(step.run).shard_count(work)
         missing = [shard for shard in range(count) if not work.out.shard_committed(shard)]
@@ -287,7 +287,7 @@ def _connect(address: str | None) -> None:
             start()
         return
     try:
-        _knock(address)
+        _check_reachable(address)
         with keeping_signals(), in_our_folder():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ray.exceptions.AuthenticationError as error:
@@ -299,7 +299,7 @@ def _connect(address: str | None) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Open and close a connection: Ray itself waits 20 seconds for a cluster that is not there, or ends the process."""
     place = urlsplit(address if "//" in address else f"//{address}")
     if place.hostname and place.port:

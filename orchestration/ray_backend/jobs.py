@@ -132,7 +132,7 @@ class Cluster:
     def follow(self, job_id: str, show: Callable[[str], None]) -> Job:
         """Show what a job prints, from its beginning to its end; the job as it then is.
 
-        A connection that is lost is made anew. KeyboardInterrupt leaves the job alone.
+        A connection that is lost is recomputed. KeyboardInterrupt leaves the job alone.
         """
         shown = lost = 0
         while True:

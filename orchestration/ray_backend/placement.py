@@ -48,7 +48,7 @@ def with_cores(nodes: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, fl
     return [node for node in nodes if node.get("CPU", 1) >= 1] or nodes
 
 
-def must_fit(step: Step, asked: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
+def check_fits(step: Step, asked: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Raises ClusterError where no node could ever run it: Ray would let it wait for ever."""
     wanted = {"CPU": asked.cpus or 0, "GPU": gpus_of(asked, nodes), "memory": asked.memory or 0}
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
@@ -109,7 +109,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def explained(error: BaseException, step: Step, asked: Resources, died: bool) -> BaseException:
-    """An error for want of memory as one that names the step and the setting; any other as it is.
+    """An out-of-memory error as one that names the step and the setting; any other as it is.
 
     `died`: whether the process is gone. A limit can end it, where a library does not bear that memory is refused.
     """
@@ -124,7 +124,7 @@ def explained(error: BaseException, step: Step, asked: Resources, died: bool) ->
     if type(error).__name__ == "OutOfMemoryError" and died:  # Ray's: the node ran full, and this process was chosen
         return OutOfMemory(f"{step.label} was ended because its node ran out of memory; {setting}: {told}")
     if limit is not None and died:
-        return OutOfMemory(f"{step.label}: its process died, perhaps for want of memory: its limit is {limit}. {error}")
+        return OutOfMemory(f"{step.label}: its process died, perhaps out of memory: its limit is {limit}. {error}")
     if lacks_memory(error) and not died:
         mend = f"{setting}: {told}" if of_the_node else "take a GPU with more memory"
         return OutOfMemory(f"{step.label} ran out of memory ({in_a_line(error)}); {step.less_memory or mend}")

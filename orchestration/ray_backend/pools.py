@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.errors import ClusterError
-from orchestration.execution.work import Work, callable_of
+from orchestration.execution.work import StepContext, callable_of
 from orchestration.graph import Resources, Step
 from orchestration.ray_backend.placement import gpus_of, hide_gpus, limit_memory, with_cores
 
@@ -40,8 +40,8 @@ class _ShardActor:
     def ready(self) -> None:
         """Returns once the actor has a place."""
 
-    def fill(self, work: Work, shard: int) -> None:
-        work.give_sign(shard)  # now it has begun: loading the worker counts
+    def fill(self, work: StepContext, shard: int) -> None:
+        work.report_alive(shard)  # now it has begun: loading the worker counts
         if self._worker is None:
             limit_memory(self._memory)
             self._worker = callable_of(self._reference)(self._setup)
@@ -54,7 +54,7 @@ class Sharded:
 
     step: Step
     asked: Resources
-    work: Work
+    work: StepContext
     count: int
     open: int
     started: float

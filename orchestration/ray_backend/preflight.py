@@ -24,7 +24,7 @@ from uuid import uuid4
 from orchestration.errors import ClusterError, StoreError
 from orchestration.execution.work import version_of, versions_of
 from orchestration.graph import Step
-from orchestration.ray_backend.placement import Reserves, gpus_of, must_fit, reserved
+from orchestration.ray_backend.placement import Reserves, check_fits, gpus_of, reserved
 from orchestration.store.files import link, readable
 from orchestration.store.mirror import Mirror
 from orchestration.store.scratch import SCRATCH
@@ -363,7 +363,7 @@ def _without_room(needs: Needs, reserves: Reserves, nodes: Sequence[Mapping[str,
     missing = []
     for step in kinds.values():
         try:
-            must_fit(step, reserved(step, reserves), nodes)
+            check_fits(step, reserved(step, reserves), nodes)
         except ClusterError as error:
             missing.append(str(error))
             sharded.pop(step.name, None)  # told once

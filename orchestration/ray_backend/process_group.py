@@ -26,7 +26,7 @@ class _TeamBackend(_Backend):
             raise
 
 
-class Team(TorchConfig):
+class ProcessGroup(TorchConfig):
     """A process group of torch's; the workers see GPUs only where they reserve some."""
 
     @property

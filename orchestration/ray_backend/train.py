@@ -32,7 +32,7 @@ _KEPT = 2  # checkpoints: one may be read while the next is written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-class TrainingMistake(UserError):
+class TrainingError(UserError):
     """What a worker raised on purpose, in its own words; or a want of disk, of memory, or of a way to each other."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
@@ -44,7 +44,7 @@ class TrainingMistake(UserError):
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerContext:
     """A worker's place among the workers of a training.
 
     Attributes:
@@ -108,12 +108,12 @@ def _telling_of_want(scratch: Path, fewer_rows: str) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise TrainingMistake(
+            raise TrainingError(
                 f"{error.filename or scratch}: cannot be written ({error.strerror}). The last checkpoint is kept: make "
                 "room, then run again."
             ) from error
         if lacks_memory(error) and exit_code_of(error) is None:
-            raise TrainingMistake(
+            raise TrainingError(
                 f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step"
                 f"{fewer_rows and f' ({fewer_rows})'}, more workers, or a smaller model.",
                 exit_code=1,
@@ -163,7 +163,7 @@ def run_workers(
             job = {"function": function, "config": dict(config), "scratch": str(scratch), "fewer_rows": fewer_rows}
             _run_on_ray(job, workers, cpus, gpus)
         else:
-            callable_of(function)(Seat(0, 1, _last_checkpoint(scratch), None, scratch), config)
+            callable_of(function)(WorkerContext(0, 1, _last_checkpoint(scratch), None, scratch), config)
     last = _last_checkpoint(scratch)
     assert last is not None, "a training that ends well has kept its last step"
     return last
@@ -176,16 +176,16 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-        from orchestration.ray_backend.process_group import Team
+        from orchestration.ray_backend.process_group import ProcessGroup
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOOKS)
     each = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     for failures_left in reversed(range(_FAILURES + 1)):  # Ray Train's own count would repeat mistakes as well
         trainer = TorchTrainer(
-            _sit_down,
+            _train_worker,
             train_loop_config=job,
-            torch_config=Team(),
+            torch_config=ProcessGroup(),
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=each),
             run_config=RunConfig(name=_RUN, storage_path=job["scratch"]),
         )
@@ -194,12 +194,12 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
             return
         except WorkerGroupError as error:
             for failure in error.worker_failures.values():
-                if isinstance(failure, TrainingMistake):
+                if isinstance(failure, TrainingError):
                     raise failure from error
             if not failures_left:
                 raise
         except ControllerError as error:
-            raise TrainingMistake(
+            raise TrainingError(
                 "the workers of the training could not start as one team "
                 f"({in_a_line(error.controller_failure)}). Look whether their nodes reach each other by network, and "
                 "whether torch.cuda.is_available() on each node that gives a GPU.",
@@ -207,7 +207,7 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
             ) from error
 
 
-def _sit_down(job: dict[str, Any]) -> None:
+def _train_worker(job: dict[str, Any]) -> None:
     """What every worker of Ray Train runs. A mistake travels to the driver by Ray: the disk may be what is full."""
     from ray import train
     from ray.train.collective import broadcast_from_rank_zero
@@ -217,11 +217,11 @@ def _sit_down(job: dict[str, Any]) -> None:
     last = _last_checkpoint(scratch)
     known = broadcast_from_rank_zero(str(last) if last is not None else None)  # nodes may see a folder at other times
     checkpoint = Path(known) if known is not None else None
-    seat = Seat(context.get_world_rank(), context.get_world_size(), checkpoint, str(get_device()), scratch)
+    seat = WorkerContext(context.get_world_rank(), context.get_world_size(), checkpoint, str(get_device()), scratch)
     try:
         with _telling_of_want(scratch, job["fewer_rows"]):
             callable_of(job["function"])(seat, job["config"])
     except Exception as error:
         if (code := exit_code_of(error)) is not None:  # its own words, which Ray would bury in a traceback
-            raise TrainingMistake(str(error), code) from error
+            raise TrainingError(str(error), code) from error
         raise

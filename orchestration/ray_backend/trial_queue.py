@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from orchestration.graph import key_of
 from orchestration.store import files
-from orchestration.store.scratch import Told, tell, withdraw
+from orchestration.store.scratch import StepProgress, tell, withdraw
 
 Pack = list[dict[str, Any]]
 Record = dict[str, Any]
@@ -19,7 +19,7 @@ _SPENT = "spent.json"  # in the scratch folder
 _DEATHS = 2  # of a worker with one and the same single configuration, before that is given up
 
 
-class Proposals(Protocol):
+class SearchAlgorithm(Protocol):
     """Where configurations come from."""
 
     total: int  # how many there will be
@@ -29,7 +29,7 @@ class Proposals(Protocol):
         ...
 
     def tell(self, records: Sequence[Record]) -> None:
-        """Hear what became of configurations, of this or of an earlier attempt; those are never proposed again."""
+        """Take the outcome of configurations, of this or of an earlier attempt; those are never proposed again."""
         ...
 
     @property
@@ -52,7 +52,9 @@ def part_of(pack: Sequence[Mapping[str, Any]]) -> str:
 class TrialQueue:
     """What is to be tried and what came of it, and how far that is."""
 
-    def __init__(self, proposals: Proposals, scratch: Path, known: Sequence[Record], deadline: float | None) -> None:
+    def __init__(
+        self, proposals: SearchAlgorithm, scratch: Path, known: Sequence[Record], deadline: float | None
+    ) -> None:
         self._proposals, self._scratch, self.deadline = proposals, scratch, deadline
         self.records = {record["key"]: record for record in known}
         self._started, self._spent = time.monotonic(), seconds_spent(scratch)
@@ -76,14 +78,14 @@ class TrialQueue:
         return self.deadline is not None and time.time() > self.deadline
 
     def tell(self, records: Sequence[Record]) -> None:
-        """Hear what became of a pack."""
+        """Take the outcome of a pack."""
         self.records |= {record["key"]: record for record in records}
         self._proposals.tell(records)
         files.replace_json(self._scratch / _SPENT, round(self._spent + time.monotonic() - self._started, 3))
         self._say()
 
     def died(self, pack: Pack) -> None:
-        """A worker died with this pack, for want of memory perhaps: half as many at a time."""
+        """A worker died with this pack, out of memory perhaps: half as many at a time."""
         withdraw(self._scratch, part_of(pack))
         name = pack[0]["key"]
         self._deaths[name] += len(pack) == 1
@@ -99,5 +101,5 @@ class TrialQueue:
         notes = [f"best {max(scores):.3f}"] if scores else []
         if self.deadline is not None:
             notes.append(f"ends in {max(0.0, self.deadline - time.time()):.0f} s at the latest")
-        told = Told(len(self.records), self._proposals.total, "trials", ", ".join(notes))
+        told = StepProgress(len(self.records), self._proposals.total, "trials", ", ".join(notes))
         tell(self._scratch, told, at_once=True)

@@ -24,9 +24,9 @@ from typing import Any
 from orchestration.errors import UserError, exit_code_of
 from orchestration.execution.work import callable_of
 from orchestration.graph import Resources
-from orchestration.ray_backend.early_stopping import Referee, Stopping
+from orchestration.ray_backend.early_stopping import EarlyStopper, Stopping
 from orchestration.ray_backend.placement import hide_gpus
-from orchestration.ray_backend.trial_queue import Pack, Proposals, Record, TrialQueue, part_of
+from orchestration.ray_backend.trial_queue import Pack, Record, SearchAlgorithm, TrialQueue, part_of
 from orchestration.store import files
 from orchestration.store.scratch import begin_anew
 
@@ -34,7 +34,7 @@ Watch = Callable[[int, Mapping[str, float]], Collection[str]]
 _PACKS, _TUNE, _MISTAKE = "packs", "tune", "mistake.json"  # in the scratch folder
 
 
-class SearchMistake(UserError):
+class SearchError(UserError):
     """What a worker raised, in its own words."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -46,7 +46,7 @@ class SearchMistake(UserError):
 
 
 @dataclass(frozen=True)
-class Places:
+class WorkerSlots:
     """Where packs are tried: how many at once, and cores and GPUs of each. None at once: in this process."""
 
     concurrent: int
@@ -57,8 +57,8 @@ class Places:
 def search(
     function: str,
     setup: Mapping[str, Any],
-    proposals: Proposals,
-    places: Places,
+    proposals: SearchAlgorithm,
+    places: WorkerSlots,
     stopping: Stopping,
     seconds: float | None,
     scratch: Path,
@@ -77,7 +77,7 @@ def search(
     job = {"function": function, "setup": dict(setup), "scratch": str(scratch), "deadline": queue.deadline}
     curves = {record["key"]: record["curve"] for record in known}
     if not places.concurrent:
-        referee = Referee(stopping, curves) if stopping.rule != "none" else None
+        referee = EarlyStopper(stopping, curves) if stopping.rule != "none" else None
         while (pack := queue.take()) is not None:
             queue.tell(_try(job, pack, referee.end if referee else None))
     else:
@@ -85,7 +85,7 @@ def search(
     return list(queue.records.values())
 
 
-def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Places:
+def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> WorkerSlots:
     """Places on the cluster this process is connected to: `concurrent`, or as many as its nodes have room for.
 
     `cpus` None shares a node's cores out among them; `gpus` None is one where there are any. Raises ClusterError where
@@ -96,11 +96,11 @@ def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> Plac
     nodes = alive_nodes()
     most = max(1, int(sum(node.get("CPU", 1) for node in nodes) / (cpus or 1)))
     workers, options = pool_size(Resources(cpus, gpus, concurrent or most), nodes)
-    return Places(workers, options["num_cpus"], options["num_gpus"])
+    return WorkerSlots(workers, options["num_cpus"], options["num_gpus"])
 
 
 def finished(scratch: Path) -> list[Record]:
-    """All that was ever finished; what was lost for want of memory, say, may do better this time."""
+    """All that was ever finished; what was lost to lack of memory, say, may do better this time."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((scratch / _PACKS).glob("[!.]*.json"))]
     return [record for records in found for record in records if record["ended"] != "lost"]
 
@@ -127,7 +127,11 @@ def _file(scratch: Path, pack: Pack) -> Path:
 
 
 def _tune(
-    job: Mapping[str, Any], queue: TrialQueue, places: Places, stopping: Stopping, curves: Mapping[str, list[float]]
+    job: Mapping[str, Any],
+    queue: TrialQueue,
+    places: WorkerSlots,
+    stopping: Stopping,
+    curves: Mapping[str, list[float]],
 ) -> None:
     """Have Ray Tune try packs until the queue has no more."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # records are our own
@@ -141,7 +145,7 @@ def _tune(
     shutil.rmtree(scratch / _TUNE, ignore_errors=True)  # of an attempt that was cut off
     referee = None
     if stopping.rule != "none":
-        referee = ray.remote(Referee).options(num_cpus=0).remote(stopping, dict(curves))
+        referee = ray.remote(EarlyStopper).options(num_cpus=0).remote(stopping, dict(curves))
     trial = tune.with_parameters(_trial, job={**job, "referee": referee, "gpus": places.gpus})
     tuner = tune.Tuner(
         tune.with_resources(trial, {"CPU": places.cpus, **({"GPU": places.gpus} if places.gpus else {})}),
@@ -156,7 +160,7 @@ def _tune(
     with contextlib.redirect_stdout(io.StringIO()):  # a banner, with the largest integer as the number of trials
         tuner.fit()
     if (scratch / _MISTAKE).is_file():
-        raise SearchMistake(**json.loads((scratch / _MISTAKE).read_text(encoding="utf-8")))
+        raise SearchError(**json.loads((scratch / _MISTAKE).read_text(encoding="utf-8")))
 
 
 def _outcome(scratch: Path, pack: Pack) -> list[Record] | None:

@@ -66,7 +66,7 @@ def export_run(store: Store, record: RunRecord, file: Path, progress: Progress =
     there = [artifact for place in folders if (artifact := store.at(place)) is not None]
     for number, artifact in enumerate(there):
         progress(number, len(there))
-        artifact.bring()
+        artifact.download()
         for damage in Artifact(artifact.folder).damages(every_byte=True):
             raise DamagedArtifact(damage)
     inside = [path for artifact in there for path in _files_of(artifact)]
@@ -104,11 +104,11 @@ def import_run(store: Store, file: Path, progress: Progress = no_progress) -> Mo
             index = _index(tar, file)
             places = sorted({name.rpartition("/")[0] for name in index["files"]})
             known = {place for place in places if _is_here(store, place)}
-            _must_fit(store, file, index, known)
+            _check_fit(store, file, index, known)
             _unpack(tar, file, index, known, aside, progress)
         artifacts = [place for place in places if place not in known and not place.startswith(f"{RUNS}/")]
         for place in artifacts:
-            _must_be_whole(file, aside / place, place)
+            _check_whole(file, aside / place, place)
         _publish(store, aside, artifacts)
         run = f"{RUNS}/{index['run_id']}"
         if run in places and run not in known:
@@ -176,7 +176,7 @@ def _unpack(
         raise StoreError(f"{file}: cut short: {missing[0]} and {len(missing) - 1} more are not in it; copy it again")
 
 
-def _must_be_whole(file: Path, folder: Path, place: str) -> None:
+def _check_whole(file: Path, folder: Path, place: str) -> None:
     """Raises StoreError where an unpacked artifact is not what its own manifest and identity say."""
     artifact = Artifact(folder)
     try:
@@ -203,7 +203,7 @@ def _publish(store: Store, aside: Path, places: list[str]) -> None:
                 (aside / place).rename(store.root / place)
 
 
-def _must_fit(store: Store, file: Path, index: Mapping[str, Any], known: set[str]) -> None:
+def _check_fit(store: Store, file: Path, index: Mapping[str, Any], known: set[str]) -> None:
     needed = sum(entry["bytes"] for name, entry in index["files"].items() if name.rpartition("/")[0] not in known)
     free = shutil.disk_usage(store.root).free
     if needed > free:

@@ -1,4 +1,4 @@
-"""Making room: what no kept run reaches goes, and what is damaged goes, so that the next run makes it anew.
+"""Making room: what no kept run reaches goes, and what is damaged goes, so that the next run recomputes it.
 
 Nothing is removed while a driver makes it, nor what the run of a living driver reaches: a folder's lease is taken
 before it is touched. An artifact loses its marker first, then its name, then its bytes: a half-removed one does not

@@ -79,7 +79,7 @@ def _latest(known: Sequence[RunRecord], store: Store) -> RunRecord:
 
 def _brought(record: RunRecord) -> RunRecord:
     """With all its documents here."""
-    record.bring()
+    record.download()
     return record
 
 

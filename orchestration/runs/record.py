@@ -30,7 +30,7 @@ _PROCESS = uuid4().hex[:8]  # unlike any other's
 class RunRecord:
     """The folder of one run. A run is named by its step keys, so running the same workflow again is the same run.
 
-    `mirror`: of the bucket it is in, where it is in one; its documents are brought and put whole (`bring`, `push`).
+    `mirror`: of the bucket it is in, where it is in one; its documents are brought and put whole (`download`, `push`).
     """
 
     run_id: str
@@ -40,7 +40,7 @@ class RunRecord:
     def __str__(self) -> str:
         return str(self.folder) if self.mirror is None else self.mirror.url(self.folder)
 
-    def bring(self, pattern: str = "*") -> None:
+    def download(self, pattern: str = "*") -> None:
         """Bring from the bucket what changed there of the documents with such names."""
         if self.mirror is not None:
             self.mirror.pull(f"{RUNS}/{self.run_id}/", pattern)
@@ -67,7 +67,7 @@ class RunRecord:
 
     def keys_made(self) -> list[str]:
         """Keys of the steps that this run computed. A line that was cut short is passed over."""
-        self.bring("events*.jsonl")
+        self.download("events*.jsonl")
         lines = [line for path in sorted(self.folder.glob("events*.jsonl")) for line in path.read_bytes().split(b"\n")]
         events = [event for line in lines if (event := _event(line)) is not None]
         return [event["key"] for event in events if event["event"] == "ran"]
@@ -108,7 +108,7 @@ def open_run(store: Store, targets: Iterable[Step], workflow: str) -> RunRecord:
     targets = list(targets)
     run_id = run_id_of(targets)
     record = RunRecord(run_id, store.root / RUNS / run_id, store.mirror)
-    record.bring()
+    record.download()
     known, text = record.folder / "workflow.yaml", workflow.encode()
     same_words = known.is_file() and known.read_bytes() == text  # other words may name the same work
     if not same_words or record.read(_GRAPH) is None:

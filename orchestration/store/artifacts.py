@@ -53,7 +53,7 @@ class Artifact:
     def manifest(self) -> dict[str, Any]:
         """Raises DamagedArtifact where the manifest does not match the marker."""
         if self.mirror is not None:
-            self.mirror.bring(self.mirror.key(self.folder))
+            self.mirror.download(self.mirror.key(self.folder))
         marker, path = self.folder / MARKER, self.folder / "manifest.json"
         found = files.checksum(path) if path.is_file() else "no file"
         expected = marker.read_bytes()
@@ -86,7 +86,7 @@ class Artifact:
             _verified.add((str(path), entry["xxh3"]))
         return path
 
-    def bring(self) -> None:
+    def download(self) -> None:
         """Have every file here, checked."""
         for name in self.manifest["files"]:
             self.path(name)
@@ -211,7 +211,7 @@ def open_store(place: Path | str) -> Store:
             files.publish(files.stage(root, version.name, lambda path: path.write_bytes(_version())), version)
     except OSError as error:
         raise unwritable(root, error) from error
-    _must_be_ours(str(root), str(version), version.read_bytes())
+    _check_ours(str(root), str(version), version.read_bytes())
     return Store(root)
 
 
@@ -229,11 +229,11 @@ def _open_bucket(url: str, fill: bool) -> Store:
     mirror, found = open_mirror(url, _VERSION_FILE, _version(), fill)
     if found is None:
         raise StoreError(f"{mirror.bucket}: no store; run a workflow first, or name its folder with --store")
-    _must_be_ours(str(mirror.bucket), mirror.bucket.url(_VERSION_FILE), found)
+    _check_ours(str(mirror.bucket), mirror.bucket.url(_VERSION_FILE), found)
     return Store(mirror.root, mirror)
 
 
-def _must_be_ours(store: str, file: str, version: bytes) -> None:
+def _check_ours(store: str, file: str, version: bytes) -> None:
     """Raises StoreError for what is no store's version file, or of another format."""
     try:
         found = json.loads(version)["format"]

@@ -1,4 +1,4 @@
-"""Facts about files that are dear to compute (a model's digest), kept by the files' paths, sizes and times."""
+"""Facts about files that are expensive to compute (a model's digest), kept by the files' paths, sizes and times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestration.store import files
 _SETTLED_SECONDS = 2.0  # a file younger than this may change again within its clock's tick: not remembered
 
 
-class Facts:
+class FingerprintCache:
     """A JSON file of remembered facts. Losing it, or an entry to a concurrent writer, costs time and nothing else."""
 
     def __init__(self, path: Path) -> None:

@@ -85,7 +85,7 @@ class Mirror:
             _committed.add(known)
         return found is not None
 
-    def bring(self, place: str) -> None:
+    def download(self, place: str) -> None:
         """Have a committed artifact's marker, manifest, identity and provenance here. Raises DamagedArtifact."""
         folder = self.root / place
         if (folder / MARKER).is_file():
@@ -127,7 +127,7 @@ class Mirror:
             self.url(path), "no object" if found is None else f"{found.bytes} bytes", f"{entry['bytes']} bytes"
         )
 
-    def settle(self, path: Path, temporary: Path) -> None:
+    def upload_if_absent(self, path: Path, temporary: Path) -> None:
         """Put a staged file into the bucket, or take the bytes of the writer that was first; then give it its name."""
         key = self.key(path)
         try:
@@ -168,7 +168,7 @@ class Mirror:
         def one(place: str) -> None:
             if self.committed(place):
                 try:
-                    self.bring(place)
+                    self.download(place)
                 except DamagedArtifact:
                     return
 
@@ -221,11 +221,11 @@ class Mirror:
 
         with self._remembering() as touched:
 
-            def bring(key: str) -> None:
+            def download(key: str) -> None:
                 if (data := self.bucket.get(key)) is not None:  # unless it was removed there meanwhile
                     touched[key] = [_replace(self.root / key, data, there[key].modified), there[key].etag]
 
-            at_once(bring, filter(differs, there))
+            at_once(download, filter(differs, there))
         return list(there)
 
     def push(self, folder: Path, without: str, last: str) -> None:

@@ -27,7 +27,7 @@ _written: dict[Path, float] = {}  # by this process: when last
 
 
 @dataclass(frozen=True)
-class Told:
+class StepProgress:
     """How far work is.
 
     Attributes:
@@ -51,7 +51,7 @@ def scratch_folder(store: Path, step_folder: str) -> Path:
     return store / SCRATCH / step_folder
 
 
-def tell(folder: Path, told: Told, part: str = WHOLE, at_once: bool = False) -> None:
+def tell(folder: Path, told: StepProgress, part: str = WHOLE, at_once: bool = False) -> None:
     """Say how far a step, or a part of it, is. Costs next to nothing when called often, and never fails a step.
 
     `at_once`: whether it must be heard though the last time was a moment ago.
@@ -89,13 +89,13 @@ def keeps(folder: Path) -> bool:
     return any(path.is_file() for place in places for path in (place, *place.rglob("*")))
 
 
-def told(folder: Path) -> Told | None:
+def told(folder: Path) -> StepProgress | None:
     """What all parts of a step said last, added up; None where nothing was said."""
-    parts: list[tuple[float, str, Told]] = []
+    parts: list[tuple[float, str, StepProgress]] = []
     for path in (folder / _PROGRESS).glob("[!.]*.json"):
         with suppress(OSError, ValueError, TypeError):  # withdrawn since it was listed
             document = json.loads(path.read_text(encoding="utf-8"))
-            parts.append((path.stat().st_mtime, path.stem, Told(**document)))
+            parts.append((path.stat().st_mtime, path.stem, StepProgress(**document)))
     if not parts:
         return None
     parts.sort(key=lambda part: part[:2])
@@ -105,4 +105,4 @@ def told(folder: Path) -> Told | None:
     others = [part.note for _, name, part in parts if name != WHOLE]
     notes = [note for note in (*own, *others[-1:]) if note]
     unit = next((part.unit for part in found if part.of == of), "")
-    return Told(min(done, of) if of else done, of, unit, "; ".join(notes))
+    return StepProgress(min(done, of) if of else done, of, unit, "; ".join(notes))

@@ -160,7 +160,7 @@ class Writer:
             elif self.mirror is None:
                 files.publish(temporary, self.folder / name)
             else:
-                self.mirror.settle(self.folder / name, temporary)
+                self.mirror.upload_if_absent(self.folder / name, temporary)
         except FileNotFoundError:
             if not self.committed:  # else another writer committed, and its sweep took what was staged here
                 raise

@@ -74,7 +74,7 @@ def is_filled(record: RunRecord, tracker: Tracker) -> bool:
     if told is None or not tracker.is_there():
         return False
     if any(all(path.is_file() for path in _paths(gone, record)) for gone in told.get("without", {}).values()):
-        return False  # made anew since
+        return False  # recomputed since
     return all(told.get(name) == value for name, value in _place(record, tracker).items())
 
 

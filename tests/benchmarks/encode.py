@@ -177,7 +177,7 @@ def _few_and_all(marks: Marks) -> Marks:
 
 def _comparison(place: Path, folder: Path, found: Sequence[str]) -> list[Any]:
     """The graph of a workflow on these texts, labels made up: two classes in turn."""
-    from orchestration.store.fingerprint_cache import Facts
+    from orchestration.store.fingerprint_cache import FingerprintCache
     from workflows.compare.graph import comparison
     from workflows.config.compare import CompareConfig
 
@@ -200,4 +200,4 @@ def _comparison(place: Path, folder: Path, found: Sequence[str]) -> list[Any]:
             "execution": {"encoders": 1},
         }
     )
-    return comparison(config, place, None, Facts(place / "facts.json"))
+    return comparison(config, place, None, FingerprintCache(place / "facts.json"))

@@ -61,14 +61,14 @@ def batch_of(recipe: Recipe) -> Tensor:
 def plain_loop(recipe: Recipe, device: str = "cpu", half: bool = False) -> Any:
     """A function that takes a step as a first script would: the model's own loss, AdamW, the whole batch."""
     model, batch = new_model(recipe).to(device).train(), batch_of(recipe).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
 
     def step() -> None:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             loss = model(input_ids=batch[:, :-1], labels=batch[:, :-1]).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.tune import Places, search
+from orchestration.ray_backend.tune import WorkerSlots, search
 from tests.benchmarks.common import MIB, Case, anonymous_bytes, peak_anonymous
 from vocabsem_core.calibration.batch import Lane
 from vocabsem_core.calibration.batched_training import fit_pack, lane_bytes
@@ -222,7 +222,7 @@ def packed_seconds(folder: Path, settings: CalibrationSettings, count: int, work
             "tests.benchmarks.sweep:try_pack",
             setup,
             Packs(configurations(settings, count), pack_of(settings, at_once), at_once),
-            Places(workers, 1, 0),
+            WorkerSlots(workers, 1, 0),
             Stopping("none", 1, settings.epochs),
             None,
             Path(scratch),

@@ -69,8 +69,6 @@ def two_nodes(folder: Path, environment: dict[str, str] | None = None) -> Iterat
         "--num-cpus=1",
         "--num-gpus=2",
     ]
-    head.append(f"--dashboard-agent-listen-port={agents[0]}")  # the default may be another cluster's on this machine
-    second.append(f"--dashboard-agent-listen-port={agents[1]}")
     with open(folder / "ray.log", "w") as log, started([*start, *head, f"--temp-dir={temporary[0]}"], server, log):
         wait_for(lambda: listens(jobs) and listens(agents[0]), "the job server", folder / "ray.log")
         command = [*start, *second, f"--temp-dir={temporary[1]}"]

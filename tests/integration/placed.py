@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
 from orchestration.ray_backend.pools import _ShardActor
 from orchestration.store.arrow import table_of
@@ -22,7 +22,7 @@ def seen(name: str) -> Step:
     return Step("seen", name, 1, f"{HERE}:fill_seen", {"name": name})
 
 
-def fill_seen(work: Work) -> None:
+def fill_seen(work: StepContext) -> None:
     work.out.write("seen.json", json_bytes(place()))
 
 
@@ -44,10 +44,10 @@ class Seeing:
             file.write("start\n")
 
     @staticmethod
-    def shard_count(work: Work) -> int:
+    def shard_count(work: StepContext) -> int:
         return int(work.identity["shards"])
 
-    def fill(self, work: Work, shard: int) -> None:
+    def fill(self, work: StepContext, shard: int) -> None:
         until = time.monotonic() + 120
         while shard and self._log.read_text().count("start") < self._workers:
             assert time.monotonic() < until, "the other workers never started"
@@ -59,7 +59,7 @@ def greedy() -> Step:
     return Step("greedy", "greedy", 1, f"{HERE}:fill_greedy")
 
 
-def fill_greedy(work: Work) -> None:
+def fill_greedy(work: StepContext) -> None:
     """Takes 300 MB."""
     work.out.write("seen.json", json_bytes({"bytes": len(bytearray(300_000_000))}))
 

@@ -48,7 +48,7 @@ def test_repair_removes_what_is_damaged_and_the_next_run_makes_it(finished, own_
     assert seen.returncode == 1
     assert "vocabsem verify --repair" in seen.stdout
     repaired = cli(own_store.parent, "verify", "--repair", "--store", str(own_store))
-    assert "the next run makes it anew: basis reference" in repaired.stdout
+    assert "the next run recomputes it: basis reference" in repaired.stdout
     again = cli(folder, "run", "workflow.yaml", "--executor", "inline", "--store", str(own_store), "--json")
     assert json.loads(again.stdout)["steps"] == {"ran": 1, "cached": document["steps"]["ran"] - 1, "failed": 0}
     assert store_json(own_store, "verify")["damaged"] == []

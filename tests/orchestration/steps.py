@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
 from orchestration.store.arrow import column_array, read_table, table_of
 
@@ -26,7 +26,7 @@ def number(value: int, **local: Any) -> Step:
     return Step("number", f"number {value}", 1, f"{HERE}:fill_number", {"value": value}, local=local, resources=LIGHT)
 
 
-def fill_number(work: Work) -> None:
+def fill_number(work: StepContext) -> None:
     _die(work, 0, "before")
     _told(work)
     work.out.write_shard(0, table_of(range(work.identity["value"]), {"x": np.arange(work.identity["value"]) * 1.0}))
@@ -39,7 +39,7 @@ def waiting(name: str, log: Path) -> Step:
     return Step("waiting", name, 1, f"{HERE}:fill_waiting", {"name": name}, local={"log": str(log)}, resources=asked)
 
 
-def fill_waiting(work: Work) -> None:
+def fill_waiting(work: StepContext) -> None:
     _told(work)
     until = time.monotonic() + 120
     while "number" not in Path(work.local["log"]).read_text().splitlines():
@@ -55,7 +55,7 @@ def total(*sources: Step, factor: float = 1.0, **local: Any) -> Step:
     return Step("total", label, 1, f"{HERE}:fill_total", {"factor": factor}, inputs, local=local, resources=LIGHT)
 
 
-def fill_total(work: Work) -> None:
+def fill_total(work: StepContext) -> None:
     _told(work)
     sums = [column_array(read_table(path), "x").sum() for source in work.inputs.values() for path in source.shards()]
     work.out.write("total.json", json.dumps(sum(sums) * work.identity["factor"]).encode())
@@ -67,7 +67,7 @@ def broken(message: str, *sources: Step) -> Step:
     return Step("broken", f"broken {message}", 1, f"{HERE}:fill_broken", {"message": message}, inputs, resources=LIGHT)
 
 
-def fill_broken(work: Work) -> None:
+def fill_broken(work: StepContext) -> None:
     raise UsersMistake(work.identity["message"])
 
 
@@ -98,10 +98,10 @@ class Squares:
         _append(setup["log"], "start")
 
     @staticmethod
-    def shard_count(work: Work) -> int:
+    def shard_count(work: StepContext) -> int:
         return int(work.identity["shards"])
 
-    def fill(self, work: Work, shard: int) -> None:
+    def fill(self, work: StepContext, shard: int) -> None:
         _die(work, shard, "before")
         if shard == work.local.get("fail_at"):
             raise UsersMistake(f"shard {shard} cannot be filled")
@@ -114,19 +114,19 @@ class Squares:
         _die(work, shard, "after")
 
 
-def _dies_here(work: Work, shard: int, moment: str) -> bool:
+def _dies_here(work: StepContext, shard: int, moment: str) -> bool:
     kill = work.local.get("kill_at")
     return bool(kill) and (kill["shard"], kill["moment"]) == (shard, moment) and not Path(kill["once"]).exists()
 
 
-def _die(work: Work, shard: int, moment: str) -> None:
+def _die(work: StepContext, shard: int, moment: str) -> None:
     if _dies_here(work, shard, moment):
         with contextlib.suppress(FileNotFoundError):  # a test that wants it to happen every time names no folder
             Path(work.local["kill_at"]["once"]).touch()
         os.kill(os.getpid(), signal.Signals[work.local["kill_at"].get("signal", "SIGKILL")])
 
 
-def _told(work: Work) -> None:
+def _told(work: StepContext) -> None:
     _append(work.local.get("log"), work.out.payload["step"])
 
 

@@ -89,7 +89,7 @@ def test_what_is_written_while_this_process_brings_the_rest_counts_as_changed_he
         one.write("b.json", "ours")
 
     while_getting(server, f"{record.run_id}/a.json", act)
-    one.bring()
+    one.download()
     assert (one.read("a.json"), one.read("b.json")) == ("theirs", "ours")
     one.push()
     assert json.loads(server.objects(bucket)[f"store/runs/{record.run_id}/b.json"]) == "ours"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestration.ray_backend.train import Seat
+from orchestration.ray_backend.train import WorkerContext
 
 HERE = "tests.orchestration.trainings"
 
@@ -20,7 +20,7 @@ class Refused(Exception):
     exit_code = 2
 
 
-def count(seat: Seat, config: Mapping[str, Any]) -> None:
+def count(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """Count to `to`, a checkpoint of `sizes` bytes each, all workers in step.
 
     `dies`: the last worker is killed after that number, the first time; `most`: bytes that go into a file, as on a full
@@ -48,7 +48,7 @@ def count(seat: Seat, config: Mapping[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def refuse(seat: Seat, config: Mapping[str, Any]) -> None:
+def refuse(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """The first worker refuses, all others wait for it in a sum."""
     import torch
     from torch import distributed
@@ -60,7 +60,7 @@ def refuse(seat: Seat, config: Mapping[str, Any]) -> None:
     distributed.all_reduce(torch.zeros(1))
 
 
-def exhaust(seat: Seat, config: Mapping[str, Any]) -> None:
+def exhaust(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """The first worker has no memory, all others wait for it in a sum."""
     import torch
     from torch import distributed
@@ -72,7 +72,7 @@ def exhaust(seat: Seat, config: Mapping[str, Any]) -> None:
     distributed.all_reduce(torch.zeros(1))
 
 
-def look_for_gpus(seat: Seat, config: Mapping[str, Any]) -> None:
+def look_for_gpus(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """Keep what the worker would see of its node's GPUs."""
     seat.keep(lambda folder: (folder / "seen").write_text(str(os.environ.get("CUDA_VISIBLE_DEVICES"))))
 

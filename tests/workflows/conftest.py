@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.store.artifacts import Store, open_store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from tests import tiny
 from tests.workflows.films import write_films
 from tests.workflows.sweeps import ROWS, Done, Made, config, run
@@ -30,7 +30,9 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def made(base: Path, store: Store) -> Made:
-    return lambda place=base, **changes: sweep(config(**changes), place, None, Facts(store.root / "facts.json"), store)
+    return lambda place=base, **changes: sweep(
+        config(**changes), place, None, FingerprintCache(store.root / "facts.json"), store
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,4 +41,4 @@ def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     given = config(
         settings={"k": 3}, space={"distance": {"choice": ["euclidean", "cosine"]}}, encoding={"store_dtype": "float32"}
     )
-    return run(sweep(given, base, None, Facts(store.root / "facts.json"), store), store)
+    return run(sweep(given, base, None, FingerprintCache(store.root / "facts.json"), store), store)

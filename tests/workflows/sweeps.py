@@ -68,13 +68,13 @@ def artifact_json(store: Store, step: Step, name: str) -> Any:
     return artifact.json(name)
 
 
-class Told:
+class StepProgress:
     """A store that has made-up documents of a finished sweep."""
 
     def __init__(self, documents: dict[str, Any]) -> None:
         self._documents = documents
 
-    def find(self, step: Step) -> Told:
+    def find(self, step: Step) -> StepProgress:
         return self
 
     def json(self, name: str) -> Any:
@@ -84,7 +84,7 @@ class Told:
 def retold(done: Done, **changes: Any) -> Any:
     provenance = {"search_seconds": 2.0}
     confirmed = {**done.confirmed, **changes}
-    return Told({CONFIRMED: confirmed, RECORDS: done.records, "provenance.json": provenance})
+    return StepProgress({CONFIRMED: confirmed, RECORDS: done.records, "provenance.json": provenance})
 
 
 def candidate(name: str, **settings: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import find_task
 from workflows.inputs.models import Model
-from workflows.methods.inputs.states import DEMONSTRATIONS, Materials, read_column, read_states
+from workflows.methods.inputs.states import DEMONSTRATIONS, TaskFeatures, read_column, read_states
 from workflows.methods.resolved import resolve
 from workflows.steps.demonstrations import CONTENT_FREE, content_free_step
 from workflows.steps.model import encode_step
@@ -76,7 +76,7 @@ def test_icl_scores_are_the_logits_of_the_concatenated_prompt(name: str, compare
 def test_demonstrations_are_balanced_and_no_validation_rows(compare: Compared) -> None:
     store, cells, _ = compare(methods=["linear-probe", "icl", PALP], seeds=[0, 1, 2], search={"trials": 2})
     probe, icl, palp = cells
-    bare = Materials(
+    bare = TaskFeatures(
         {role: store.find(step) for role, step in probe.fits[0].inputs.items()}, "head", CLASSES, "full", 0
     )
     validation = set(bare.stored_validation.states._rows.tolist())
@@ -104,7 +104,7 @@ def test_a_subsample_bounds_demonstrations_too(compare: Compared) -> None:
 def test_what_learns_beside_demonstrations_has_rows_left_of_each_class(compare: Compared) -> None:
     store, (cell,), _ = compare(methods=[PALP], train_size=3)
     found = demonstrations(store, cell.fits[0])
-    assert found["shots"] == 1  # two rows a class are for training
+    assert found["shots"] == 1  # two rows per class are for training
     assert Counter(TRAIN[row]["label"] for row in found["train"]) == {"bad": 1, "good": 1}
 
 
@@ -132,7 +132,7 @@ def test_palp_learns_from_states_of_the_concatenated_prompts(compare: Compared) 
     store, (cell,), _ = compare(model, methods=[PALP], encoding={"store_dtype": "float32"})
     inputs = {role: store.find(step) for role, step in cell.fits[0].inputs.items()}
     found = inputs["demonstrations"].json(DEMONSTRATIONS)
-    materials = Materials(inputs, "head", CLASSES, "full", 0)
+    materials = TaskFeatures(inputs, "head", CLASSES, "full", 0)
     rows = {"train": materials.train, "validation": materials.validation}
     for name, held in rows.items():
         assert held.labels.tolist() == [CLASSES.index(TRAIN[row]["label"]) for row in sorted(found[name])]
@@ -252,7 +252,7 @@ def test_retrieved_demonstrations_end_with_the_nearest_and_fill_the_window(name:
         model, methods=["linear-probe", f"icl-{name}"], encoding={"store_dtype": "float32"}
     )
     assert {outcome.state for outcome in outcomes.values()} == {"ran"}
-    bare = Materials(
+    bare = TaskFeatures(
         {role: store.find(step) for role, step in probe.fits[0].inputs.items()}, "head", CLASSES, "full", 0
     )
     pool = [TRAIN[row] for row in bare.stored_train.states._rows]

@@ -12,7 +12,7 @@ from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import in_order
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import open_store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
 from vocabsem_core.errors import InputError
@@ -50,7 +50,7 @@ class Folder:
         document = {"workflow": "compare", "models": ["model"], "tasks": ["films.yaml"], "methods": list(methods)}
         place = {"execution": {"executor": "inline"}}
         config = CompareConfig.model_validate({**document, **place, "seeds": [0], "search": {"trials": 0}, **changes})
-        return comparison(config, self.path, None, Facts(self.path / "facts.json"))
+        return comparison(config, self.path, None, FingerprintCache(self.path / "facts.json"))
 
     def run(self, *methods, **changes):
         """Cells, and the outcome of each step by its label."""
@@ -134,7 +134,7 @@ def test_a_method_may_have_seeds_and_a_budget_of_its_own(folder):
     assert [cell.trials for cell in cells] == [None, 0, 2]  # nothing to tune; its own; the common one
     assert [cell.seeds for cell in cells] == [(0,), (3,), (0,)]
     assert sorted(cells[1].fits) == [3]
-    with pytest.raises(ValueError, match="an entry stands twice"):
+    with pytest.raises(ValueError, match="an entry is listed twice"):
         folder.cells({**LORA, "seeds": [1, 1]})
 
 

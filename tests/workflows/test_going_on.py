@@ -11,7 +11,7 @@ from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Step
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import Store, open_store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.store.scratch import scratch_folder, told
 from tests import tiny
 from tests.workflows.films import films, write_films
@@ -43,7 +43,9 @@ def run(base: Path, name: str, method: str, trials: int = 0, **execution: Any) -
         }
     )
     store = open_store(base / name)
-    plan = make_plan([cell.score for cell in comparison(config, base, None, Facts(base / "facts.json"))], store)
+    plan = make_plan(
+        [cell.score for cell in comparison(config, base, None, FingerprintCache(base / "facts.json"))], store
+    )
     outcomes = run_plan(plan, lambda: InlineEngine(store, lambda *_: None), lambda *_: None)
     assert {outcome.state for outcome in outcomes.values()} <= {"ran", "cached"}
     return store, [planned.step for planned in plan]

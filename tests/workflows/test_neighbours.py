@@ -34,7 +34,7 @@ STATES = drawn(40, WIDTH, seed=2)
 @pytest.mark.parametrize("name", ["knn", "knn-lm", "knn-prompting"])
 def test_settings_predicted_together_come_out_as_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, searches = method_named(name), []
-    near = type(method).near  # type: ignore[attr-defined]
+    near = type(method).neighbors  # type: ignore[attr-defined]
 
     def counted(self: Any, settings: Any, states: Any, k: int, materials: Any) -> Any:
         searches.append(k)

@@ -32,7 +32,7 @@ from workflows.results.model import read_stored
 from workflows.results.table import table
 from workflows.runtime.engines import open_engine
 from workflows.runtime.progress import Say
-from workflows.session import Report, open_session, run
+from workflows.session import RunSummary, open_session, run
 
 DOCUMENT = """\
 workflow: compare
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunSummary]:
     """Run a small comparison, the first time or once more; `text`: its workflow file, `say`: hears what is said."""
 
     def away(*_: Any) -> str:
@@ -61,7 +61,7 @@ def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Call
     tiny.save(tmp_path / "model", tiny.gpt2())
     write_films(tmp_path, films(24), films(24))
 
-    def call(text: str = DOCUMENT, say: Say = QUIET) -> Report:
+    def call(text: str = DOCUMENT, say: Say = QUIET) -> RunSummary:
         file = tmp_path / "workflow.yaml"
         file.write_text(text)
         return run(open_session(read_workflow(file, WORKFLOWS), file, store, None, None), say)
@@ -89,7 +89,7 @@ def lose(store: Store, kind: str, input_kind: str) -> None:
         shard.write_bytes(shard.read_bytes()[:-100])
 
 
-def test_a_run_that_fails_now_leaves_the_results_it_had(again: Callable[..., Report], store: Store) -> None:
+def test_a_run_that_fails_now_leaves_the_results_it_had(again: Callable[..., RunSummary], store: Store) -> None:
     first, before = again(), recorded(store)
     assert [line["method"] for line in before] == ["affinity", "centroid", "linear-probe"]
     lose(store, "score", "labels")
@@ -100,7 +100,7 @@ def test_a_run_that_fails_now_leaves_the_results_it_had(again: Callable[..., Rep
 
 
 def test_what_is_made_now_stands_among_what_was_made_before_under_its_name_of_now(
-    again: Callable[..., Report], store: Store
+    again: Callable[..., RunSummary], store: Store
 ) -> None:
     again()
     before = recorded(store)
@@ -115,7 +115,7 @@ def test_what_is_made_now_stands_among_what_was_made_before_under_its_name_of_no
 
 
 def test_a_full_disk_does_not_hide_what_ended_the_run(
-    again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+    again: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
         monkeypatch.setattr("orchestration.store.files.stage", full)
@@ -139,7 +139,7 @@ def flip(path: Path) -> Path:
     return path
 
 
-def test_one_flipped_bit_is_told_and_hides_no_result(again: Callable[..., Report], store: Store) -> None:
+def test_one_flipped_bit_is_told_and_hides_no_result(again: Callable[..., RunSummary], store: Store) -> None:
     again()
     encode = next((store.root / "encode").glob("*/part-00000.arrow"))
     fitted = folder(store, "fit model films linear-probe seed 0") / "fitted.safetensors"
@@ -161,7 +161,7 @@ def test_one_flipped_bit_is_told_and_hides_no_result(again: Callable[..., Report
 
 @pytest.mark.parametrize(("elsewhere", "shown"), [(True, None), (False, "m1")])
 def test_an_mlflow_that_is_away_counts_as_missing_and_gets_no_link_of_another(
-    again: Callable[..., Report], store: Store, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, shown: str | None
+    again: Callable[..., RunSummary], store: Store, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, shown: str | None
 ) -> None:
     lacking = []
 
@@ -180,7 +180,7 @@ def test_an_mlflow_that_is_away_counts_as_missing_and_gets_no_link_of_another(
 
 
 def test_an_mlflow_that_was_told_of_a_beginning_before_is_asked_again(
-    again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+    again: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run that was killed: its server may be gone since."""
     asked: list[Any] = []
@@ -198,7 +198,7 @@ def test_a_pretrained_models_numbers_are_kept_text_by_text() -> None:
     assert job.with_earlier([now], before) == [before[0], now]
 
 
-def test_an_mlflow_that_is_away_is_one_warning_and_it_comes_with_the_results(again: Callable[..., Report]) -> None:
+def test_an_mlflow_that_is_away_is_one_warning_and_it_comes_with_the_results(again: Callable[..., RunSummary]) -> None:
     said: list[str] = []
     report = again(say=said.append)
     assert [line for line in said if "MLflow" in line] == []
@@ -207,7 +207,7 @@ def test_an_mlflow_that_is_away_is_one_warning_and_it_comes_with_the_results(aga
 
 
 def test_one_who_interrupts_a_run_that_mlflow_lacks_hears_so(
-    again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+    again: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -221,7 +221,7 @@ def test_one_who_interrupts_a_run_that_mlflow_lacks_hears_so(
 
 
 @pytest.fixture
-def only_read(again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def only_read(again: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Take away the right to write: of the store's files, of the run's record and of what MLflow is told."""
 
     def refused(*arguments: Any) -> Any:
@@ -239,7 +239,7 @@ def only_read(again: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_that_is_all_cached_in_a_store_that_is_only_read_shows_its_table_and_one_warning(
-    again: Callable[..., Report], only_read: Callable[[], None], tmp_path: Path, store: Store
+    again: Callable[..., RunSummary], only_read: Callable[[], None], tmp_path: Path, store: Store
 ) -> None:
     first = again()
     only_read()
@@ -254,7 +254,7 @@ def test_a_run_that_is_all_cached_in_a_store_that_is_only_read_shows_its_table_a
 
 
 def test_a_store_that_is_only_read_is_told_where_a_step_is_to_run(
-    again: Callable[..., Report], only_read: Callable[[], None], store: Store
+    again: Callable[..., RunSummary], only_read: Callable[[], None], store: Store
 ) -> None:
     again()
     shutil.rmtree(folder(store, "fit model films affinity seed 0"))

@@ -15,7 +15,7 @@ from orchestration.execution.scheduler import InlineEngine, Outcome, run_plan
 from orchestration.graph import in_order
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import Store, open_store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
 from workflows.compare.graph import Cell, comparison
@@ -53,7 +53,7 @@ def compare(tmp_path: Path) -> Compared:
         }
         config = CompareConfig.model_validate({**document, "search": {"trials": 0}, **changes})
         store = open_store(tmp_path / "store")
-        cells = comparison(config, tmp_path, None, Facts(tmp_path / "facts.json"))
+        cells = comparison(config, tmp_path, None, FingerprintCache(tmp_path / "facts.json"))
         plan = make_plan([cell.score for cell in cells], store)
         outcomes = run_plan(plan, lambda: InlineEngine(store, lambda *_: None), lambda *_: None)
         return store, cells, {entry.step.label: outcomes[entry.step.key] for entry in plan}

@@ -122,10 +122,10 @@ def test_a_candidate_that_cannot_be_fitted_anew_is_named_and_the_others_are_conf
 
 
 def test_of_equal_candidates_the_defaults_win(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    def near(self: Any, settings: Any, states: Any, k: int, rows: Any) -> Any:
+    def neighbors(self: Any, settings: Any, states: Any, k: int, rows: Any) -> Any:
         return nearest(states, rows.train.states, k, "cosine")  # whatever is asked for
 
-    monkeypatch.setattr(Knn, "near", near)
+    monkeypatch.setattr(Knn, "neighbors", neighbors)
     found = refits(done, monkeypatch, lambda *_: False)
     assert [one["name"] for one in found["candidates"]] == ["defaults", "best 1"]
     assert found["candidates"][0]["mean"] == found["candidates"][1]["mean"]

@@ -75,7 +75,7 @@ def test_choices_are_read_as_the_settings_read_them() -> None:
     space = sweep_method(config(method="calibration", space={"learning_rate": {"choice": ["1e-4", 0.001]}})).space
     assert space["learning_rate"].values == (1e-4, 1e-3)
     error = refusal(method="calibration", space={"learning_rate": {"choice": ["1e-3", 0.001]}})
-    assert "a value stands twice" in str(error)
+    assert "a value is listed twice" in str(error)
     assert error.place == ("space", "learning_rate")
 
 

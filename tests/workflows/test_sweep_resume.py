@@ -10,7 +10,7 @@ import pytest
 
 from orchestration.store.artifacts import Store
 from orchestration.store.files import replace_json
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from tests.workflows.films import write_films
 from tests.workflows.sweeps import ROWS, Done, Made, begun, config
 from workflows.errors import ConfigError
@@ -93,12 +93,12 @@ def test_an_edited_method_is_named_as_what_differs(made: Made, store: Store, tmp
 
 
 def test_a_finished_sweep_is_no_obstacle_to_another_of_its_name(done: Done, base: Path) -> None:
-    facts = Facts(done.store.root / "facts.json")
+    facts = FingerprintCache(done.store.root / "facts.json")
     assert sweep(config(), base, None, facts, done.store).search.key != done.sweep.search.key
 
 
 def test_a_finished_sweep_is_not_refused_while_another_of_its_name_is_unfinished(done: Done, base: Path) -> None:
-    facts = Facts(done.store.root / "facts.json")
+    facts = FingerprintCache(done.store.root / "facts.json")
     folder = begun(sweep(config(), base, None, facts, done.store), done.store)
     try:
         assert sweep(done.sweep.config, base, None, facts, done.store).search.key == done.sweep.search.key

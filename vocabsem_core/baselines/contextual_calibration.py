@@ -1,4 +1,4 @@
-"""Contextual calibration (Zhao et al. 2021): a model's lean to a label, measured on prompts that say nothing."""
+"""Contextual calibration (Zhao et al. 2021): a model's lean to a label, measured on content-free prompts."""
 
 from __future__ import annotations
 

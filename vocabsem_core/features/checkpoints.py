@@ -19,10 +19,10 @@ from vocabsem_core.features.architectures import auto_class, decoder_start, kind
 from vocabsem_core.features.model_folder import (
     CONFIG,
     GENERATION,
+    check_plain,
     folder_of,
     index_file,
     json_file,
-    must_be_plain,
     tokenizer_files,
     weight_files,
 )
@@ -77,7 +77,7 @@ def load_tokenizer(folder: Path) -> Any:
     """A fast tokenizer. Raises InputError for a slow one: truncation needs the place of each token in the text."""
     from transformers import AutoTokenizer
 
-    must_be_plain(folder)
+    check_plain(folder)
     files, config = tokenizer_files(folder), None
     if (folder / CONFIG).is_file():  # has a say in the tokenizer's class
         files, config = [*files, folder / CONFIG], load_config(folder)
@@ -122,7 +122,7 @@ def _read_config(folder: Path) -> Any:
 
     # of this logger alone, whose filters are kept once each; whoever builds a model has read its configuration here
     logging.getLogger("transformers.configuration_utils").addFilter(_concerns_us)
-    must_be_plain(folder)
+    check_plain(folder)
     file = folder / CONFIG
     if not file.is_file():
         raise InputError(f"{folder}: no config.json; expected a folder that `save_pretrained` wrote.")
@@ -149,7 +149,7 @@ def _without(error: Exception, place: Path, folder: Path) -> str:
 def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) -> Any:
     """A language model with its head, in evaluation mode.
 
-    `four_bit` quantises the blocks on loading, by bitsandbytes; the output matrix stays as it is. Raises InputError
+    `four_bit` quantises the blocks on loading, by bitsandbytes; the LM head stays as it is. Raises InputError
     where files are missing or broken, transformers knows no such model, or bitsandbytes is not installed.
     """
     from transformers.utils.logging import disable_progress_bar
@@ -218,13 +218,13 @@ def head_place(folder: Path) -> HeadPlace:
     _, model = model_without_memory(folder)
     linear = model.get_output_embeddings()
     if linear is None:
-        raise InputError(f"{folder / 'config.json'}: {type(model).__name__} has no output matrix over the vocabulary.")
+        raise InputError(f"{folder / 'config.json'}: {type(model).__name__} has no LM head over the vocabulary.")
     stored = _stored_tensors(folder)
     weight = _find(model, linear, "weight", stored)
     if weight is None and getattr(model.config, "tie_word_embeddings", False):
         weight = _find(model, model.get_input_embeddings(), "weight", stored)
     if weight is None:
-        raise InputError(f"{folder}: the output matrix of {type(model).__name__} is in none of its safetensors files.")
+        raise InputError(f"{folder}: the LM head of {type(model).__name__} is in none of its safetensors files.")
     has_bias = getattr(linear, "bias", None) is not None
     return HeadPlace(weight, _find(model, linear, "bias", stored) if has_bias else None)
 

@@ -1,7 +1,7 @@
 """Prompts to hidden states, without computing logits nobody asked for.
 
 Layers: `layer_00` is the input of the first block, `layer_k` the output of block k before any final norm, `head` the
-input of the output matrix: after the final norm, where the semantic basis lives. A name that ends in `:mean` is the
+input of the LM head: after the final norm, where the semantic basis lives. A name that ends in `:mean` is the
 layer's mean over the prompt's tokens, in place of its state where the label would be predicted.
 """
 
@@ -111,7 +111,7 @@ class Encoder:
         Batches hold prompts of like length, padded on the right. A causal model needs no mask: padding cannot reach
         the tokens before it.
         """
-        self._must_be_readable(prompts)
+        self._check_readable(prompts)
         places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
         prefix = self._run_prefix(prompts[0][:shared]) if shared else None
         shared = prefix.length if prefix is not None else 0
@@ -133,10 +133,10 @@ class Encoder:
     @torch.no_grad()
     def check(self, prompts: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
         """Raises InputError for prompts the model cannot read, or states that cannot be captured; see `states`."""
-        self._must_be_readable(prompts)
+        self._check_readable(prompts)
         self._check_once(prompts, positions, None)
 
-    def _must_be_readable(self, prompts: Sequence[Sequence[int]]) -> None:
+    def _check_readable(self, prompts: Sequence[Sequence[int]]) -> None:
         if not all(prompts) or not prompts:
             raise InputError("a prompt has no tokens, or there is none; give the template words of its own")
         known, largest = self._model.get_input_embeddings().weight.shape[0], max(map(max, prompts))

@@ -15,7 +15,7 @@ from vocabsem_core.features.architectures import scale_and_softcap
 
 @dataclass(frozen=True)
 class OutputHead:
-    """logits = softcap(scale * (h Wᵀ + b)), h in the input space of the output matrix.
+    """logits = softcap(scale * (h Wᵀ + b)), h in the input space of the LM head.
 
     Attributes:
         weight: [v, d], any float dtype.
@@ -43,7 +43,7 @@ def head_of(model: Any) -> OutputHead:
     linear = model.get_output_embeddings()
     if linear is None or getattr(linear, "weight", None) is None:
         raise InputError(
-            f"{type(model).__name__} has no output matrix over the vocabulary (get_output_embeddings() is empty); "
+            f"{type(model).__name__} has no LM head over the vocabulary (get_output_embeddings() is empty); "
             "expected a language model with its head: causal, masked or encoder-decoder."
         )
     scale, softcap = scale_and_softcap(model.config)

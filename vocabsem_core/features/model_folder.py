@@ -98,7 +98,7 @@ def settled_beside(folder: Path, tokenizer: Any) -> dict[str, Any]:
     return found
 
 
-def must_be_plain(folder: Path) -> None:
+def check_plain(folder: Path) -> None:
     """Raises InputError for a folder that is more than a model's plain weights, before anything of it is loaded.
 
     That is: an adapter, code that would have to be run, or weights that were quantised when they were saved.
@@ -110,7 +110,7 @@ def must_be_plain(folder: Path) -> None:
             "save the tokenizer there too, and name the new folder."
         )
     config = json_file(folder / CONFIG)
-    _must_need_no_code(folder, config)
+    _check_need_no_code(folder, config)
     for found in _anywhere(config, "quantization_config", "compression_config"):
         method = f" ({found['quant_method']})" if isinstance(found, dict) and "quant_method" in found else ""
         raise InputError(
@@ -120,7 +120,7 @@ def must_be_plain(folder: Path) -> None:
         )
 
 
-def _must_need_no_code(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_need_no_code(folder: Path, config: Mapping[str, Any]) -> None:
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 

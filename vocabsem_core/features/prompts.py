@@ -94,7 +94,7 @@ def tokenize(
     if MASK in template_fields(template) and tokenizer.mask_token is None:
         raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
     mask = {MASK: tokenizer.mask_token} if MASK in template_fields(template) else {}
-    _must_add_no_token_again(tokenizer, template, closing or bool(mask))
+    _check_add_no_token_again(tokenizer, template, closing or bool(mask))
     rendered = [render(template, {**row, **mask}) for row in rows]
     if before is not None:
         rendered = [_after(ahead, *prompt) for ahead, prompt in zip(before, rendered, strict=True)]
@@ -117,7 +117,7 @@ def tokenize(
     return found
 
 
-def _must_add_no_token_again(tokenizer: Any, template: str, closing: bool) -> None:
+def _check_add_no_token_again(tokenizer: Any, template: str, closing: bool) -> None:
     """Raises InputError where the template begins or ends with a special token that the tokenizer adds there itself."""
     parts = [(literal, field) for literal, field, _, _ in string.Formatter().parse(template)]
     first, last = parts[0][0], parts[-1][0] if closing and parts[-1][1] is None else ""

@@ -83,7 +83,7 @@ def use(weights: Mapping[str, Parameter], values: Mapping[str, Tensor]) -> None:
             value.copy_(values[name])
 
 
-def must_be_possible(model: Any, how: Adaptation) -> None:
+def check_possible(model: Any, how: Adaptation) -> None:
     """Raises InputError where `adapted` would; the model may be one without memory."""
     if how.kind != "full":
         _peft_config(model, how)

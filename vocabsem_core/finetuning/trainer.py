@@ -25,7 +25,7 @@ from vocabsem_core.features.architectures import scale_and_softcap
 from vocabsem_core.features.encoder import Encoder, batches
 from vocabsem_core.features.heads import OutputHead
 from vocabsem_core.finetuning.adapters import use
-from vocabsem_core.numerics.checkpoint import below, load_state, moments, save_state, use_moments
+from vocabsem_core.numerics.checkpoint import below, load_state, optimizer_state, save_state, use_moments
 from vocabsem_core.numerics.distributed import sum_over_processes
 from vocabsem_core.numerics.memory import tokens_of_a_pass
 from vocabsem_core.numerics.ticks import part_of_more, tick
@@ -57,14 +57,14 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that share each batch: this one's number, of how many. More than one need torch.distributed."""
 
     rank: int = 0
     world: int = 1
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
 class Prompts:
@@ -123,7 +123,7 @@ class Classifier:
         return torch.stack([group.mean(dim=1) for group in groups], dim=1)
 
     @torch.no_grad()
-    def scores(self, prompts: Prompts, team: Team = ALONE) -> Float[Tensor, "n c"]:
+    def scores(self, prompts: Prompts, team: ProcessGroup = ALONE) -> Float[Tensor, "n c"]:
         """Class logits of all prompts in their order, on the CPU; shared out among the processes."""
         self.model.eval()
         found = torch.zeros(len(prompts), len(self._tokens), device=self.model.device)
@@ -156,7 +156,7 @@ class Finetuning:
         validation: tuple[Prompts, Int[Tensor, " m"]],
         schedule: Schedule,
         seed: int,
-        team: Team = ALONE,
+        team: ProcessGroup = ALONE,
     ) -> None:
         self._classifier, self._weights, self._team = classifier, dict(weights), team
         self._train, self._validation, self._schedule, self._seed = train, validation, schedule, seed
@@ -186,11 +186,11 @@ class Finetuning:
         last = f"validation loss {self.losses[-1]:.3f}" if self.losses else ""
         with part_of_more(len(self.losses), self._schedule.epochs, "epochs", note=last):
             for step, rows in enumerate(order, start=first):
-                self._must_be_number(self._advance(step, rows), f"step {step}: the loss")
+                self._check_number(self._advance(step, rows), f"step {step}: the loss")
                 tick(step - first + 1, len(order), "steps")
         with part_of_more(len(self.losses) + 1, self._schedule.epochs, "epochs", size=0, note=last):
             found = self._validation_loss()
-        self._must_be_number(found, f"epoch {len(self.losses)}: the validation loss")
+        self._check_number(found, f"epoch {len(self.losses)}: the validation loss")
         self.losses.append(found)
         if self.best_epoch == len(self.losses) - 1:
             self.best = self._copied()
@@ -239,7 +239,7 @@ class Finetuning:
         prompts, labels = self._validation
         return float(functional.cross_entropy(self._classifier.scores(prompts, self._team), labels))
 
-    def _must_be_number(self, loss: float, what: str) -> None:
+    def _check_number(self, loss: float, what: str) -> None:
         if not math.isfinite(loss):
             raise InputError(
                 f"{what} is not a number with learning_rate {self._schedule.learning_rate:g}; try a lower one"
@@ -252,7 +252,7 @@ class Finetuning:
         """Weights now and at their best, the optimiser's state and the losses. Raises InputError where it cannot."""
         tensors = {f"now/{name}": value for name, value in self._copied().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"adamw/{name}": value for name, value in moments(self._optimiser).items()}
+        tensors |= {f"adamw/{name}": value for name, value in optimizer_state(self._optimiser).items()}
         save_state(path, tensors, {"fit": self._described(), "losses": json.dumps(self.losses)})
 
     def load(self, path: Path) -> None:

@@ -32,19 +32,19 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: not a whole checkpoint ({error}); remove it and run again") from error
 
 
-def moments(optimiser: Optimizer) -> dict[str, Tensor]:
+def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
     """Copies of what an optimiser remembers, on the CPU, by "number of the parameter/name"."""
-    state = optimiser.state_dict()["state"]
+    state = optimizer.state_dict()["state"]
     return {f"{index}/{name}": value.cpu().clone() for index, known in state.items() for name, value in known.items()}
 
 
-def use_moments(optimiser: Optimizer, known: Mapping[str, Tensor]) -> None:
-    """Let an optimiser remember what `moments` gave."""
+def use_moments(optimizer: Optimizer, known: Mapping[str, Tensor]) -> None:
+    """Let an optimiser remember what `optimizer_state` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for place, value in known.items():
         index, name = place.split("/")
         state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def below(tensors: Mapping[str, Tensor], folder: str) -> dict[str, Tensor]:

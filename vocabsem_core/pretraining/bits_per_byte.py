@@ -1,4 +1,4 @@
-"""Bits per byte: how well a causal model foretells text, whatever its tokenizer."""
+"""Bits per byte: how well a causal model predicts text, whatever its tokenizer."""
 
 from __future__ import annotations
 

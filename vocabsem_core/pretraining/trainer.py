@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vocabsem_core.errors import InputError
-from vocabsem_core.numerics.checkpoint import below, load_state, moments, save_state, use_moments
+from vocabsem_core.numerics.checkpoint import below, load_state, optimizer_state, save_state, use_moments
 from vocabsem_core.numerics.distributed import sum_over_processes
 from vocabsem_core.numerics.memory import tokens_of_a_pass
 from vocabsem_core.pretraining.kernels import causal_attention, summed_loss
@@ -150,11 +150,11 @@ class Pretraining:
             total += loss.detach()
         self._share(total)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
-        for optimiser in self._optimisers.values():
-            for group in optimiser.param_groups:
+        for optimizer in self._optimisers.values():
+            for group in optimizer.param_groups:
                 group["lr"] = self.recipe.rate(self.step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=False)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
         self.step += 1
         return float(total)
 
@@ -177,8 +177,8 @@ class Pretraining:
         """Weights, optimiser state, step and recipe, as safetensors. Raises InputError where it cannot be written."""
         weights = {name: value for name, value in self.model.state_dict().items() if name != "lm_head.weight"}
         tensors = {f"model/{name}": value.cpu().clone() for name, value in weights.items()}
-        for kind, optimiser in self._optimisers.items():
-            tensors |= {f"{kind}/{name}": value for name, value in moments(optimiser).items()}
+        for kind, optimizer in self._optimisers.items():
+            tensors |= {f"{kind}/{name}": value for name, value in optimizer_state(optimizer).items()}
         save_state(path, tensors, {"recipe": _described(self.recipe), "step": str(self.step)})
 
     def load(self, path: Path) -> None:
@@ -191,8 +191,8 @@ class Pretraining:
             )
         weights = below(tensors, "model")
         self.model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
-        for kind, optimiser in self._optimisers.items():
-            use_moments(optimiser, below(tensors, kind))
+        for kind, optimizer in self._optimisers.items():
+            use_moments(optimizer, below(tensors, kind))
         self.step = int(metadata["step"])
 
 

@@ -61,13 +61,13 @@ def semantic_basis(
             done += len(part)
             tick(done, rows or 0, "rows read")
     if gram is None:
-        raise InputError("the output matrix has no rows; expected [vocabulary size, width]")
+        raise InputError("the LM head has no rows; expected [vocabulary size, width]")
     if not torch.isfinite(gram).all():
-        raise InputError("the output matrix has values that are not finite; the model's file is broken")
+        raise InputError("the LM head has values that are not finite; the model's file is broken")
     values, vectors = torch.linalg.eigh(gram, UPLO="U")
     kept = values > rcond**2 * values[-1]
     if not kept.any():
-        raise InputError("the output matrix is all zeros; the model's file is broken")
+        raise InputError("the LM head is all zeros; the model's file is broken")
     values, vectors = values[kept], vectors[:, kept]
     inverse = (vectors / values) @ vectors.T
     return SemanticBasis(inverse, int(kept.sum()), float((values[-1] / values[0]).sqrt()))

@@ -10,7 +10,7 @@ from typing import Any
 from orchestration.execution.scheduler import InlineEngine, Outcome, run_plan
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import Artifact, Store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import find_model
 from workflows.inputs.models import Model, describe
@@ -31,7 +31,7 @@ class Basis:
 
 def make_basis(reference: str, store: Store, say: Say) -> Basis:
     """Compute head and basis in this process unless they are stored. Raises ConfigError for an unknown model."""
-    model = describe(find_model(reference, Path.cwd()), Facts(store.root / "facts.json"))
+    model = describe(find_model(reference, Path.cwd()), FingerprintCache(store.root / "facts.json"))
     step = basis_step(model)
     plan = make_plan([step], store)
     with plain_lines(plan, say, looking_in(store)) as watch:

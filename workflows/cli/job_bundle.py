@@ -33,7 +33,7 @@ _ROOT = Path(workflows.__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Shipment:
+class JobBundle:
     """Files by their place in the job's folder.
 
     Attributes:
@@ -67,13 +67,13 @@ class Shipment:
             shutil.copy(path, folder / place)
 
 
-def shipment(config: WorkflowConfig, file: Path, data_dir: Path | None, with_source: bool) -> Shipment:
+def shipment(config: WorkflowConfig, file: Path, data_dir: Path | None, with_source: bool) -> JobBundle:
     """What a job of a workflow file takes along.
 
     Raises ConfigError for a file that is not there, for more than a job can carry, and for what a job cannot do.
     """
     file = file.parent.resolve() / file.name
-    _must_suit_a_job(config)
+    _check_suit_a_job(config)
     kind, base, local_data = kind_of(config), file.parent, _local_folder(data_dir)
     names = kind.names(config)
     paths = sorted({file, *_named_files(names, base, local_data), *kind.files(config, base)})
@@ -84,13 +84,13 @@ def shipment(config: WorkflowConfig, file: Path, data_dir: Path | None, with_sou
     def place(path: Path) -> str:
         return str(Path(_INPUTS) / path.relative_to(top))
 
-    carried = Shipment(
+    carried = JobBundle(
         _source(names) if with_source else {},
         {place(path): path for path in paths},
         place(file),
         place(local_data) if local_data and any(path.is_relative_to(local_data) for path in paths) else far,
     )
-    _must_be_small(carried)
+    _check_small(carried)
     return carried
 
 
@@ -161,7 +161,7 @@ def _source(names: Names) -> dict[str, Path]:
     }
 
 
-def _must_suit_a_job(config: WorkflowConfig) -> None:
+def _check_suit_a_job(config: WorkflowConfig) -> None:
     """Raises ConfigError for what would be lost with the job's folder, or would not run on the cluster."""
     kind_of(config).check_submission(config)
     if config.execution.executor == "inline":
@@ -171,7 +171,7 @@ def _must_suit_a_job(config: WorkflowConfig) -> None:
         )
 
 
-def _must_be_small(carried: Shipment) -> None:
+def _check_small(carried: JobBundle) -> None:
     if carried.bytes <= MOST_BYTES:
         return
     path = max(carried.inputs.values(), key=lambda path: path.stat().st_size)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from orchestration.store.scratch import Told
+from orchestration.store.scratch import StepProgress
 from workflows.runtime.pace import Pace
 
 FIRST_SECONDS, NEXT_SECONDS = 10.0, 30.0
@@ -31,7 +31,7 @@ def progress_lines(label: str, unit: str) -> Iterator[Callable[[int, int], None]
     thread = threading.Thread(target=lines, daemon=True)
     thread.start()
     try:
-        yield lambda done, of: pace.hear(Told(done, of, unit), time.monotonic())
+        yield lambda done, of: pace.hear(StepProgress(done, of, unit), time.monotonic())
     finally:
         ended.set()
         thread.join()

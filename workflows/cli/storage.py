@@ -49,7 +49,7 @@ def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
 def verify(
     store: StorePlace = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove what is damaged, so that the next run makes it anew.")
+        bool, typer.Option("--repair", help="Remove what is damaged, so that the next run recomputes it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,10 +70,10 @@ def verify(
         for damage in (damage for lines in found.values() for damage in lines):
             print(f"damaged  {damage}")
         for place in removed:
-            print(f"removed  {place}   the next run makes it anew: {names.get(place, 'no recorded run reaches it')}")
+            print(f"removed  {place}   the next run recomputes it: {names.get(place, 'no recorded run reaches it')}")
         print(f"{artifacts} artifacts checked, {sum(map(len, found.values()))} files damaged, {len(removed)} removed")
         if found and not repair:
-            print("`vocabsem verify --repair` removes them; the next run makes them anew, and nothing else.")
+            print("`vocabsem verify --repair` removes them; the next run recomputes them, and nothing else.")
         elif len(removed) < len(found):
             print("What stays is being made by another run at this moment; verify again when that has ended.")
     if len(removed) < len(found):
@@ -138,10 +138,10 @@ def import_run(
     as_json: AsJson = False,
 ) -> None:
     """Bring an exported run into the store: all of it, each byte checked, or nothing."""
-    from orchestration.runs.archive import import_run as bring
+    from orchestration.runs.archive import import_run as download
 
     with progress_lines("import", "files") as progress:
-        moved = bring(open_store(store), file, progress)
+        moved = download(open_store(store), file, progress)
     text = f"run {moved.run_id}: {moved.artifacts} artifacts brought in, {moved.known} were there already"
     _tell(moved, text, as_json)
 

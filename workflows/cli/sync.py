@@ -42,7 +42,7 @@ def sync(store: Store, tracker: Tracker, run: str | None) -> Iterator[Synced]:
         yield _filled(record, tracker)
         return
     for record in reversed(runs(store)):
-        record.bring()
+        record.download()
         if not is_begun(record):
             yield Synced(record.run_id, "empty", None)
         elif is_filled(record, tracker):

@@ -12,16 +12,16 @@ TERMS = {
     "cut prompts": "Prompts longer than the model's window or `encoding.max_tokens` lose tokens of their text from "
     "the left, never of the template. The run says how many were cut.",
     "hidden state": "The vector a model has for the token at which the label would follow, in the input space of the "
-    "output matrix (layer `head`) or after one of its blocks (`layer_01` and so on). Stored once for each row.",
+    "LM head (layer `head`) or after one of its blocks (`layer_01` and so on). Stored once for each row.",
     "key": "The name of a step's result: a hash of the step's name, code version, identity fields and the keys of its "
     "inputs. Equal keys are equal results, wherever they were made. `vocabsem why KEY` shows what is in one.",
     "label words": "The word that stands for each label in a task's `words`. Its tokens after the prompt are the rows "
     "of the vocabulary that are compared; `label_tokens` says which of them.",
-    "output matrix": "The model's last linear layer, W of v vocabulary rows and d columns: logits are h W^T + b.",
+    "LM head": "The model's last linear layer, W of v vocabulary rows and d columns: logits are h W^T + b.",
     "run": "A workflow file and the steps it led to. The same steps are the same run; its record is in the store's "
     "`runs` folder.",
     "semantic basis": "For each vocabulary label the direction in the space of hidden states that stands for it: its "
-    "row of the pseudoinverse of the output matrix, W (W^T W)^-1 (vocabulary-defined semantics, arXiv 2401.16184).",
+    "row of the pseudoinverse of the LM head, W (W^T W)^-1 (vocabulary-defined semantics, arXiv 2401.16184).",
     "semantic calibration": "A small module trained on stored states, so that a state moves to its label's basis row "
     "(the same paper, section 3.3). Methods `calibration` (ours) and `calibration-paper`.",
     "semantic logits": "Similarities of a hidden state to the basis rows of the label words, which take the place of "

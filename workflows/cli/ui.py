@@ -43,7 +43,7 @@ def ui(
         )
     if not database.is_file():
         raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
-    _must_be_free(host, port)
+    _check_free(host, port)
     _tell(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
     if last := next((found for record in known if (found := shown(record, tracker))), None):
         _tell(f"last run: http://{host}:{port}/{last.page}")
@@ -55,7 +55,7 @@ def ui(
     os.execv(command[0], command)
 
 
-def _must_be_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int) -> None:
     """Raises ConfigError where another program listens: MLflow's server would only tell after half a minute."""
     import socket
 

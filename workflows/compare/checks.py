@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflows.compare.graph import must_differ
-from workflows.compare.prompting import must_suit
+from workflows.compare.graph import check_distinct
+from workflows.compare.prompting import check_suits
 from workflows.config.compare import CompareConfig, Encoding, Limit
 from workflows.config.task import prompt_template
 from workflows.errors import ConfigError, Place
@@ -88,7 +88,7 @@ def check_parts(names: Names, methods: Methods, encoding: Encoding, limits: Limi
         for model in models:
             if method.config.runs_under(model.reference):
                 with checking.field(*place):
-                    must_suit(method, model.name, model.kind, model.four_bit)
+                    check_suits(method, model.name, model.kind, model.four_bit)
                     _check_model(method, place, model)
     tasks: list[Task] = []
     for place, reference in names.tasks:
@@ -96,7 +96,7 @@ def check_parts(names: Names, methods: Methods, encoding: Encoding, limits: Limi
             tasks.append(find_task(reference, checking.base, checking.data_dir, findings.problems))
     for kind, found in (("model", [m.name for m in models]), ("task", [t.config.name for t in tasks])):
         with checking.field():
-            must_differ(kind, found)
+            check_distinct(kind, found)
     trained = any(method.learns or method.demonstrations != "none" for _, method in methods)
     # Where no method reads the label words a run does not either.
     reads_words = any(method.reads_label_words for _, method in methods)

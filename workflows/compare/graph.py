@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestration.graph import Step
-from orchestration.store.fingerprint_cache import Facts
-from workflows.compare.prompting import must_suit, prompted
+from orchestration.store.fingerprint_cache import FingerprintCache
+from workflows.compare.prompting import check_suits, prompted
 from workflows.config.compare import CompareConfig, Encoding, Execution, Limit
 from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import Task, find_model, find_task
@@ -35,7 +35,7 @@ class Cell:
     Attributes:
         fits: the fits that were made, by seed: one where the seed cannot change anything.
         seeds: all seeds the score holds for.
-        train_size: rows a class, or "full".
+        train_size: rows per class, or "full".
         labels: names of the classes, in order.
         model_weights: how many the language model has.
         trials: the search budget; None where there is nothing to tune.
@@ -66,7 +66,7 @@ class Cell:
         return self.model, self.task, self.method, self.train_size
 
 
-def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts) -> list[Cell]:
+def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: FingerprintCache) -> list[Cell]:
     """The graph of a workflow file, by its final steps. Reads what is needed to know what the keys are made from.
 
     `base` is the folder that relative paths start from. Raises ConfigError for what cannot be found.
@@ -78,9 +78,9 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         with in_field("methods", index):
             for reference, model in zip(config.models, models, strict=True):
                 if method.config.runs_under(reference):
-                    must_suit(method, model.name, model.kind, model.four_bit)
-    must_differ("model", [model.name for model in models])
-    must_differ("task", [task.config.name for task in tasks])
+                    check_suits(method, model.name, model.kind, model.four_bit)
+    check_distinct("model", [model.name for model in models])
+    check_distinct("task", [task.config.name for task in tasks])
     cells: list[Cell] = []
     for reference, model in zip(config.models, models, strict=True):
         here = [method for method in methods if method.config.runs_under(reference)]
@@ -101,14 +101,14 @@ def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task
         return find_task(reference, base, data_dir)
 
 
-def _model(index: int, config: CompareConfig, base: Path, facts: Facts) -> Model:
+def _model(index: int, config: CompareConfig, base: Path, facts: FingerprintCache) -> Model:
     with in_field("models", index):
         model = describe(find_model(config.models[index], base), facts)
         check_encoding(model.name, model.layers, model.window, config.encoding)
     return model
 
 
-def must_differ(kind: str, names: list[str]) -> None:
+def check_distinct(kind: str, names: list[str]) -> None:
     """Results are told apart by names. Raises ConfigError where two are the same."""
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -117,7 +117,7 @@ def must_differ(kind: str, names: list[str]) -> None:
 
 
 def materials_steps(
-    model: Model, task: Task, limits: Limit, encoding: Encoding, execution: Execution, facts: Facts
+    model: Model, task: Task, limits: Limit, encoding: Encoding, execution: Execution, facts: FingerprintCache
 ) -> dict[str, Step]:
     """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
     steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
@@ -189,7 +189,7 @@ def _cell(
 
 
 def _rows(size: int | str) -> str:
-    return "all rows" if size == "full" else f"{size} rows a class"
+    return "all rows" if size == "full" else f"{size} rows per class"
 
 
 def _tested(cells: Sequence[Cell], task: Task, labels: Step) -> list[Cell]:

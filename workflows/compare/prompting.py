@@ -18,7 +18,7 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _SPARE = 0.5  # of each class's rows, for a method that learns from rows beside the demonstrations (ours)
 
 
-def must_suit(method: ResolvedMethod, model: str, kind: str, four_bit: bool) -> None:
+def check_suits(method: ResolvedMethod, model: str, kind: str, four_bit: bool) -> None:
     """Raises ConfigError for a model that the method cannot run under.
 
     Demonstrations need a causal model, and the weights of a quantised one cannot be trained.
@@ -59,7 +59,7 @@ def prompted(
         shared = random_step(model, task, materials, {**draw, "spare": spare}, config.encoding)
         found = {"train": shared, "test": shared, "content_free": shared}
     else:
-        _must_store_the_head(kind, materials)
+        _check_store_the_head(kind, materials)
         found = {split: retrieved_step(kind, model, task, split, materials, draw, config.encoding) for split in _SPLITS}
     chosen = chosen_texts_step(task, materials["train_texts"], found["train"], "all" if method.learns else "validation")
     rows = {"train": chosen, "test": materials["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
@@ -70,7 +70,7 @@ def prompted(
     return {**materials, **encoded, "demonstrations": found["train"]}
 
 
-def _must_store_the_head(kind: str, materials: Mapping[str, Step]) -> None:
+def _check_store_the_head(kind: str, materials: Mapping[str, Step]) -> None:
     """Raises ConfigError where nearest states are asked for in a space that is not stored."""
     if kind == "dense" and "head" not in materials["train"].identity["layers"]:
         raise ConfigError("dense demonstrations are the nearest by layer head; add it to encoding.layers")

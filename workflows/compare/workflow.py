@@ -10,7 +10,7 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.compare.checks import check_comparison, names_of
 from workflows.compare.graph import Cell, comparison
@@ -76,7 +76,7 @@ def _result(cell: Cell, ledger: Ledger, say: Say) -> tuple[Result, Detail] | Non
         return None
 
 
-def _job(config: CompareConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Comparison:
+def _job(config: CompareConfig, base: Path, data_dir: Path | None, facts: FingerprintCache, store: Store) -> Comparison:
     return Comparison(comparison(config, base, data_dir, facts))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from workflows.config.layers import must_be_stored
+from workflows.config.layers import check_stored
 from workflows.config.strict import PathText, Strict
 
 
@@ -152,7 +152,7 @@ READS = (
 
 def _once_each(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(value)) != len(value):
-        raise ValueError("an entry stands twice; list each once")
+        raise ValueError("an entry is listed twice; list each once")
     return value
 
 
@@ -170,7 +170,7 @@ class MethodConfig(Strict):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="its name in results; needed when a method stands twice; none: the method's, or the file's",
+        description="its name in results; needed when a method is listed twice; none: the method's, or the file's",
     )
     layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     demonstrations: Demonstrations | None = Field(
@@ -210,7 +210,7 @@ class MethodConfig(Strict):
 def checked_train_size(value: int | str) -> int | str:
     """Rows a class, or `full`. Raises ValueError for anything else."""
     if value != "full" and (isinstance(value, str) or value < 2):
-        raise ValueError("expected `full`, or rows a class: a whole number of 2 or more")
+        raise ValueError("expected `full`, or rows per class: a whole number of 2 or more")
     return value
 
 
@@ -221,7 +221,7 @@ def checked_train_sizes(value: int | str | tuple[int | str, ...]) -> int | str |
     if not value:
         raise ValueError("expected one size or more")
     if len(set(value)) != len(value):
-        raise ValueError("a size stands twice; list each once")
+        raise ValueError("a size is listed twice; list each once")
     return tuple(checked_train_size(size) for size in value)
 
 
@@ -237,7 +237,7 @@ class CompareConfig(Strict):
     seeds: Seeds = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
     train_size: Annotated[int | str | tuple[int | str, ...], AfterValidator(checked_train_sizes)] = Field(
         "full",
-        description="training rows a class, validation included, or full; a list: the table shows the largest, the "
+        description="training rows per class, validation included, or full; a list: the table shows the largest, the "
         "report a learning curve",
     )
     reference_method: str | None = Field(
@@ -277,7 +277,7 @@ class CompareConfig(Strict):
                 f"{nearest(self.reference_method, labels)}"
             )
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"method {twice[0]!r} stands twice; give one of them another `name`")
+            raise ValueError(f"method {twice[0]!r} is listed twice; give one of them another `name`")
         for method in self.methods:
             if method.label == self.reference and not set(self.models) <= set(method.models or self.models):
                 raise ValueError(
@@ -289,7 +289,7 @@ class CompareConfig(Strict):
                         f"methods: {method.label!r} names the model {model!r}; expected one of {list(self.models)}"
                     )
             try:
-                must_be_stored(method.layer, self.encoding.layers)
+                check_stored(method.layer, self.encoding.layers)
             except ValueError as error:
                 raise ValueError(f"method {method.label!r} reads {error}") from error
         return self

@@ -33,7 +33,7 @@ def layers_read(reads: Reads, stored: Sequence[str]) -> str | list[str]:
     return reads if isinstance(reads, str) else list(reads)
 
 
-def must_be_stored(reads: Reads, asked: Sequence[str]) -> None:
+def check_stored(reads: Reads, asked: Sequence[str]) -> None:
     """Raises ValueError where a method reads a layer that `encoding.layers` does not store."""
     for name in (reads,) if isinstance(reads, str) else reads:
         if name not in (ALL, *asked) and f"{ALL}{_suffix(name)}" not in asked:

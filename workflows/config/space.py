@@ -37,7 +37,7 @@ class Domain(Strict):
             raise ValueError(f"{(given or ['', 'choice'])[1]} {told} of {', '.join(type(self).model_fields)}")
         if self.kind == "choice":
             if any(value in self.values[:place] for place, value in enumerate(self.values)):
-                raise ValueError(f"choice {list(self.values)}: a value stands twice; list each once")
+                raise ValueError(f"choice {list(self.values)}: a value is listed twice; list each once")
             return self
         low, high = self.values
         if not low < high:

@@ -16,7 +16,7 @@ from workflows.config.compare import (
     StoreField,
     checked_train_size,
 )
-from workflows.config.layers import must_be_stored
+from workflows.config.layers import check_stored
 from workflows.config.space import Domain
 from workflows.config.strict import PathText, Strict
 
@@ -89,7 +89,7 @@ class SweepConfig(Strict):
     search: SweepSearch = SweepSearch()
     confirm: Confirm = Confirm()
     train_size: Annotated[int | str, AfterValidator(checked_train_size)] = Field(
-        "full", description="training rows a class, validation included, or full"
+        "full", description="training rows per class, validation included, or full"
     )
     limit: Limit = Limit()
     encoding: Encoding = Encoding()
@@ -99,5 +99,5 @@ class SweepConfig(Strict):
 
     @model_validator(mode="after")
     def _the_layer_is_stored(self) -> SweepConfig:
-        must_be_stored(self.layer, self.encoding.layers)
+        check_stored(self.layer, self.encoding.layers)
         return self

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from orchestration.store import files
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.config.pretrain import Corpus
 from workflows.errors import ConfigError
 from workflows.inputs.hub import hub_file
@@ -48,7 +48,7 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def corpus_digests(paths: Sequence[Path], facts: Facts) -> list[str]:
+def corpus_digests(paths: Sequence[Path], facts: FingerprintCache) -> list[str]:
     """Digest of each file's content; a file is read only when its size or time is not the remembered one."""
     return [facts.get("text", [path], partial(files.checksum, path)) for path in paths]
 

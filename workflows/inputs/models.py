@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestration.graph import key_of
 from orchestration.store import files
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.config.compare import Encoding
 from workflows.config.layers import unknown_layers
 from workflows.errors import ConfigError
@@ -29,11 +29,11 @@ class Model:
         folder: its files.
         dtype: of the forward pass.
         weights, tokenizer, head: digests of content.
-        kept_rows: rows of the output matrix with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
+        kept_rows: rows of the LM head with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
         window: longest prompt in tokens, the smaller of configuration and tokenizer; None where neither states it.
         layers: names of the layers that can be stored.
         parameters: how many weights it has, shared ones once.
-        width: of the output matrix, d.
+        width: of the LM head, d.
         kind: "causal", "masked" or "seq2seq".
         four_bit: whether the blocks are quantised on loading.
         stamp: sizes and times of the files the digests were made from.
@@ -94,7 +94,7 @@ def find_files(entry: ModelEntry) -> Path:
     return folder
 
 
-def describe(entry: ModelEntry, facts: Facts) -> Model:
+def describe(entry: ModelEntry, facts: FingerprintCache) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry)
     sources = model_files(folder)
@@ -114,7 +114,7 @@ def stamp_of(folder: Path) -> str:
     return key_of({path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in model_files(folder)})
 
 
-def must_be_unchanged(folder: Path, stamp: str, content: Mapping[str, str]) -> None:
+def check_unchanged(folder: Path, stamp: str, content: Mapping[str, str]) -> None:
     """Raises ConfigError where the files are no longer those that keys were made from.
 
     Copies of a folder on other nodes have other times: then `content`, digests of weights and tokenizer, is compared.

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.labels import read_labels
 from workflows.inputs.row_files import Value, read_columns
 from workflows.inputs.tables import Part, Split, SplitFile, fields_of_rows, kept_rows, row_hash
@@ -58,7 +58,9 @@ def _by_label(labels: Mapping[int, _Class]) -> list[list[int]]:
     return list(groups.values())
 
 
-def rows_digest(file: SplitFile, names: Sequence[str], split: Split, limit: int | None, facts: Facts) -> str | None:
+def rows_digest(
+    file: SplitFile, names: Sequence[str], split: Split, limit: int | None, facts: FingerprintCache
+) -> str | None:
     """Digest of the places of a split's rows; None where they are those that a limit keeps by hash of the row alone."""
     if file.part is None and (split == "test" or limit is None):
         return None

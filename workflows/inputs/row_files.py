@@ -51,7 +51,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Columns:
     for name, values in found.values.items():
         if not values:
             raise ConfigError(f"{path}: holds no rows; expected one row a line")
-        _must_be_plain(path, name, values)
+        _check_plain(path, name, values)
     return Columns({name: _of_one_kind(values) for name, values in found.values.items()}, found.notes)
 
 
@@ -63,7 +63,7 @@ def _naming_encoding(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
 
 
-def _must_be_plain(path: Path, name: str, values: Sequence[Any]) -> None:
+def _check_plain(path: Path, name: str, values: Sequence[Any]) -> None:
     for number, value in enumerate(values, 1):
         if value is not None and not isinstance(value, str | int | float):
             raise ConfigError(
@@ -82,7 +82,7 @@ def _of_one_kind(values: list[Value]) -> list[Value]:
     return values
 
 
-def _must_have(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+def _check_have(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
     problems = [
         f"{path}: no column {name!r}; {nearest(name, list(columns))} Correct `columns` or `label` in the task's "
         "`source`."
@@ -121,7 +121,7 @@ def _csv_table(path: Path) -> tuple[list[str], list[_Record]]:
 def _read_csv(path: Path, names: Sequence[str]) -> Columns:
     header, rows = _csv_table(path)
     named = ["", *header] if _has_row_names(len(header), rows) else header
-    _must_have(path, names, named)
+    _check_have(path, names, named)
     for row in rows:
         if len(row.fields) > len(named):
             raise ConfigError(
@@ -207,7 +207,7 @@ def _read_json(path: Path, names: Sequence[str]) -> Columns:
     rows = [row for _, row in _json_rows(path)]
     if not rows:
         raise ConfigError(f"{path}: holds no rows; expected one JSON object a line")
-    _must_have(path, names, list(dict.fromkeys(name for row in rows for name in row)))
+    _check_have(path, names, list(dict.fromkeys(name for row in rows for name in row)))
     return Columns({name: [row.get(name) for row in rows] for name in names})
 
 
@@ -269,7 +269,7 @@ def _parquet_names(path: Path) -> list[str]:
 
 def _read_parquet(path: Path, names: Sequence[str]) -> Columns:
     with _parquet(path) as file:
-        _must_have(path, names, file.schema_arrow.names)
+        _check_have(path, names, file.schema_arrow.names)
         table = file.read(columns=list(names))
         return Columns({name: table.column(name).to_pylist() for name in names})
 

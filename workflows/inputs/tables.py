@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestration.store.artifacts import Artifact
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
 from workflows.inputs.hub import hub_file
@@ -76,7 +76,7 @@ def split_file(task: Task, split: Split) -> SplitFile:
     return found
 
 
-def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
+def column_digests(file: SplitFile, facts: FingerprintCache) -> dict[str, str]:
     """Column -> digest of its values in row order: rows are known by content, not by path, format or time.
 
     Reads the file only when its size or time is not the remembered one.
@@ -84,12 +84,12 @@ def column_digests(file: SplitFile, facts: Facts) -> dict[str, str]:
     return _known(file, facts)["digests"]
 
 
-def row_count(file: SplitFile, facts: Facts) -> int:
+def row_count(file: SplitFile, facts: FingerprintCache) -> int:
     """Rows of a file, those of the other split included where it holds both."""
     return _known(file, facts)["rows"]
 
 
-def _known(file: SplitFile, facts: Facts) -> dict[str, Any]:
+def _known(file: SplitFile, facts: FingerprintCache) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         columns = read_columns(file.path, file.names).values
         return {"digests": _digests(columns), "rows": max(map(len, columns.values()))}

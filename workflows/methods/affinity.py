@@ -13,7 +13,7 @@ from workflows.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class AffinitySettings(Strict):
@@ -30,11 +30,11 @@ class Affinity(Method):
     several_layers = False  # states are compared with the head\'s space
     Settings = AffinitySettings
 
-    def fit(self, settings: AffinitySettings, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: AffinitySettings, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         return {}
 
     def predict(
-        self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
+        self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures
     ) -> Tensor:
         from vocabsem_core.semantics.affinity import semantic_logits
 

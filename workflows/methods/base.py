@@ -31,7 +31,7 @@ class Fitted:
 
 
 class TaskInput(Protocol):
-    """What a search needs of a task, whatever stands for a row: `Materials` of states, `Texts` of prompts."""
+    """What a search needs of a task, whatever stands for a row: `TaskFeatures` of states, `Texts` of prompts."""
 
     @property
     def labels(self) -> list[str]:
@@ -56,7 +56,7 @@ class Method(ABC):
             ("prompts"). The kind of its steps follows from it (see `steps.method_steps`).
         trains_model: whether it trains the language model, which a quantised one does not allow.
         needs: what it reads beside the test states: "train" (training states and labels), "head", "basis" and
-            "embedding" (the label words' rows), and "content_free" (states of prompts that say nothing). Only what is
+            "embedding" (the label words' rows), and "content_free" (states of content-free prompts). Only what is
             named here becomes an input of its steps. With prompts the label words are read in any case.
         demonstrations: what stands before its prompts where the user says nothing.
         seeded: whether a fit on the same rows depends on the seed.
@@ -146,7 +146,7 @@ class Method(ABC):
         return found
 
 
-def must_be_tensors(method: Method, fitted: Any) -> None:
+def check_tensors(method: Method, fitted: Any) -> None:
     """Raises ConfigError where a method learned anything but named tensors."""
     if not isinstance(fitted, dict) or not all(hasattr(value, "numel") for value in fitted.values()):
         found = ", ".join(type(value).__name__ for value in fitted.values()) if isinstance(fitted, dict) else ""
@@ -156,7 +156,7 @@ def must_be_tensors(method: Method, fitted: Any) -> None:
         )
 
 
-def must_be_scores(method: Method, scores: Any, rows: int, classes: int) -> None:
+def check_scores(method: Method, scores: Any, rows: int, classes: int) -> None:
     """Raises ConfigError where a method predicted no table of a score for each row and class.
 
     Raises InputError for scores that are not numbers: with other settings they may be.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vocabsem_core.calibration.modules import CalibrationSettings
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class ResidualSettings(Strict):
@@ -92,7 +92,7 @@ class Calibration(Method):
         "dropout": Domain(choice=(0.0, 0.1, 0.3, 0.5)),
     }
 
-    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: Any, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         (found,) = self.fit_many([(settings, seed)], materials)
         if isinstance(found, InputError):
             raise found
@@ -108,7 +108,7 @@ class Calibration(Method):
 
         return (self.targets_of(settings), self.compared_with(settings), *structure(self.core_settings(settings)))
 
-    def fit_bytes(self, settings: Any, materials: Materials) -> int:
+    def fit_bytes(self, settings: Any, materials: TaskFeatures) -> int:
         from vocabsem_core.calibration.batched_training import lane_bytes
 
         classes, width = materials.class_basis.shape
@@ -117,7 +117,7 @@ class Calibration(Method):
         return lane_bytes(core, width, classes + rows, materials.width)
 
     def fit_many(
-        self, jobs: Sequence[tuple[Any, int]], materials: Materials, watch: Watch | None = None
+        self, jobs: Sequence[tuple[Any, int]], materials: TaskFeatures, watch: Watch | None = None
     ) -> list[Fitted | InputError]:
         from vocabsem_core.calibration.batch import Lane
         from vocabsem_core.calibration.batched_training import fit_pack
@@ -151,7 +151,7 @@ class Calibration(Method):
         """The kind of targets in prediction, and the similarity to them."""
         return self.targets_of(settings), settings.similarity
 
-    def _targets(self, kind: str, materials: Materials) -> Tensor:
+    def _targets(self, kind: str, materials: TaskFeatures) -> Tensor:
         """What the states of each class are moved to, [c, d]."""
         from vocabsem_core.calibration.targets import as_wide_as, centred_means, random_orthogonal
 
@@ -165,7 +165,7 @@ class Calibration(Method):
             return centred_means(states, materials.train.labels, len(materials.labels))
         return random_orthogonal(basis) if kind == "random" else basis
 
-    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures) -> Tensor:
         from vocabsem_core.calibration.modules import calibrated_logits
 
         core = replace(self.core_settings(settings), similarity=self.compared_with(settings)[1])

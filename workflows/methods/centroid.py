@@ -9,7 +9,7 @@ from workflows.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class Centroid(Method):
@@ -19,12 +19,12 @@ class Centroid(Method):
     needs: ClassVar = frozenset({"train"})
     portable = True
 
-    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: Any, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.baselines.centroid import class_means
 
         return {"centroids": class_means(materials.train.states, materials.train.labels, len(materials.labels))}
 
-    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures) -> Tensor:
         from vocabsem_core.baselines.centroid import centroid_scores
 
         return centroid_scores(states, fitted["centroids"])

@@ -10,15 +10,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from workflows.methods.base import Method, must_be_tensors
+from workflows.methods.base import Method, check_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
-def fit_folds(method: Method, settings: Any, materials: Materials, seed: int, folds: int) -> dict[str, Tensor]:
+def fit_folds(method: Method, settings: Any, materials: TaskFeatures, seed: int, folds: int) -> dict[str, Tensor]:
     """What the method learns on so many folds, each with a seed of its own; with one it is the method's own fit."""
     from vocabsem_core.numerics.ticks import part_of_more
 
@@ -26,7 +26,7 @@ def fit_folds(method: Method, settings: Any, materials: Materials, seed: int, fo
     for fold in range(folds):
         with part_of_more(fold, folds, "folds") if folds > 1 else nullcontext():
             member = method.fit(settings, _of_fold(materials, fold), seed * folds + fold)
-        must_be_tensors(method, member)
+        check_tensors(method, member)
         members.append(member)
     if folds == 1:
         return members[0]
@@ -34,7 +34,7 @@ def fit_folds(method: Method, settings: Any, materials: Materials, seed: int, fo
 
 
 def predict_folds(
-    method: Method, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials, folds: int
+    method: Method, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures, folds: int
 ) -> Tensor:
     """Class scores [n, classes]: of several folds the logarithm of their mean probabilities."""
     import torch
@@ -51,7 +51,7 @@ def trained_in_folds(method: Method, fitted: dict[str, Tensor], folds: int) -> i
     return sum(method.trained_weights(member) for member in _members(fitted, folds))
 
 
-def _of_fold(materials: Materials, fold: int) -> Materials:
+def _of_fold(materials: TaskFeatures, fold: int) -> TaskFeatures:
     """What a member sees, when it learns and when it predicts: a method without weights votes by its training rows.
 
     A method that is served sees nothing: it reads none.

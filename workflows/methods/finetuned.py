@@ -84,9 +84,9 @@ class Finetuned(Method):
 
     def check_model(self, settings: Any, model: Any) -> None:
         """Raises InputError for a model without layers to change."""
-        from vocabsem_core.finetuning.adapters import must_be_possible
+        from vocabsem_core.finetuning.adapters import check_possible
 
-        must_be_possible(model, self.adaptation(settings))
+        check_possible(model, self.adaptation(settings))
 
     def schedule(self, settings: Any) -> Schedule:
         """How it is trained."""
@@ -159,7 +159,7 @@ class Ia3(Finetuned):
 
 
 class FullFinetuning(Finetuned):
-    """Every weight of the model, embeddings and output matrix included."""
+    """Every weight of the model, embeddings and LM head included."""
 
     name = "full"
     adapter = "full"

@@ -14,7 +14,7 @@ from workflows.methods.neighbours import Neighbours
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class KnnSettings(Strict):
@@ -36,11 +36,13 @@ class Knn(Neighbours):
         "distance": Domain(choice=("cosine", "euclidean")),
     }
 
-    def nearness(self, settings: KnnSettings) -> str:
+    def index_key(self, settings: KnnSettings) -> str:
         """The distance."""
         return settings.distance
 
-    def near(self, settings: KnnSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
+    def neighbors(
+        self, settings: KnnSettings, states: Tensor, k: int, materials: TaskFeatures
+    ) -> tuple[Tensor, Tensor]:
         """By the distance between states."""
         from vocabsem_core.baselines.knn import nearest
 

@@ -13,7 +13,7 @@ from workflows.methods.neighbours import Neighbours
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 _SMALLEST = 1e-9  # of a share, so that its logarithm is finite
 
@@ -42,7 +42,9 @@ class KnnLm(Neighbours):
         "temperature": Domain(log_uniform=(0.01, 10.0)),
     }
 
-    def near(self, settings: KnnLmSettings, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
+    def neighbors(
+        self, settings: KnnLmSettings, states: Tensor, k: int, materials: TaskFeatures
+    ) -> tuple[Tensor, Tensor]:
         """By the distance between states, relative to that of the training states among themselves."""
         from vocabsem_core.baselines.knn import nearest
         from vocabsem_core.baselines.knn_lm import squared_scale
@@ -51,7 +53,7 @@ class KnnLm(Neighbours):
         return gaps / squared_scale(materials.train.states).sqrt(), rows
 
     def weigh(
-        self, settings: KnnLmSettings, gaps: Tensor, votes: Tensor, states: Tensor, materials: Materials
+        self, settings: KnnLmSettings, gaps: Tensor, votes: Tensor, states: Tensor, materials: TaskFeatures
     ) -> Tensor:
         """The nearer, the more; mixed with the model's own probabilities."""
         from vocabsem_core.baselines.knn_lm import mixed, neighbour_shares

@@ -13,7 +13,7 @@ from workflows.methods.neighbours import Neighbours
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class KnnPromptingSettings(Strict):
@@ -32,8 +32,8 @@ class KnnPrompting(Neighbours):
     Settings = KnnPromptingSettings
     space: ClassVar = {"k": Domain(choice=(1, 2, 3, 5, 9, 17, 33, 65))}
 
-    def near(
-        self, settings: KnnPromptingSettings, states: Tensor, k: int, materials: Materials
+    def neighbors(
+        self, settings: KnnPromptingSettings, states: Tensor, k: int, materials: TaskFeatures
     ) -> tuple[Tensor, Tensor]:
         """By the divergence of their distributions."""
         from vocabsem_core.baselines.knn import smallest

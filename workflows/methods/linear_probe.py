@@ -13,7 +13,7 @@ from workflows.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class LinearProbeSettings(Strict):
@@ -31,7 +31,7 @@ class LinearProbe(Method):
     Settings = LinearProbeSettings
     space: ClassVar = {"inverse_penalty": Domain(log_uniform=(1e-4, 1.0))}
 
-    def fit(self, settings: LinearProbeSettings, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: LinearProbeSettings, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.baselines.linear_probe import fit_probe
 
         return fit_probe(
@@ -39,7 +39,7 @@ class LinearProbe(Method):
         )
 
     def predict(
-        self, settings: LinearProbeSettings, fitted: dict[str, Tensor], states: Tensor, materials: Materials
+        self, settings: LinearProbeSettings, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures
     ) -> Tensor:
         from vocabsem_core.baselines.linear_probe import probe_logits
 

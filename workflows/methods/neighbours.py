@@ -11,7 +11,7 @@ from workflows.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 _NO_VOTE = 1e-6  # the share of a class without a vote, so that its logarithm is finite
 
@@ -22,19 +22,19 @@ class Neighbours(Method):
     A method says which rows are near and how they are weighed; what it predicts follows.
     """
 
-    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: Any, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         """Nothing."""
         return {}
 
-    def nearness(self, settings: Any) -> Hashable:
+    def index_key(self, settings: Any) -> Hashable:
         """What of the settings decides which training rows are near."""
         return ()
 
     @abstractmethod
-    def near(self, settings: Any, states: Tensor, k: int, materials: Materials) -> tuple[Tensor, Tensor]:
+    def neighbors(self, settings: Any, states: Tensor, k: int, materials: TaskFeatures) -> tuple[Tensor, Tensor]:
         """Distances and row numbers of the k nearest training rows, [n, k], in the order of `retrieval.smallest`."""
 
-    def weigh(self, settings: Any, gaps: Tensor, votes: Tensor, states: Tensor, materials: Materials) -> Tensor:
+    def weigh(self, settings: Any, gaps: Tensor, votes: Tensor, states: Tensor, materials: TaskFeatures) -> Tensor:
         """Class scores [n, classes] by the neighbours' distances and classes, [n, k]. The default: one vote each."""
         from vocabsem_core.baselines.knn import shares
 
@@ -42,21 +42,21 @@ class Neighbours(Method):
         return counted.clamp_min(_NO_VOTE).log()  # scores are logits: their softmax gives the shares back
 
     @final
-    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures) -> Tensor:
         (scores,) = self.predict_many([(settings, fitted)], states, materials)
         return scores
 
     def predict_many(
-        self, jobs: Sequence[tuple[Any, dict[str, Tensor]]], states: Tensor, materials: Materials
+        self, jobs: Sequence[tuple[Any, dict[str, Tensor]]], states: Tensor, materials: TaskFeatures
     ) -> Iterator[Tensor]:
         """One search for neighbours of each kind, by the largest k."""
         most: dict[Hashable, int] = {}
         for settings, _ in jobs:
-            most[self.nearness(settings)] = max(settings.k, most.get(self.nearness(settings), 0))
+            most[self.index_key(settings)] = max(settings.k, most.get(self.index_key(settings), 0))
         found: dict[Hashable, tuple[Tensor, Tensor]] = {}
         for settings, _ in jobs:
-            kind = self.nearness(settings)
+            kind = self.index_key(settings)
             if kind not in found:
-                found[kind] = self.near(settings, states, most[kind], materials)
+                found[kind] = self.neighbors(settings, states, most[kind], materials)
             gaps, rows = (part[:, : settings.k] for part in found[kind])
             yield self.weigh(settings, gaps, materials.train.labels[rows], states, materials)

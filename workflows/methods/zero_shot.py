@@ -15,7 +15,7 @@ from workflows.methods.base import Method, Need
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 
 class ContextualSettings(Strict):
@@ -23,7 +23,7 @@ class ContextualSettings(Strict):
 
     contextual: bool = Field(
         False,
-        description="divide label probabilities by those of prompts that say nothing (contextual calibration, Zhao et "
+        description="divide label probabilities by those of content-free prompts (contextual calibration, Zhao et "
         "al. 2021)",
     )
 
@@ -37,21 +37,21 @@ class ZeroShot(Method):
     Settings: ClassVar[type[Strict]] = ContextualSettings
 
     def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
-        """Prompts that say nothing are read where contextual calibration is asked for, or searched."""
+        """content-free prompts are read where contextual calibration is asked for, or searched."""
         asked = settings.get("contextual", "contextual" in searched)
         return self.needs | {"content_free"} if asked else self.needs
 
-    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, Tensor]:
+    def fit(self, settings: Any, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.baselines.contextual_calibration import log_prior
 
         return {"log_prior": log_prior(_logits(materials.content_free, materials))} if _contextual(settings) else {}
 
-    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: Materials) -> Tensor:
+    def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures) -> Tensor:
         logits = _logits(states, materials)
         return logits.log_softmax(dim=1) - fitted["log_prior"] if _contextual(settings) else logits
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
-        """None: the shares of prompts that say nothing are measured."""
+        """None: the shares of content-free prompts are measured."""
         return 0
 
 
@@ -83,6 +83,6 @@ def _contextual(settings: Any) -> bool:
     return getattr(settings, "contextual", False)
 
 
-def _logits(states: Tensor, materials: Materials) -> Tensor:
+def _logits(states: Tensor, materials: TaskFeatures) -> Tensor:
     """Of each label, [n, c]; one of several tokens has the mean of their logits."""
     return materials.class_mean(materials.label_head.logits(states), dim=1)

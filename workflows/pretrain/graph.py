@@ -15,7 +15,7 @@ from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact, Store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.compare.tracked_data import thinned
 from workflows.config.pretrain import PretrainConfig
@@ -173,7 +173,9 @@ def _mend(output: Path, model: Artifact, tokenizer: Artifact, card: bytes) -> li
     return changed
 
 
-def pretrain(config: PretrainConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Pretrain:
+def pretrain(
+    config: PretrainConfig, base: Path, data_dir: Path | None, facts: FingerprintCache, store: Store
+) -> Pretrain:
     """The graph of a workflow file. Raises ConfigError for what cannot be found, or an output folder that is taken."""
     paths = corpus_files(config.corpus, base)
     digests = corpus_digests(paths, facts)
@@ -193,7 +195,7 @@ def pretrain(config: PretrainConfig, base: Path, data_dir: Path | None, facts: F
     return Pretrain(config, dict(zip(names, digests, strict=True)), output, model, tokenizer, bits)
 
 
-def _task_texts(config: PretrainConfig, base: Path, data_dir: Path | None, facts: Facts) -> dict[str, Step]:
+def _task_texts(config: PretrainConfig, base: Path, data_dir: Path | None, facts: FingerprintCache) -> dict[str, Step]:
     found = {}
     for index, reference in enumerate(config.evaluation.tasks):
         with in_field("evaluation", "tasks", index):

@@ -90,7 +90,7 @@ def learning(results: Sequence[Found], model: str, task: str, numbers: Numbers) 
         return ""
     x = Scale([0.0, float(len(sizes) - 1)], LEFT, WIDTH - RIGHT)
     y = Scale([end for result in mine for end in (result.low, result.high)], HEIGHT - BOTTOM, TOP)
-    drawn = frame(x, y, "training rows a class", [(place, str(size)) for place, size in enumerate(sizes)])
+    drawn = frame(x, y, "training rows per class", [(place, str(size)) for place, size in enumerate(sizes)])
     ends, methods = [], list(dict.fromkeys(result.method for result in mine))
     for place, method in enumerate(methods):
         aside = 3.0 * (place - (len(methods) - 1) / 2)  # so that intervals stand side by side

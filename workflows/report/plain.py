@@ -27,7 +27,7 @@ def markdown(contents: Contents) -> str:
     for block in contents.blocks:
         parts += [f"## Model {block.model}", _markdown_table(_scores(block, _cell, _signs))]
     if curves := [_markdown_table(rows) for block in contents.blocks for rows in _curves(contents, block)]:
-        parts += ["## Scores by training rows a class", *curves]
+        parts += ["## Scores by training rows per class", *curves]
     if contents.reference:
         parts += ["## Every comparison", _markdown_table(_comparisons(contents))]
         parts += [CONTRADICTORY] if contents.contradictory else []

@@ -31,7 +31,7 @@ class Result:
     seeds: list[int]
     n_test: int
     rows: str = "test"  # which they are: "validation" where settings are still being chosen
-    train_size: int | str = "full"  # rows a class
+    train_size: int | str = "full"  # rows per class
 
     @property
     def place(self) -> tuple[str, str, str, int | str]:
@@ -108,7 +108,7 @@ def largest(results: Sequence[tuple[Result, Detail]]) -> int | str:
 
 def sized(size: int | str) -> list[str]:
     """The training size as a part of a result's name: nothing where it is all rows."""
-    return [] if size == "full" else [f"{size} rows a class"]
+    return [] if size == "full" else [f"{size} rows per class"]
 
 
 def stored(results: Sequence[tuple[Result, Detail]]) -> list[dict[str, Any]]:

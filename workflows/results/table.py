@@ -28,7 +28,7 @@ def table(results: Sequence[tuple[Result, Detail]], more: Sequence[Column] = ())
     for group in grouped(shown).values():
         block = ranked(group)
         first = block[0][0]
-        rows = "" if size == "full" else f", trained on {size} rows a class"
+        rows = "" if size == "full" else f", trained on {size} rows per class"
         lines += ["", f"{first.task}   ({first.metric}, {first.n_test} {first.rows} rows, model {first.model}{rows})"]
         compared = next((detail.versus.reference for _, detail in block if detail.versus), None)
         cells = [(*head, "" if compared is None else f"against {compared}")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestration.store.scratch import Told
+from orchestration.store.scratch import StepProgress
 
 
 class Pace:
@@ -15,11 +15,11 @@ class Pace:
 
     def __init__(self, label: str, began: float) -> None:
         self.label, self.began = label, began
-        self.told: Told | None = None
+        self.told: StepProgress | None = None
         self._first: tuple[float, float] | None = None  # when something was heard first, and how much was done then
         self._last = began
 
-    def hear(self, told: Told | None, now: float) -> None:
+    def hear(self, told: StepProgress | None, now: float) -> None:
         """Hear how far it is; None is nothing new. Less than before, or another unit, is work begun anew."""
         if told is None or told == self.told:
             return

@@ -16,14 +16,14 @@ from orchestration.execution.scheduler import Emit
 from orchestration.graph import Step
 from orchestration.runs.plan import Planned
 from orchestration.store.artifacts import Store
-from orchestration.store.scratch import Told, scratch_folder, told
+from orchestration.store.scratch import StepProgress, scratch_folder, told
 from workflows.runtime.pace import Pace, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Say = Callable[[str], None]
-Look = Callable[[Step], Told | None]  # what a step says of itself
+Look = Callable[[Step], StepProgress | None]  # what a step says of itself
 Watching = Callable[[Sequence[Planned], Say, Look], AbstractContextManager[Emit]]
 _ENDS = ("ran", "shared", "failed", "skipped")
 _LOOK_SECONDS = 1.0  # between looks at what steps say
@@ -59,7 +59,7 @@ class _Flights:
             label = f"waiting for {step.label}" if kind == "waiting" else step.label
             self._steps[step.key] = (step, Pace(label, now))
         elif kind == "shard" and step.key in self._steps and self._look(step) is None:
-            self._steps[step.key][1].hear(Told(details["done"], details["of"], "shards"), now)
+            self._steps[step.key][1].hear(StepProgress(details["done"], details["of"], "shards"), now)
         elif kind in _ENDS:
             self.ended += 1
             _, pace = self._steps.pop(step.key, (None, Pace("", now)))

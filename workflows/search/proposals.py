@@ -19,7 +19,7 @@ _WAVES = 8  # how often Optuna sees results and proposes more
 _REPEATS = 100  # in a row of what was proposed before: then the space is taken as exhausted
 
 
-class Listed:
+class FixedTrials:
     """Configurations that are known beforehand: a grid, random draws."""
 
     def __init__(self, method: Method, configurations: Sequence[Configuration], most: PackSize, workers: int) -> None:
@@ -45,7 +45,7 @@ class Listed:
         return self._packs is not None and not self._packs
 
 
-class Suggested:
+class OptunaTrials:
     """Optuna's tree-structured Parzen estimator, in waves: it sees all results of one before it proposes the next.
 
     What it proposes follows from seed and results alone, whoever tries it and however often the search is interrupted.

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import KEY_CHARACTERS, key_of
 from orchestration.ray_backend.placement import lacks_memory
 from orchestration.ray_backend.trial_queue import part_of
 from orchestration.store.scratch import withdraw
 from vocabsem_core.errors import InputError
 from workflows.config.space import Settings, Space, grid_settings, random_settings
-from workflows.methods.base import Fitted, Method, TaskInput, must_be_scores
+from workflows.methods.base import Fitted, Method, TaskInput, check_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,7 @@ def side_by_side(needed: int, device: str, concurrent: int) -> int:
 
 
 @contextmanager
-def telling(work: Work, pack: Sequence[Configuration]) -> Iterator[None]:
+def telling(work: StepContext, pack: Sequence[Configuration]) -> Iterator[None]:
     """Within, the ticks of a pack's fits are told as a part of the step's trials."""
     from vocabsem_core.numerics.ticks import listening
 
@@ -252,7 +252,7 @@ def _with_predicted(parts: Any, method: Method, scores: Tensor | InputError, row
     if isinstance(scores, InputError):
         return scores
     try:
-        must_be_scores(method, scores, rows, classes)
+        check_scores(method, scores, rows, classes)
     except InputError as error:
         return error
     return [*parts, scores.argmax(dim=1)]

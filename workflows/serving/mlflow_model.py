@@ -19,7 +19,7 @@ from workflows.methods.ensembles import predict_folds
 from workflows.methods.registry import method_named
 
 if TYPE_CHECKING:
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 _FITTED, _DESCRIPTION, _OWN = "fitted.safetensors", "calibrator.json", "method.py"
 _BATCH_TOKENS = 1024
@@ -102,7 +102,7 @@ class ServedCalibrator:
         found = self._encoder.encode([p.ids for p in tokenized], _BATCH_TOKENS, [p.position for p in tokenized])
         names = self._told["layers"] if isinstance(self._told["layers"], list) else [self._told["layers"]]
         kept = [torch.from_numpy(stored_states(name, found[name], prompts["store_dtype"])).float() for name in names]
-        unused = cast("Materials", None)  # a portable method reads none
+        unused = cast("TaskFeatures", None)  # a portable method reads none
         states, folds = torch.cat(kept, dim=1), self._told["folds"]
         scores = predict_folds(self._method, self._settings, self._fitted, states, unused, folds)
         return [self._told["labels"][number] for number in scores.argmax(dim=1).tolist()]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Step
 from orchestration.store.files import json_bytes
 from workflows.steps.code import code_of
@@ -42,7 +42,7 @@ def lead_of(step: Step, record: Mapping[str, Any], fits: Mapping[int, Step]) -> 
     return record["differences"][made.index(_fits(fits))]
 
 
-def fill_best(work: Work) -> None:
+def fill_best(work: StepContext) -> None:
     """best.json: the score of each method, the place of the best, and the difference of each other to it."""
     import numpy as np
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
 from orchestration.store.artifacts import Artifact
 from workflows.errors import ConfigError
@@ -36,7 +36,7 @@ def corpus_step(name: str, paths: Sequence[Path], digests: Sequence[str], held_o
     )
 
 
-def fill_corpus(work: Work) -> None:
+def fill_corpus(work: StepContext) -> None:
     """Shards of row_id, text and held_out (bool); raises ConfigError for an empty corpus or a file that changed."""
     from orchestration.store import files
 
@@ -62,7 +62,7 @@ def fill_corpus(work: Work) -> None:
         )
 
 
-def _write(work: Work, shard: int, first: int, texts: Sequence[str]) -> int:
+def _write(work: StepContext, shard: int, first: int, texts: Sequence[str]) -> int:
     from orchestration.store.arrow import table_of
 
     held = [is_held_out(text, work.identity["held_out"]) for text in texts]
@@ -97,7 +97,7 @@ def tokenizer_step(name: str, corpus: Step, vocabulary: int, context: int) -> St
     )
 
 
-def fill_tokenizer(work: Work) -> None:
+def fill_tokenizer(work: StepContext) -> None:
     """The files of a transformers tokenizer."""
     from vocabsem_core.pretraining.bpe import train_byte_pairs
 
@@ -131,10 +131,10 @@ class TokenWorker:
         pass
 
     @staticmethod
-    def shard_count(work: Work) -> int:
+    def shard_count(work: StepContext) -> int:
         return len(work.inputs["corpus"].manifest["shards"])
 
-    def fill(self, work: Work, shard: int) -> None:
+    def fill(self, work: StepContext, shard: int) -> None:
         import numpy as np
 
         from orchestration.store.arrow import table_of

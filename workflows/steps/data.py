@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step, called, in_order
 from orchestration.store.artifacts import Artifact
 from orchestration.store.files import json_bytes
@@ -60,7 +60,7 @@ def texts_step(
     )
 
 
-def fill_texts(work: Work) -> None:
+def fill_texts(work: StepContext) -> None:
     """Shards of row_id (place in the file), row_hash and the fields; with a limit, the rows of smallest hash."""
     from orchestration.store.arrow import table_of
 
@@ -103,7 +103,7 @@ def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, st
     )
 
 
-def fill_labels(work: Work) -> None:
+def fill_labels(work: StepContext) -> None:
     """One shard of row_id and label (int32), for all rows: a limit acts on texts alone."""
     import numpy as np
 
@@ -150,7 +150,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
     )
 
 
-def fill_verbalizer(work: Work) -> None:
+def fill_verbalizer(work: StepContext) -> None:
     """verbalizer.json: labels, their tokens, the rule, and each token as text."""
     from vocabsem_core.features.prompts import verbalize
 
@@ -172,7 +172,7 @@ def _place(file: SplitFile) -> dict[str, Any]:
     return {**asdict(file), "path": str(file.path)}
 
 
-def _file(work: Work) -> SplitFile:
+def _file(work: StepContext) -> SplitFile:
     local, part = work.local, work.local["part"]
     place = Path(local["path"]), local["columns"], local["label"], local["values"]
     return SplitFile(*place, Part(**part) if part is not None else None)

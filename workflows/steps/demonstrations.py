@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step, called
 from orchestration.store.files import json_bytes
 from workflows.config.compare import Encoding
@@ -64,7 +64,7 @@ def _prompts(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
     }
 
 
-def fill_random(work: Work) -> dict[str, float]:
+def fill_random(work: StepContext) -> dict[str, float]:
     """demonstrations.json: shots, the text before every prompt, its row ids, those left for training, for validation.
 
     Raises ConfigError for a label with too few rows, and where one demonstration of each label does not fit.
@@ -77,7 +77,7 @@ def fill_random(work: Work) -> dict[str, float]:
     return took
 
 
-def _drawn(work: Work, tokenizer: Any) -> dict[str, Any]:
+def _drawn(work: StepContext, tokenizer: Any) -> dict[str, Any]:
     from vocabsem_core.baselines.demonstrations import balanced, demonstration, shots_that_fit
 
     identity, pool = work.identity, _Pool(work)
@@ -151,7 +151,7 @@ def retrieved_step(
     )
 
 
-def fill_retrieved(work: Work) -> dict[str, float]:
+def fill_retrieved(work: StepContext) -> dict[str, float]:
     """demonstrations.json: for each row its demonstrations, the nearest last, and their texts; training and validation.
 
     Raises ConfigError for a label with too few rows, and where no demonstration fits before any prompt.
@@ -166,7 +166,7 @@ def fill_retrieved(work: Work) -> dict[str, float]:
     return took
 
 
-def _retrieved(work: Work, tokenizer: Any) -> dict[str, Any]:
+def _retrieved(work: StepContext, tokenizer: Any) -> dict[str, Any]:
     from orchestration.store.arrow import ROW_ID
     from vocabsem_core.baselines.demonstrations import demonstration, that_fit, token_counts
     from workflows.methods.inputs.states import read_column
@@ -208,7 +208,7 @@ def _retrieved(work: Work, tokenizer: Any) -> dict[str, Any]:
 
 
 def _nearest(
-    work: Work, pool: _Pool, from_rows: list[int], rows: list[dict[str, str]], places: list[int], k: int
+    work: StepContext, pool: _Pool, from_rows: list[int], rows: list[dict[str, str]], places: list[int], k: int
 ) -> Iterator[Any]:
     """For each row the places in `from_rows` of its k nearest, nearest first."""
     if work.identity["kind"] == "bm25":
@@ -245,17 +245,17 @@ class _Pool:
         by_class: of `train` those of each class, by hash, so that their order in the file does not matter.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: StepContext) -> None:
         import numpy as np
 
         from orchestration.store.arrow import ROW_ID
-        from workflows.methods.inputs.states import labels_of, must_have_rows, read_column, split_rows
+        from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
 
         identity, texts = work.identity, work.inputs["train_texts"]
         names = [label for label, _ in identity["words"]]
         self.rows, self.ids = fields_of(texts), read_column(texts, ROW_ID)
         self.labels = labels_of(texts, work.inputs["train_labels"])
-        must_have_rows(self.labels, names)
+        check_has_rows(self.labels, names)
         hashes = read_column(texts, "row_hash")
         self.train, self.validation = split_rows(
             self.labels, hashes, len(names), identity["train_size"], identity["seed"]
@@ -287,7 +287,7 @@ def chosen_texts_step(task: Task, texts: Step, demonstrations: Step, which: Lite
     )
 
 
-def fill_chosen_texts(work: Work) -> None:
+def fill_chosen_texts(work: StepContext) -> None:
     """Shards as the given texts have them, with the chosen rows alone."""
     import numpy as np
     import pyarrow as pa
@@ -304,7 +304,7 @@ def fill_chosen_texts(work: Work) -> None:
 
 
 def content_free_step(task: Task, kind: str) -> Step:
-    """Texts that say nothing, in every field. To a masked model a mask would say where to predict: it has none."""
+    """Content-free texts, in every field. To a masked model a mask would say where to predict: it has none."""
     texts = [text for text in CONTENT_FREE if kind != "masked" or text != _MASK]
     subject = {"task": task.config.name, "split": "content-free"}
     return Step(
@@ -320,7 +320,7 @@ def content_free_step(task: Task, kind: str) -> Step:
     )
 
 
-def fill_content_free(work: Work) -> None:
+def fill_content_free(work: StepContext) -> None:
     """One shard of row_id, row_hash and the fields."""
     from orchestration.store.arrow import table_of
     from workflows.inputs.tables import row_hash

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.train import Seat, run_workers, seats
-from orchestration.ray_backend.tune import Places, room, search
+from orchestration.ray_backend.train import WorkerContext, run_workers, seats
+from orchestration.ray_backend.tune import WorkerSlots, room, search
 from orchestration.store.files import json_bytes, stage
 from workflows.config.compare import CompareExecution, Encoding
 from workflows.config.task import prompt_template
@@ -27,7 +27,7 @@ from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, token_limit
 from workflows.methods.base import Method
 from workflows.methods.resolved import ResolvedMethod
-from workflows.search.proposals import Listed
+from workflows.search.proposals import FixedTrials
 from workflows.search.trials import Configuration, configuration, telling, try_pack
 from workflows.steps.code import code_of, method_code
 from workflows.steps.fit import (
@@ -105,7 +105,7 @@ def search_step(
     )
 
 
-def fill_search(work: Work) -> dict[str, float]:
+def fill_search(work: StepContext) -> dict[str, float]:
     """trials.json: each configuration's record with what it took, and the best settings. Returns what all took."""
     method, identity = method_of(work), work.identity
     tried = [configuration(method, given, identity["seed"]) for given in identity["settings"]]
@@ -113,7 +113,7 @@ def fill_search(work: Work) -> dict[str, float]:
     records = search(
         "workflows.steps.finetune:try_on_worker",
         {"work": work, "threads": max(1, int(places.cpus)) if places.concurrent else None, "gpus": places.gpus},
-        Listed(method, tried, lambda one: 1, max(1, places.concurrent)),
+        FixedTrials(method, tried, lambda one: 1, max(1, places.concurrent)),
         places,
         Stopping("none", 1, 1),
         None,
@@ -124,16 +124,16 @@ def fill_search(work: Work) -> dict[str, float]:
     return {"work_seconds": round(seconds, 4), **largest(*(record.get("peaks", {}) for record in records))}
 
 
-def _places(local: Mapping[str, Any]) -> Places:
+def _places(local: Mapping[str, Any]) -> WorkerSlots:
     """Where trials are tried: one a core, or one a GPU."""
-    return Places(0, 1, 0) if local["executor"] == "inline" else room(None, 1.0, local["gpus_per_trainer"])
+    return WorkerSlots(0, 1, 0) if local["executor"] == "inline" else room(None, 1.0, local["gpus_per_trainer"])
 
 
 def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch: Any) -> list[dict[str, Any]]:
     """Train with each configuration of a pack, on whatever this process was given, one after another."""
     import torch
 
-    work: Work = setup["work"]
+    work: StepContext = setup["work"]
     if setup["threads"] is not None:
         torch.set_num_threads(setup["threads"])
     texts = _texts_of(work, work.identity["seed"], "cuda" if setup["gpus"] else "cpu", work.identity["trial_rows"])
@@ -172,7 +172,7 @@ def fit_step(
     )
 
 
-def fill_finetune(work: Work) -> dict[str, float]:
+def fill_finetune(work: StepContext) -> dict[str, float]:
     """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json.
 
     Returns the seconds of training and prediction, and their peaks of memory: with several workers, of the one that
@@ -198,23 +198,23 @@ def fill_finetune(work: Work) -> dict[str, float]:
     return took
 
 
-def train(seat: Seat, config: Mapping[str, Any]) -> None:
+def train(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """One worker's part of a fit, from the last checkpoint on."""
     import torch
 
     from vocabsem_core.finetuning.adapters import adapted
-    from vocabsem_core.finetuning.trainer import Team
+    from vocabsem_core.finetuning.trainer import ProcessGroup
     from vocabsem_core.numerics.distributed import from_all_processes
     from vocabsem_core.numerics.memory import forget_peaks, keep_freed_memory, peak_bytes
     from vocabsem_core.numerics.ticks import listening
 
-    work: Work = config["work"]
+    work: StepContext = config["work"]
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     keep_freed_memory()
     method, settings = _settled(work)
     device = seat.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    seed, team = work.identity["seed"], Team(seat.rank, seat.world)
+    seed, team = work.identity["seed"], ProcessGroup(seat.rank, seat.world)
     texts = _texts_of(work, seed, device)
     _load(texts)
     forget_peaks()
@@ -245,7 +245,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
         _write_done(seat.scratch / _DONE, record, took, made, scores, fit.best)
 
 
-def _settled(work: Work) -> tuple[Finetuned, Any]:
+def _settled(work: StepContext) -> tuple[Finetuned, Any]:
     """The method, and the searched or given settings."""
     method = _finetuned(method_of(work))
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
@@ -303,7 +303,7 @@ def _inputs(inputs: Inputs) -> dict[str, Step]:
     return {role: inputs[role] for role in ("train_texts", "train_labels", "verbalizer")}
 
 
-def _texts_of(work: Work, seed: int, device: str, most: int | None = None) -> Any:
+def _texts_of(work: StepContext, seed: int, device: str, most: int | None = None) -> Any:
     """What the method sees of its task."""
     from workflows.methods.inputs.prompts import Texts
 

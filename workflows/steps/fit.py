@@ -9,21 +9,21 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Step
 from orchestration.ray_backend.early_stopping import Stopping
 from orchestration.ray_backend.trial_queue import seconds_spent
-from orchestration.ray_backend.tune import Places, search
+from orchestration.ray_backend.tune import WorkerSlots, search
 from orchestration.store.files import json_bytes
 from vocabsem_core.names import Metric
 from workflows.config.layers import layers_read
 from workflows.errors import ConfigError
-from workflows.methods.base import Method, Need, must_be_scores
+from workflows.methods.base import Method, Need, check_scores
 from workflows.methods.custom import naming_the_file
 from workflows.methods.ensembles import fit_folds, predict_folds, trained_in_folds
 from workflows.methods.registry import method_named
 from workflows.methods.resolved import ResolvedMethod
-from workflows.search.proposals import Listed
+from workflows.search.proposals import FixedTrials
 from workflows.search.trials import (
     Configuration,
     Record,
@@ -85,7 +85,7 @@ def search_step(
     )
 
 
-def fill_search(work: Work) -> dict[str, float]:
+def fill_search(work: StepContext) -> dict[str, float]:
     """trials.json: each configuration's record, and the best settings. Returns what the work took."""
     method, materials = method_of(work), materials_of(work)
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
@@ -97,8 +97,8 @@ def fill_search(work: Work) -> dict[str, float]:
         records = search(
             "workflows.steps.fit:try_here",
             setup,
-            Listed(method, tried, size, 1),
-            Places(0, 1, 0),
+            FixedTrials(method, tried, size, 1),
+            WorkerSlots(0, 1, 0),
             Stopping("none", 1, 1),
             None,
             work.scratch,
@@ -110,12 +110,12 @@ def fill_search(work: Work) -> dict[str, float]:
 
 def try_here(setup: Mapping[str, Any], pack: Sequence[Configuration], watch: Any) -> list[Record]:
     """Try a pack out in the process of the search."""
-    work: Work = setup["work"]
+    work: StepContext = setup["work"]
     with telling(work, pack):
         return try_pack(setup["method"], setup["materials"], pack, work.identity["metric"])
 
 
-def write_trials(work: Work, method: Method, tried: Sequence[Configuration], records: Sequence[Record]) -> None:
+def write_trials(work: StepContext, method: Method, tried: Sequence[Configuration], records: Sequence[Record]) -> None:
     """trials.json: the records in the order of what was tried, and the settings of the best.
 
     Raises ConfigError where no trial has a result.
@@ -151,7 +151,7 @@ def fit_step(
     )
 
 
-def fill_fit(work: Work) -> dict[str, float]:
+def fill_fit(work: StepContext) -> dict[str, float]:
     """fitted.safetensors, a shard of row_id, prediction and scores [classes], and fit.json.
 
     Returns what fit and prediction took, without imports and loading: a worker's start is no method's cost.
@@ -171,7 +171,7 @@ def fill_fit(work: Work) -> dict[str, float]:
     with naming_the_file(method), listening(work.tell), measured() as took:
         fitted = fit_folds(method, settings, materials, work.identity["seed"], folds)
         scores = predict_folds(method, settings, fitted, states, materials, folds)
-    must_be_scores(method, scores, len(states), len(materials.labels))
+    check_scores(method, scores, len(states), len(materials.labels))
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
     work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))
@@ -202,7 +202,7 @@ def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: in
     )
 
 
-def fill_score(work: Work) -> None:
+def fill_score(work: StepContext) -> None:
     """score.json: every metric with its interval, the confusion matrix, whether all predictions are one class."""
     import numpy as np
 
@@ -274,7 +274,7 @@ def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> di
     return {role: materials[role] for role in sorted(needed)}
 
 
-def method_of(work: Work) -> Method:
+def method_of(work: StepContext) -> Method:
     """The method a step is about. Raises ConfigError where a user's own file is no longer the one that was planned."""
     method = method_named(work.local.get("method_file", work.identity["method"]))
     if method.source_digest != work.identity.get("source"):
@@ -282,10 +282,10 @@ def method_of(work: Work) -> Method:
     return method
 
 
-def materials_of(work: Work, **changes: Any) -> Any:
+def materials_of(work: StepContext, **changes: Any) -> Any:
     """What the method of a step sees of it; `changes` to the fields of Materials."""
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
     identity = work.identity
     fields = {"train_size": identity.get("train_size", "full"), "seed": identity["seed"], **changes}
-    return Materials(work.inputs, identity["layer"], list(identity["labels"]), **fields)
+    return TaskFeatures(work.inputs, identity["layer"], list(identity["labels"]), **fields)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step, called
 from orchestration.store.files import json_bytes
 from vocabsem_core.names import RCOND
@@ -15,7 +15,7 @@ from workflows.config.layers import stored_layers
 from workflows.config.task import prompt_template
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
-from workflows.inputs.models import Model, must_be_unchanged, token_limit
+from workflows.inputs.models import Model, check_unchanged, token_limit
 from workflows.inputs.tables import field_columns, row_names
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.code import code_of
@@ -31,7 +31,7 @@ _STORED = {"torch.float16": "float16"}  # other dtypes are stored as float32, wh
 
 
 def head_step(model: Model) -> Step:
-    """The rows of the output matrix, without the padding of the vocabulary."""
+    """The rows of the LM head, without the padding of the vocabulary."""
     return Step(
         name="head",
         label=f"head {model.name}",
@@ -46,7 +46,7 @@ def head_step(model: Model) -> Step:
     )
 
 
-def fill_head(work: Work) -> dict[str, float]:
+def fill_head(work: StepContext) -> dict[str, float]:
     """Shards of row_id (the token id), weight [d], bias where there is one; head.json says what follows the product."""
     import torch
 
@@ -55,7 +55,7 @@ def fill_head(work: Work) -> dict[str, float]:
     from vocabsem_core.features.checkpoints import head_place, load_config
 
     folder, rows = Path(work.local["folder"]), work.identity["kept_rows"]
-    must_be_unchanged(folder, work.local["stamp"], work.local["content"])
+    check_unchanged(folder, work.local["stamp"], work.local["content"])
     place = head_place(folder)
     bias = place.read_bias(rows)
     start = 0
@@ -88,7 +88,7 @@ def basis_step(model: Model) -> Step:
     )
 
 
-def fill_basis(work: Work) -> dict[str, float]:
+def fill_basis(work: StepContext) -> dict[str, float]:
     """Shards of row_id (the token id) and basis [d], float32; diagnostics.json."""
     import numpy as np
     import torch
@@ -139,13 +139,13 @@ def embedding_step(model: Model, task: Task, verbalizer: Step) -> Step:
     )
 
 
-def fill_embedding(work: Work) -> None:
+def fill_embedding(work: StepContext) -> None:
     """One shard of row_id (the token id) and embedding [d], float32, of the label tokens class after class."""
     from orchestration.store.arrow import table_of
     from vocabsem_core.features.checkpoints import embedding_rows
 
     folder = Path(work.local["folder"])
-    must_be_unchanged(folder, work.local["stamp"], work.local["content"])
+    check_unchanged(folder, work.local["stamp"], work.local["content"])
     tokens = [token for of_label in work.inputs["verbalizer"].json("verbalizer.json")["tokens"] for token in of_label]
     work.out.write_shard(0, table_of(tokens, {"embedding": embedding_rows(folder, tokens).numpy()}))
 
@@ -212,16 +212,16 @@ class EncodeWorker:
 
         keep_freed_memory()
         folder = Path(setup["folder"])
-        must_be_unchanged(folder, setup["stamp"], setup["content"])
+        check_unchanged(folder, setup["stamp"], setup["content"])
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
         self._encoder = Encoder(load_model(folder, setup["dtype"], self._device, setup["four_bit"]), setup["layers"])
 
     @staticmethod
-    def shard_count(work: Work) -> int:
+    def shard_count(work: StepContext) -> int:
         return len(work.inputs["texts"].manifest["shards"])
 
-    def fill(self, work: Work, shard: int) -> None:
+    def fill(self, work: StepContext, shard: int) -> None:
         """row_id and row_hash of the texts, tokens (of the prompt), cut (tokens truncated), and a column a layer."""
         import numpy as np
 
@@ -244,7 +244,7 @@ class EncodeWorker:
 
         def after(batch: Encoded) -> None:
             begun.add(batch)
-            work.give_sign(shard)
+            work.report_alive(shard)
             tell(at_once=begun.rows == len(ids))
 
         def tell(at_once: bool) -> None:

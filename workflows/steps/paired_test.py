@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Step
 from orchestration.store.files import json_bytes
 from workflows.steps.code import code_of
@@ -36,7 +36,7 @@ def versus_step(
     )
 
 
-def fill_versus(work: Work) -> None:
+def fill_versus(work: StepContext) -> None:
     """versus.json: the lead over the reference with its interval and p, and the exact McNemar test of each seed."""
     import numpy as np
 

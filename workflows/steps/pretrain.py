@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
-from orchestration.ray_backend.train import Seat, run_workers, seats
+from orchestration.ray_backend.train import WorkerContext, run_workers, seats
 from orchestration.store.artifacts import Artifact
 from orchestration.store.files import json_bytes
-from orchestration.store.scratch import Told, tell
+from orchestration.store.scratch import StepProgress, tell
 from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError
 from workflows.inputs.corpus import MEASURED_PIECES, measured_pieces
@@ -65,7 +65,7 @@ def pretrain_step(config: PretrainConfig, tokens: Step, tokenizer: Step) -> Step
     )
 
 
-def fill_pretrain(work: Work) -> None:
+def fill_pretrain(work: StepContext) -> None:
     """The files of a transformers model in float16, and the curve of its training."""
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -98,7 +98,7 @@ def _recipe(identity: Mapping[str, Any]) -> Recipe:
     return Recipe(**identity["recipe"])
 
 
-def train(seat: Seat, config: Mapping[str, Any]) -> None:
+def train(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """One worker's part of a training: steps until the last, from the last checkpoint on."""
     import torch
 
@@ -132,7 +132,7 @@ def train(seat: Seat, config: Mapping[str, Any]) -> None:
         ):
             curve[name].append(value)
         if seat.rank == 0:
-            tell(seat.scratch, Told(training.step, last, "steps", _note(curve)))
+            tell(seat.scratch, StepProgress(training.step, last, "steps", _note(curve)))
         if training.step % local["checkpoint_steps"] == 0 or training.step == last:
             seat.keep(partial(_save, training, curve))
 
@@ -186,7 +186,7 @@ def bits_step(name: str, label: str, model: Step, tokenizer: Step, texts: Step) 
     )
 
 
-def fill_bits(work: Work) -> None:
+def fill_bits(work: StepContext) -> None:
     """bits.json: bits per byte of all texts together, with its interval; one shard: bits and bytes of each text."""
     import numpy as np
     import torch

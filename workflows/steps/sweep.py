@@ -9,11 +9,11 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from orchestration.execution.work import Work
+from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.trial_queue import Proposals, seconds_spent
-from orchestration.ray_backend.tune import Places, room, search
+from orchestration.ray_backend.trial_queue import SearchAlgorithm, seconds_spent
+from orchestration.ray_backend.tune import WorkerSlots, room, search
 from orchestration.store.files import json_bytes, replace_json
 from vocabsem_core.errors import InputError
 from workflows.config.space import Domain
@@ -22,7 +22,7 @@ from workflows.errors import ConfigError
 from workflows.methods.base import Method
 from workflows.methods.custom import naming_the_file
 from workflows.methods.resolved import ResolvedMethod
-from workflows.search.proposals import Listed, Suggested
+from workflows.search.proposals import FixedTrials, OptunaTrials
 from workflows.search.trials import (
     Configuration,
     best_first,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vocabsem_core.statistics.metrics import Metric
-    from workflows.methods.inputs.states import Materials
+    from workflows.methods.inputs.states import TaskFeatures
 
 FOLDS = (1, 2, 3, 4)  # the fifths of the training rows that the search did not choose by
 RECORDS, CONFIRMED, SWEEP = "configurations.json", "confirmed.json", "sweep.json"
@@ -113,7 +113,7 @@ def _reserved(config: SweepConfig, method: Method) -> Resources | None:
     return None if config.execution.executor == "inline" else Resources(config.execution.cores, _gpus(config, method))
 
 
-def fill_sweep(work: Work) -> dict[str, float]:
+def fill_sweep(work: StepContext) -> dict[str, float]:
     """configurations.json: a record for each configuration, in the order of the list or, with Optuna, of their keys."""
     identity, method = work.identity, method_of(work)
     replace_json(work.scratch / SWEEP, {"name": work.local["name"], "asked": work.local["asked"]})
@@ -145,7 +145,7 @@ def fill_sweep(work: Work) -> dict[str, float]:
     return {"search_seconds": seconds_spent(work.scratch)}
 
 
-def _proposals(work: Work, method: Method, places: Places, device: str) -> Proposals:
+def _proposals(work: StepContext, method: Method, places: WorkerSlots, device: str) -> SearchAlgorithm:
     """Where configurations come from."""
     identity, workers = work.identity, max(1, places.concurrent)
     memory = partial(pack_size, method, materials_of(work, device=device), workers)
@@ -155,10 +155,10 @@ def _proposals(work: Work, method: Method, places: Places, device: str) -> Propo
 
     if identity["listed"] is not None:
         tried = [configuration(method, given, identity["seed"]) for given in identity["listed"]]
-        return Listed(method, tried, most, workers)
+        return FixedTrials(method, tried, most, workers)
     plan = identity["optuna"]
     space = {name: Domain.model_validate(domain) for name, domain in plan["space"].items()}
-    return Suggested(method, space, dict(plan["fixed"]), plan["trials"], identity["seed"], most, workers)
+    return OptunaTrials(method, space, dict(plan["fixed"]), plan["trials"], identity["seed"], most, workers)
 
 
 def _most_epochs(method: Method, identity: Mapping[str, Any]) -> int:
@@ -170,21 +170,21 @@ def _most_epochs(method: Method, identity: Mapping[str, Any]) -> int:
     return max([defaults, *(Domain.model_validate(domain).values if domain else ())])
 
 
-def _places(local: Mapping[str, Any]) -> Places:
+def _places(local: Mapping[str, Any]) -> WorkerSlots:
     """Where packs are tried. Raises ClusterError where not one worker fits."""
     if local["executor"] == "inline":
-        return Places(0, 1, 0)
+        return WorkerSlots(0, 1, 0)
     return room(local["concurrent"], local["cores"], local["gpus"])
 
 
-_loaded: dict[str, Materials] = {}  # of this process's last search: its packs read the same files
+_loaded: dict[str, TaskFeatures] = {}  # of this process's last search: its packs read the same files
 
 
 def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch: Any) -> list[dict[str, Any]]:
     """Try a pack out, on whatever this process was given."""
     import torch
 
-    work: Work = setup["work"]
+    work: StepContext = setup["work"]
     if setup["threads"] is not None:
         torch.set_num_threads(setup["threads"])
     name = str(work.scratch)
@@ -217,7 +217,7 @@ def confirm_step(config: SweepConfig, method: ResolvedMethod, sweep: Step) -> St
     )
 
 
-def fill_confirm(work: Work) -> None:
+def fill_confirm(work: StepContext) -> None:
     """confirmed.json: scores of each candidate on rows the search did not choose by, best first; the winner's leads."""
     import numpy as np
 
@@ -302,7 +302,7 @@ class _Refit:
     seconds: float
 
 
-def _refit(method: Method, materials: Materials, settings: Mapping[str, Any]) -> _Refit:
+def _refit(method: Method, materials: TaskFeatures, settings: Mapping[str, Any]) -> _Refit:
     started, typed = time.perf_counter(), method.Settings.model_validate(settings)
     fitted = method.fit(typed, materials, materials.seed + materials.fold)  # a seed that the search did not use
     (found,) = validation_predictions(method, [(typed, fitted)], materials)

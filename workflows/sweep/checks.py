@@ -63,7 +63,7 @@ def _checked_space(config: SweepConfig, resolved: ResolvedMethod) -> Mapping[str
     return space
 
 
-def must_not_be_another(name: str, search: Step, store: Store) -> None:
+def check_same(name: str, search: Step, store: Store) -> None:
     """Raises ConfigError where an unfinished sweep has this name and searches something else."""
     if store.find(search) is not None:
         return

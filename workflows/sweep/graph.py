@@ -13,7 +13,7 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import Status, TrackedRun, View
 from workflows.compare.graph import materials_steps
 from workflows.compare.tracked_data import data_of, thinned
@@ -30,7 +30,7 @@ from workflows.runtime.progress import Say
 from workflows.search.trials import best_first
 from workflows.steps.fit import Conditions
 from workflows.steps.sweep import CONFIRMED, FOLDS, RECORDS, TRIALS, confirm_step, sweep_step
-from workflows.sweep.checks import must_not_be_another, sweep_method
+from workflows.sweep.checks import check_same, sweep_method
 from workflows.sweep.plots import plot_sweep
 
 _SHOWN = 5  # of the best, on the screen
@@ -256,7 +256,7 @@ class Sweep:
         return head + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
 
 
-def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, store: Store) -> Sweep:
+def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: FingerprintCache, store: Store) -> Sweep:
     """The graph of a workflow file. Raises ConfigError for what cannot be found or searched, or is another sweep's."""
     method = sweep_method(config, base)
     with in_field("task"):
@@ -268,7 +268,7 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Facts, 
         materials = materials_steps(model, task, config.limit, config.encoding, config.execution, facts)
     conditions = Conditions(tuple(task.config.words), task.config.metric, config.train_size)
     search = sweep_step(config, method, materials, conditions)
-    must_not_be_another(config.name, search, store)
+    check_same(config.name, search, store)
     names = (model.name, task.config.name, method.method.name)
     return Sweep(config, base, method.space, *names, search, confirm_step(config, method, search))
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestration.errors import ClusterError, OutOfMemory
 from orchestration.graph import Resources
-from orchestration.ray_backend.placement import explained, memory_limit, must_fit, ray_options, reserved
-from orchestration.ray_backend.train import TrainingMistake
+from orchestration.ray_backend.placement import check_fits, explained, memory_limit, ray_options, reserved
+from orchestration.ray_backend.train import TrainingError
 from tests.orchestration.steps import number, squares
 
 MB = 10**6
@@ -46,11 +46,11 @@ def test_a_task_that_leaves_it_open_takes_a_gpu_where_a_node_has_one():
 
 def test_a_step_that_fits_no_single_node_is_refused_with_the_numbers():
     nodes = [{"CPU": 8, "memory": 4e9}, {"CPU": 2, "GPU": 1, "memory": 64e9}]
-    must_fit(number(1), Resources(8, 0, None, 3 * 10**9), nodes)
+    check_fits(number(1), Resources(8, 0, None, 3 * 10**9), nodes)
     with pytest.raises(
         ClusterError, match=r"number 1 asks for 8 cores, 0 GPUs and 5.0 GB .*execution.resources.number"
     ):
-        must_fit(number(1), Resources(8, 0, None, 5 * 10**9), nodes)  # each alone is there, on different nodes
+        check_fits(number(1), Resources(8, 0, None, 5 * 10**9), nodes)  # each alone is there, on different nodes
 
 
 def refused_beyond_the_limit() -> None:
@@ -105,16 +105,16 @@ def test_want_of_a_gpus_memory_names_what_takes_less(error):
 
 
 def test_what_explains_itself_stays_as_it_is():
-    error = TrainingMistake("a worker ran out of memory (MemoryError: can't allocate memory). Give it fewer rows.", 1)
+    error = TrainingError("a worker ran out of memory (MemoryError: can't allocate memory). Give it fewer rows.", 1)
     assert explained(error, number(3), Resources(1, 0, None, 10), died=False) is error
 
 
 def test_a_task_takes_no_gpu_of_a_node_that_has_no_cores_for_it():
     head_with_gpus = [{"CPU": 0, "GPU": 4}, {"CPU": 8}]
     assert ray_options(Resources(1, None), head_with_gpus)["num_gpus"] == 0
-    must_fit(number(1), Resources(8, None), head_with_gpus)
+    check_fits(number(1), Resources(8, None), head_with_gpus)
     with pytest.raises(ClusterError, match="asks for 8 cores, 1 GPUs and"):
-        must_fit(number(1), Resources(8, None), [{"CPU": 2, "GPU": 1}, {"CPU": 8}])  # else it would wait for ever
+        check_fits(number(1), Resources(8, None), [{"CPU": 2, "GPU": 1}, {"CPU": 8}])  # else it would wait for ever
 
 
 def test_a_process_that_ray_ended_for_memory_names_the_setting():

@@ -9,7 +9,7 @@ from orchestration.errors import ClusterError
 from orchestration.graph import Resources
 from orchestration.ray_backend import pools
 from orchestration.ray_backend.pools import RETRIES, Pool, group_size, pool_size
-from orchestration.ray_backend.tune import Places, room
+from orchestration.ray_backend.tune import WorkerSlots, room
 
 
 class Actor:
@@ -142,7 +142,7 @@ def test_a_search_has_a_place_for_each_gpu_or_each_core(monkeypatch):
         monkeypatch.setattr(pools, "alive_nodes", lambda: nodes)
         return room(*asked)
 
-    assert places([{"CPU": 0, "GPU": 4}, {"CPU": 8}], None, 1.0, None) == Places(8, 1.0, 0.0)
-    assert places([{"CPU": 16, "GPU": 2}], None, None, None) == Places(2, 4, 1.0)
-    assert places([{"CPU": 16}], None, None, None) == Places(16, 1, 0.0)
-    assert places([{"CPU": 16}], 2, None, None) == Places(2, 8, 0.0)
+    assert places([{"CPU": 0, "GPU": 4}, {"CPU": 8}], None, 1.0, None) == WorkerSlots(8, 1.0, 0.0)
+    assert places([{"CPU": 16, "GPU": 2}], None, None, None) == WorkerSlots(2, 4, 1.0)
+    assert places([{"CPU": 16}], None, None, None) == WorkerSlots(16, 1, 0.0)
+    assert places([{"CPU": 16}], 2, None, None) == WorkerSlots(2, 8, 0.0)

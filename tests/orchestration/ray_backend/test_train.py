@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestration.ray_backend import train
-from orchestration.ray_backend.train import Seat, TrainingMistake, run_workers
+from orchestration.ray_backend.train import TrainingError, WorkerContext, run_workers
 from tests.orchestration.trainings import HERE, Refused
 
 
 def keep(scratch: Path, text: str) -> None:
-    Seat(0, 1, None, None, scratch).keep(lambda folder: (folder / "at").write_text(text))
+    WorkerContext(0, 1, None, None, scratch).keep(lambda folder: (folder / "at").write_text(text))
 
 
 def kept(scratch: Path) -> list[str]:
@@ -76,7 +76,7 @@ def test_two_that_write_at_once_mix_nothing(tmp_path):
         (folder / "curve").write_text("old")
 
     keep(tmp_path, "1")
-    Seat(0, 1, None, None, tmp_path).keep(slowly)
+    WorkerContext(0, 1, None, None, tmp_path).keep(slowly)
     found = [{part.name: part.read_text() for part in folder.iterdir()} for folder in sorted(tmp_path.iterdir())]
     assert found == [{"at": "new"}, {"at": "old", "curve": "old"}]
 
@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_stays(tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(TrainingMistake, match=r"weights: cannot be written .* is kept: make room") as told:
+        with pytest.raises(TrainingError, match=r"weights: cannot be written .* is kept: make room") as told:
             count(tmp_path, to=2)
     assert told.value.exit_code == 2
     assert kept(tmp_path) == ["checkpoint-000001", "starts 0"]
@@ -110,11 +110,11 @@ def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_stays(tmp_path, m
 
 def test_other_errors_of_the_system_are_raised_as_they_are(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Seat(0, 1, None, None, tmp_path).keep(lambda folder: (folder / "none" / "at").write_text("1"))
+        WorkerContext(0, 1, None, None, tmp_path).keep(lambda folder: (folder / "none" / "at").write_text("1"))
     with pytest.raises(Refused):
         run_workers(f"{HERE}:refuse", {}, tmp_path, 0, 1.0, 0.0)
 
 
 def test_only_the_first_worker_keeps(tmp_path):
-    Seat(1, 2, None, None, tmp_path).keep(lambda folder: pytest.fail("it is not the first"))
+    WorkerContext(1, 2, None, None, tmp_path).keep(lambda folder: pytest.fail("it is not the first"))
     assert kept(tmp_path) == []

@@ -14,13 +14,13 @@ from orchestration.ray_backend import trial_queue
 from orchestration.ray_backend import tune as module
 from orchestration.ray_backend.early_stopping import Stopping
 from orchestration.ray_backend.trial_queue import Pack, Record, TrialQueue, seconds_spent
-from orchestration.ray_backend.tune import Places, SearchMistake, Watch, search
+from orchestration.ray_backend.tune import SearchError, Watch, WorkerSlots, search
 from orchestration.ray_backend.tune_searcher import PackSearcher
 from orchestration.store.files import replace_json
 from orchestration.store.scratch import told
 from tests.orchestration.steps import UsersMistake
 
-HERE = Places(0, 1, 0)
+HERE = WorkerSlots(0, 1, 0)
 NONE = Stopping("none", 1, 9)
 
 
@@ -291,8 +291,8 @@ def test_what_was_lost_beside_others_is_tried_again_and_the_others_are_not(tmp_p
 
 
 def test_a_workers_mistake_keeps_its_words_and_exit_code_between_processes() -> None:
-    found = pickle.loads(pickle.dumps(SearchMistake("no such number", 2)))
-    assert (type(found), str(found), found.exit_code) == (SearchMistake, "no such number", 2)
+    found = pickle.loads(pickle.dumps(SearchError("no such number", 2)))
+    assert (type(found), str(found), found.exit_code) == (SearchError, "no such number", 2)
 
 
 def test_a_board_is_exhausted_once_nothing_waits(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_tunes_banner_is_not_shown(
 
     monkeypatch.setattr(tune, "Tuner", Tuner)
     monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: trial)
-    search("unused:unused", {}, Packs(numbers(1)), Places(1, 1, 0), NONE, None, tmp_path)
+    search("unused:unused", {}, Packs(numbers(1)), WorkerSlots(1, 1, 0), NONE, None, tmp_path)
     assert capsys.readouterr().out == ""
 
 

@@ -16,7 +16,7 @@ from orchestration.store.arrow import table_of
 from orchestration.store.artifacts import open_store
 from orchestration.store.files import TEMPORARY
 from orchestration.store.leases import Leases
-from orchestration.store.scratch import Told, scratch_folder, tell
+from orchestration.store.scratch import StepProgress, scratch_folder, tell
 from tests.orchestration.steps import number, squares, total
 
 
@@ -137,7 +137,7 @@ def test_leftovers_go_scratch_of_what_is_done_or_unreached_and_old_temporary_fil
     run(store, number(2))
     open_run(store, [number(4)], "workflow: test\n")
     for step in (number(2), number(3), number(4)):
-        tell(scratch_folder(store.root, step.folder), Told(1, 2, "rows"))
+        tell(scratch_folder(store.root, step.folder), StepProgress(1, 2, "rows"))
     old, new = (store.root / number(2).folder / f"{TEMPORARY}{age}-part-00000.arrow" for age in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"half")
@@ -155,7 +155,7 @@ def test_leftovers_go_scratch_of_what_is_done_or_unreached_and_old_temporary_fil
 
 
 def test_a_removal_cut_off_after_any_deletion_leaves_no_part_that_counts(store, monkeypatch):
-    """The marker goes first, then the name: whatever else is left, the step is made anew from nothing."""
+    """The marker goes first, then the name: whatever else is left, the step is recomputed from nothing."""
     run(store, squares(3))
 
     def cut_off(*_, **__):

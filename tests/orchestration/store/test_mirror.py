@@ -235,7 +235,7 @@ def test_damage_in_the_bucket_names_the_object_and_is_repaired(machine, server, 
     url = f"s3://{bucket}/store/{STEP.folder}/{name}"
     two = machine("two")
     with pytest.raises(DamagedArtifact, match=url):
-        two.at(STEP.folder).bring()
+        two.at(STEP.folder).download()
     assert f"{STEP.folder}/{name}" not in copies(two)
     if how == "cut" or name != "part-00001.arrow":
         assert [entry.state for entry in make_plan([STEP], two)] == ["blocked"]

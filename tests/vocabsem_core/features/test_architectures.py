@@ -65,7 +65,7 @@ def test_shared_blocks_leave_the_head_alone() -> None:
 
 
 def test_a_bias_added_behind_the_head_is_noticed() -> None:
-    """BART adds `final_logits_bias` to its logits, which no output matrix holds."""
+    """BART adds `final_logits_bias` to its logits, which no LM head holds."""
     model = tiny.bart()
     model.final_logits_bias.fill_(1.0).mul_(torch.arange(model.config.vocab_size))
     with pytest.raises(InputError, match="not one that can be captured"):

@@ -23,7 +23,7 @@ from vocabsem_core.features.heads import head_of
 
 LENGTHS = (3, 11, 1, 7, 20, 7, 2)
 LAYERS = ["layer_00", "layer_01", "layer_02", "head"]
-# From the last block's output to the input of the output matrix.
+# From the last block's output to the input of the LM head.
 TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "gpt2": lambda model, states: model.transformer.ln_f(states),
     "gpt_neox": lambda model, states: model.gpt_neox.final_layer_norm(states),
@@ -120,7 +120,7 @@ def test_an_unknown_layer_is_refused_with_the_layers_there_are() -> None:
 
 
 class ScaledLlama(LlamaForCausalLM):
-    """Logits that do not follow from the output matrix."""
+    """Logits that do not follow from the LM head."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward(*args, **kwargs)

@@ -54,5 +54,5 @@ def test_logits_are_computed_in_the_states_dtype() -> None:
 
 
 def test_a_model_without_an_output_matrix_is_refused() -> None:
-    with pytest.raises(InputError, match=r"GPT2Model has no output matrix.*causal, masked or encoder-decoder"):
+    with pytest.raises(InputError, match=r"GPT2Model has no LM head.*causal, masked or encoder-decoder"):
         head_of(AutoModel.from_config(tiny.gpt2().config))

@@ -9,7 +9,15 @@ from tests import tiny
 from vocabsem_core.errors import InputError
 from vocabsem_core.finetuning import trainer
 from vocabsem_core.finetuning.adapters import Adaptation, adapted
-from vocabsem_core.finetuning.trainer import ALONE, Classifier, Finetuning, Prompts, Schedule, Team, epoch_batches
+from vocabsem_core.finetuning.trainer import (
+    ALONE,
+    Classifier,
+    Finetuning,
+    ProcessGroup,
+    Prompts,
+    Schedule,
+    epoch_batches,
+)
 
 TOKENS = [[5], [7, 9], [11]]
 LENGTHS = (4, 9, 3, 12, 6, 7, 5, 8, 10, 4)
@@ -172,10 +180,10 @@ def share(rank, place, kind):
     distributed.init_process_group("gloo", init_method=f"file://{place / 'group'}", rank=rank, world_size=2)
     model = tiny.llama()  # it has no dropout, whose noise differs with the number of processes
     with adapted(model, Adaptation(kind), 0) as weights:
-        fit = begin(model, weights, team=Team(rank, 2))
+        fit = begin(model, weights, team=ProcessGroup(rank, 2))
         while not fit.over:
             fit.epoch()
-        scores = Classifier(model, TOKENS, half=False).scores(prompts(), Team(rank, 2))
+        scores = Classifier(model, TOKENS, half=False).scores(prompts(), ProcessGroup(rank, 2))
     if rank == 0:
         torch.save({"losses": fit.losses, "scores": scores}, place / "found.pt")
     distributed.destroy_process_group()

@@ -47,10 +47,10 @@ def test_it_takes_the_steps_of_torchs(half, apart):
         torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
     )
     for step in range(3):
-        for optimiser, weights in zip(optimisers, (ours, theirs), strict=True):
+        for optimizer, weights in zip(optimisers, (ours, theirs), strict=True):
             for place, weight in enumerate(weights):
                 weight.grad = drawn(*weight.shape, seed=10 * step + place)
-            optimiser.step()
+            optimizer.step()
     for weight, expected, before in zip(ours, theirs, start, strict=True):
         assert (expected - before).abs().max() > 0.005
         torch.testing.assert_close(weight, expected, rtol=0, atol=apart)

@@ -105,10 +105,10 @@ def test_a_plain_loop_takes_the_same_steps():
         loss = torch.nn.functional.cross_entropy(model(batch[:, :-1]).logits.flatten(0, 1), batch[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.param_groups[0]["lr"] = RECIPE.rate(step)
-            optimiser.step()
-            optimiser.zero_grad()
+        for optimizer in optimisers:
+            optimizer.param_groups[0]["lr"] = RECIPE.rate(step)
+            optimizer.step()
+            optimizer.zero_grad()
         assert run.advance(batch) == pytest.approx(loss.item(), rel=1e-4)
 
 

@@ -96,7 +96,7 @@ def test_results_of_several_training_sizes_are_compared_each_with_its_own(store)
     ]
     lines = diff_text(found).splitlines()[-3:]
     names = [line.partition("   ")[0].rstrip() for line in lines]
-    assert names == [f"reference / trec / knn{size}" for size in (" / 4 rows a class", " / 16 rows a class", "")]
+    assert names == [f"reference / trec / knn{size}" for size in (" / 4 rows per class", " / 16 rows per class", "")]
 
 
 def test_a_record_that_names_no_training_size_is_of_all_rows(store):

@@ -14,7 +14,7 @@ from tests.fake_tracker import MemoryTracker
 from tests.workflows.films import films, write_films
 from workflows.config.yaml_file import read_workflow
 from workflows.registry import WORKFLOWS
-from workflows.session import Report, Session, open_session, run
+from workflows.session import RunSummary, Session, open_session, run
 
 DOCUMENT = """workflow: compare
 models: [./model]
@@ -80,7 +80,7 @@ def test_a_tracker_that_was_told_is_not_told_again(session: Session) -> None:
 
 def test_a_tracker_that_is_away_is_a_warning_and_is_told_later(session: Session) -> None:
     away = replace(session, tracker=MemoryTracker(error=TrackingError("it is away")))
-    done: Report = run(away, quiet)
+    done: RunSummary = run(away, quiet)
     assert (done.failures, done.shown) == ([], None)
     assert done.warnings[0].startswith("it is away. The results are safe")
     run(session, quiet)

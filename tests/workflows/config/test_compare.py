@@ -46,7 +46,7 @@ def test_a_method_is_labelled_by_its_own_name_where_none_is_given() -> None:
     [["knn", "knn"], ["knn", {"method": "knn", "settings": {"k": 1}}], ["knn", {"method": "affinity", "name": "knn"}]],
 )
 def test_two_methods_of_one_name_are_refused(methods: list[Any]) -> None:
-    with pytest.raises(ValidationError, match="method 'knn' stands twice"):
+    with pytest.raises(ValidationError, match="method 'knn' is listed twice"):
         compare(methods=methods)
 
 
@@ -70,7 +70,7 @@ def test_a_method_may_read_any_stored_layer() -> None:
     ids=["seeds", "tasks", "models"],
 )
 def test_an_entry_that_stands_twice_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="stands twice"):
+    with pytest.raises(ValidationError, match="is listed twice"):
         compare(**changes)
 
 

@@ -64,7 +64,7 @@ def test_a_domain_is_one_kind_with_its_values(text: str, kind: str, values: tupl
         ("log_uniform: [1, 0.1]", r"log_uniform \[1, 0.1\]: the first must be below the second"),
         ("log_uniform: [0, 1]", r"log_uniform \[0, 1\]: both must be above zero"),
         ("log_uniform: [-1, 1]", r"log_uniform \[-1, 1\]: both must be above zero"),
-        ("choice: [1, 2, 1]", r"choice \[1, 2, 1\]: a value stands twice"),
+        ("choice: [1, 2, 1]", r"choice \[1, 2, 1\]: a value is listed twice"),
         ("choice: []", "at least 1 item"),
         ("choice: 3", "valid tuple"),
         ("uniform: 3", "valid tuple"),

@@ -6,7 +6,7 @@ import zlib
 import pytest
 from huggingface_hub import constants
 
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.config.pretrain import Corpus
 from workflows.errors import ConfigError
 from workflows.inputs import corpus
@@ -135,7 +135,9 @@ def test_files_that_are_not_there_or_not_text_are_told(tmp_path, pattern, told):
 def test_a_corpus_is_known_by_content(tmp_path):
     for name, text in (("a.txt", "x"), ("b.txt", "x"), ("c.txt", "y")):
         (tmp_path / name).write_text(text)
-    a, b, c = corpus_digests([tmp_path / name for name in ("a.txt", "b.txt", "c.txt")], Facts(tmp_path / "facts.json"))
+    a, b, c = corpus_digests(
+        [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")], FingerprintCache(tmp_path / "facts.json")
+    )
     assert a == b != c
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import workflows.inputs.catalog
 from orchestration.graph import Step
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from tests import tiny
 from vocabsem_core.errors import InputError
 from workflows.config.compare import Encoding, Execution, ModelConfig
@@ -20,11 +20,11 @@ from workflows.inputs.catalog import ModelEntry, find_model, find_task
 from workflows.inputs.models import (
     Model,
     check_encoding,
+    check_unchanged,
     checked_tokenizer,
     content_digests,
     describe,
     find_files,
-    must_be_unchanged,
 )
 from workflows.steps.model import encode_step
 
@@ -39,7 +39,7 @@ def copy(tmp_path: Path) -> Path:
 
 def described(folder: Path, tmp_path: Path, **fields: str) -> Model:
     entry = ModelEntry(ModelConfig.model_validate({"name": "m", "folder": str(folder), **fields}), tmp_path)
-    return describe(entry, Facts(tmp_path / "facts.json"))
+    return describe(entry, FingerprintCache(tmp_path / "facts.json"))
 
 
 def rewrite(path: Path, **changes: object) -> None:
@@ -47,7 +47,7 @@ def rewrite(path: Path, **changes: object) -> None:
 
 
 def test_the_reference_model_is_described(tmp_path: Path) -> None:
-    model = describe(find_model("reference", tmp_path), Facts(tmp_path / "facts.json"))
+    model = describe(find_model("reference", tmp_path), FingerprintCache(tmp_path / "facts.json"))
     assert (model.name, model.folder, model.dtype) == ("reference", REFERENCE.resolve(), "float32")
     assert (model.kept_rows, model.window) == (8192, 512)
     assert model.layers == [*(f"layer_{number:02}" for number in range(7)), "head"]
@@ -114,15 +114,15 @@ def test_the_files_are_not_read_again_while_size_and_time_stay(copy: Path, tmp_p
 
 def test_a_copy_with_other_times_is_the_same_model_and_a_changed_one_is_not(copy: Path, tmp_path: Path) -> None:
     model = described(copy, tmp_path)
-    must_be_unchanged(copy, model.stamp, model.files["content"])
+    check_unchanged(copy, model.stamp, model.files["content"])
     for path in copy.iterdir():
         os.utime(path, (1, 1))
-    must_be_unchanged(copy, model.stamp, model.files["content"])
+    check_unchanged(copy, model.stamp, model.files["content"])
     with open(copy / "model.safetensors", "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\xff")
     with pytest.raises(ConfigError, match="put the same files on every node"):
-        must_be_unchanged(copy, model.stamp, model.files["content"])
+        check_unchanged(copy, model.stamp, model.files["content"])
 
 
 def test_a_tokenizer_is_loaded_where_it_is_the_one_of_the_keys(copy: Path, tmp_path: Path) -> None:

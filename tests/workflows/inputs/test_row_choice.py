@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.row_choice import chosen_rows, rows_digest
 from workflows.inputs.tables import Part, Split, SplitFile
 
@@ -53,7 +53,7 @@ def test_a_limit_on_training_rows_keeps_two_of_every_label() -> None:
 def test_the_choice_is_in_the_key_only_where_labels_have_a_say(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "".join(f"row {n},{NAMES[n % 2]}\n" for n in range(40)))
-    whole, facts = SplitFile(path, {"text": "text"}, "label", None), Facts(tmp_path / "facts.json")
+    whole, facts = SplitFile(path, {"text": "text"}, "label", None), FingerprintCache(tmp_path / "facts.json")
     assert rows_digest(whole, NAMES, "train", None, facts) is None
     assert rows_digest(whole, NAMES, "test", 5, facts) is None
     assert rows_digest(whole, NAMES, "train", 30, facts) is None, "a plain limit that keeps two of each anyway"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from tests.workflows.films import TASK
 from workflows.config.task import TaskConfig
 from workflows.errors import ConfigError
@@ -52,7 +52,7 @@ def numbers(file: SplitFile, names: Sequence[str]) -> list[int]:
 
 
 def digests(file: SplitFile) -> dict[str, str]:
-    return column_digests(file, Facts(file.path.parent / "facts.json"))
+    return column_digests(file, FingerprintCache(file.path.parent / "facts.json"))
 
 
 def task(base: Path, local: Path | None = None, **source: Any) -> Task:

@@ -15,7 +15,7 @@ from workflows.config.strict import Strict
 from workflows.errors import ConfigError
 from workflows.methods.base import Method
 from workflows.methods.ensembles import fit_folds, predict_folds, trained_in_folds
-from workflows.methods.inputs.states import Materials
+from workflows.methods.inputs.states import TaskFeatures
 from workflows.methods.registry import method_named
 from workflows.methods.resolved import resolve
 
@@ -29,10 +29,10 @@ class Remembers(Method):
     needs = frozenset({"train"})
     Settings = Strict
 
-    def fit(self, settings: Any, materials: Materials, seed: int) -> dict[str, torch.Tensor]:
+    def fit(self, settings: Any, materials: TaskFeatures, seed: int) -> dict[str, torch.Tensor]:
         return {"rows": materials.train.states[:, 0], "seed": torch.tensor([float(seed)])}
 
-    def predict(self, settings: Any, fitted: Any, states: torch.Tensor, materials: Materials) -> torch.Tensor:
+    def predict(self, settings: Any, fitted: Any, states: torch.Tensor, materials: TaskFeatures) -> torch.Tensor:
         return torch.stack([fitted["rows"].sum() - states[:, 0], fitted["seed"] + states[:, 0]], dim=1) / 50
 
 

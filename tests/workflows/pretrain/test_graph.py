@@ -25,7 +25,7 @@ from workflows.inputs import corpus
 from workflows.inputs.corpus import is_held_out, measured_pieces
 from workflows.pretrain import model_card
 from workflows.registry import WORKFLOWS
-from workflows.session import Report, open_session, run
+from workflows.session import RunSummary, open_session, run
 from workflows.steps.pretrain import TokenRows, bits_step
 
 DOCUMENT: dict[str, Any] = {
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunSummary]:
     """Run it, the first time or once more, with these fields of the workflow file changed."""
 
     def away(*_: Any) -> str:
@@ -58,7 +58,7 @@ def again(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Call
         (tmp_path / name / "text.txt").write_text("\n\n".join(texts))
     write_films(tmp_path, films(24), films(24))
 
-    def call(**changes: Any) -> Report:
+    def call(**changes: Any) -> RunSummary:
         file = tmp_path / "pretrain.yaml"
         file.write_text(yaml.safe_dump({**DOCUMENT, **changes}))
         return run(open_session(read_workflow(file, WORKFLOWS), file, store, None, None), QUIET)
@@ -76,12 +76,12 @@ def card_of(folder: Path) -> str:
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
-def anew(report: Report) -> list[str]:
+def anew(report: RunSummary) -> list[str]:
     return [note for note in report.notes if "anew" in note]
 
 
 def test_files_of_one_name_both_stand_on_the_card_and_small_shares_are_told_as_they_are(
-    again: Callable[..., Report], folder: Path
+    again: Callable[..., RunSummary], folder: Path
 ) -> None:
     again()
     assert list(read_card(folder).corpus) == ["first/text.txt", "second/text.txt"]
@@ -89,7 +89,7 @@ def test_files_of_one_name_both_stand_on_the_card_and_small_shares_are_told_as_t
     assert "(12.34% of it held out by hash)" in card_of(folder)
 
 
-def test_a_card_follows_the_workflow_file(again: Callable[..., Report], folder: Path) -> None:
+def test_a_card_follows_the_workflow_file(again: Callable[..., RunSummary], folder: Path) -> None:
     assert anew(again(description="Made of nothing.")) == []
     before = card_of(folder)
     report = again(description="Made of something.", evaluation={"tasks": ["films.yaml"]})
@@ -101,7 +101,9 @@ def test_a_card_follows_the_workflow_file(again: Callable[..., Report], folder: 
     assert anew(again(description="Made of nothing.")) == []
 
 
-def test_what_is_broken_or_missing_in_the_models_folder_is_mended(again: Callable[..., Report], folder: Path) -> None:
+def test_what_is_broken_or_missing_in_the_models_folder_is_mended(
+    again: Callable[..., RunSummary], folder: Path
+) -> None:
     again()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for name in ("model.safetensors", "tokenizer.json"):
@@ -116,7 +118,7 @@ def test_what_is_broken_or_missing_in_the_models_folder_is_mended(again: Callabl
     assert note.endswith(": README.md written anew")
 
 
-def test_a_folder_of_another_model_is_left_alone(again: Callable[..., Report], folder: Path) -> None:
+def test_a_folder_of_another_model_is_left_alone(again: Callable[..., RunSummary], folder: Path) -> None:
     """One that shares tokenizer and configuration."""
     again()
     weights = (folder / "model.safetensors").read_bytes()
@@ -126,7 +128,7 @@ def test_a_folder_of_another_model_is_left_alone(again: Callable[..., Report], f
 
 
 def test_a_training_that_fails_after_its_bits_were_measured_tells_its_own_error(
-    again: Callable[..., Report], store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+    again: Callable[..., RunSummary], store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again()
     (record,) = runs(store)
@@ -146,7 +148,7 @@ def test_a_training_that_fails_after_its_bits_were_measured_tells_its_own_error(
 
 
 def test_of_many_held_out_pieces_those_of_smallest_hash_are_measured(
-    again: Callable[..., Report], folder: Path, monkeypatch: pytest.MonkeyPatch
+    again: Callable[..., RunSummary], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (corpus, model_card):
         monkeypatch.setattr(module, "MEASURED_PIECES", 4)

@@ -104,7 +104,7 @@ def test_the_table_says_the_verdict_its_interval_and_p_and_what_it_cost() -> Non
 def test_the_table_shows_the_largest_training_size_and_says_where_the_others_are() -> None:
     lines = judged([compared("a", 0.1, 0.5, train_size=16), entry(method="a", train_size=4, mean=0.111)])
     shown = table(lines)
-    assert "trained on 16 rows a class" in shown
+    assert "trained on 16 rows per class" in shown
     assert "0.111" not in shown
     assert "vocabsem report" in shown
     assert "0.111" in table([lines[1]])

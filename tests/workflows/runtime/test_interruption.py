@@ -2,7 +2,7 @@
 
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import open_store
-from orchestration.store.scratch import Told, scratch_folder, tell
+from orchestration.store.scratch import StepProgress, scratch_folder, tell
 from tests.orchestration.steps import number, squares, total
 from workflows.runtime.interruption import Course
 
@@ -15,9 +15,9 @@ def test_steps_in_hand_are_told_with_what_is_kept_of_them(tmp_path):
     course.hear("shard", sharded, {"done": 2, "of": 3})
     course.hear("shard", encoded, {"done": 1, "of": 3})
     for step, told in (
-        (trained, Told(1200, 5000, "steps", "loss 3.2")),
-        (fitted, Told(2, 9, "epochs")),
-        (encoded, Told(1536, 3000, "rows")),
+        (trained, StepProgress(1200, 5000, "steps", "loss 3.2")),
+        (fitted, StepProgress(2, 9, "epochs")),
+        (encoded, StepProgress(1536, 3000, "rows")),
     ):
         tell(scratch_folder(store.root, step.folder), told)
     for step, path in ((trained, "checkpoint"), (fitted, "signs/step"), (encoded, "open/1/part")):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.store.scratch import Told
+from orchestration.store.scratch import StepProgress
 from workflows.runtime.pace import Pace, duration
 
 
-def heard(*said: tuple[float, Told]) -> Pace:
+def heard(*said: tuple[float, StepProgress]) -> Pace:
     pace = Pace("encode test", 100.0)
     for now, told in said:
         pace.hear(told, now)
@@ -20,30 +20,30 @@ def test_work_that_says_nothing_is_told_with_its_time() -> None:
 
 
 def test_amount_rate_time_left_and_note_are_in_one_line() -> None:
-    pace = heard((110.0, Told(0, 4096, "rows")), (130.0, Told(1024, 4096, "rows", "best 0.5")))
+    pace = heard((110.0, StepProgress(0, 4096, "rows")), (130.0, StepProgress(1024, 4096, "rows", "best 0.5")))
     assert pace.rate == 51.2
     assert pace.line(140.0) == "encode test: 1,024 of 4,096 rows, 51 rows/s, 50 s left; best 0.5"
 
 
 def test_slow_work_is_told_by_the_time_of_each() -> None:
-    pace = heard((100.0, Told(0, 4, "epochs")), (160.0, Told(1, 4, "epochs")))
+    pace = heard((100.0, StepProgress(0, 4, "epochs")), (160.0, StepProgress(1, 4, "epochs")))
     assert pace.line(160.0) == "encode test: 1 of 4 epochs, 60 s for each of the epochs, 3 min left"
 
 
 def test_the_rate_is_of_what_was_done_since_it_was_heard_first() -> None:
-    assert heard((100.0, Told(1000, 2000, "rows")), (110.0, Told(1100, 2000, "rows"))).rate == 10
+    assert heard((100.0, StepProgress(1000, 2000, "rows")), (110.0, StepProgress(1100, 2000, "rows"))).rate == 10
 
 
-@pytest.mark.parametrize("again", [Told(0, 100, "rows"), Told(60, 100, "rows written")])
-def test_work_begun_anew_or_of_another_unit_has_a_rate_of_its_own(again: Told) -> None:
-    pace = heard((100.0, Told(0, 100, "rows")), (110.0, Told(50, 100, "rows")), (120.0, again))
+@pytest.mark.parametrize("again", [StepProgress(0, 100, "rows"), StepProgress(60, 100, "rows written")])
+def test_work_begun_anew_or_of_another_unit_has_a_rate_of_its_own(again: StepProgress) -> None:
+    pace = heard((100.0, StepProgress(0, 100, "rows")), (110.0, StepProgress(50, 100, "rows")), (120.0, again))
     assert pace.rate is None
-    pace.hear(Told(again.done + 10, 100, again.unit), 130.0)
+    pace.hear(StepProgress(again.done + 10, 100, again.unit), 130.0)
     assert pace.rate == 1
 
 
 def test_how_much_there_is_need_not_be_known() -> None:
-    assert heard((100.0, Told(0, 0, "rows")), (110.0, Told(50, 0, "rows"))).line(110.0) == (
+    assert heard((100.0, StepProgress(0, 0, "rows")), (110.0, StepProgress(50, 0, "rows"))).line(110.0) == (
         "encode test: 50 rows, 5.0 rows/s"
     )
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import open_store
-from orchestration.store.scratch import Told
+from orchestration.store.scratch import StepProgress
 from tests.orchestration.steps import broken, number, squares, total
 from workflows.runtime import progress
 from workflows.runtime.progress import live_display, looking_in, plain_lines, watching_on
@@ -76,7 +76,7 @@ def test_a_step_under_way_is_told_of_in_lines_and_on_the_display(tmp_path, monke
     for name in ("_LOOK_SECONDS", "_FIRST_SECONDS", "_SHOWN_SECONDS"):
         monkeypatch.setattr(progress, name, 0.01)
     monkeypatch.setattr(progress, "_NEXT_SECONDS", 0.05)
-    told = [Told(100, 400, "rows"), Told(200, 400, "rows", "best 0.5")]
+    told = [StepProgress(100, 400, "rows"), StepProgress(200, 400, "rows", "best 0.5")]
     plan, lines, screen = make_plan([number(2)], open_store(tmp_path)), [], io.StringIO()
 
     def look(step):

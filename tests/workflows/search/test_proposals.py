@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution
 
 from workflows.config.space import Domain, Space
 from workflows.methods.registry import METHODS
-from workflows.search.proposals import Listed, Suggested, distribution, drawn_value, finished_trial
+from workflows.search.proposals import FixedTrials, OptunaTrials, distribution, drawn_value, finished_trial
 from workflows.search.trials import Configuration, configuration
 
 KNN, PROBE, CALIBRATION = METHODS["knn"], METHODS["linear-probe"], METHODS["calibration"]
@@ -47,12 +47,12 @@ def keys(configurations: Sequence[Configuration]) -> list[str]:
 
 def suggested(
     space: Space, trials: int, seed: int = 0, most: int = 4, method: Any = KNN, workers: int = 1, **fixed: Any
-) -> Suggested:
-    return Suggested(method, space, fixed, trials, seed, lambda _: most, workers)
+) -> OptunaTrials:
+    return OptunaTrials(method, space, fixed, trials, seed, lambda _: most, workers)
 
 
-def in_packs(given: Sequence[Configuration], most: int, workers: int = 1) -> Listed:
-    return Listed(CALIBRATION, given, lambda _: most, workers)
+def in_packs(given: Sequence[Configuration], most: int, workers: int = 1) -> FixedTrials:
+    return FixedTrials(CALIBRATION, given, lambda _: most, workers)
 
 
 def distance(one: Configuration) -> float:
@@ -117,7 +117,7 @@ def test_a_list_that_an_earlier_attempt_finished_gives_nothing() -> None:
     assert proposals.exhausted
 
 
-def sizes(proposals: Listed) -> list[int]:
+def sizes(proposals: FixedTrials) -> list[int]:
     found = []
     while (pack := proposals.take()) is not None:
         found.append(len(pack))
@@ -140,7 +140,7 @@ def test_what_an_earlier_attempt_left_is_shared_out_anew() -> None:
 
 
 def test_the_size_of_a_pack_may_differ_with_what_is_in_it() -> None:
-    proposals = Listed(CALIBRATION, listed(8), lambda one: 4 if one["settings"]["rank"] == 16 else 1, 1)
+    proposals = FixedTrials(CALIBRATION, listed(8), lambda one: 4 if one["settings"]["rank"] == 16 else 1, 1)
     assert sizes(proposals) == [4, 1, 1, 1, 1]
 
 
@@ -215,7 +215,7 @@ def test_a_wave_is_proposed_once_all_of_the_last_has_results(trials: int, width:
     assert proposals.take() is None
 
 
-def waves(proposals: Suggested, score: Score, order: random.Random) -> list[list[str]]:
+def waves(proposals: OptunaTrials, score: Score, order: random.Random) -> list[list[str]]:
     """What each wave proposed, sorted; packs of a wave come back in any order."""
     found = []
     while True:

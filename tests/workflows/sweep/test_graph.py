@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from orchestration.execution.work import work_of
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import open_store
-from orchestration.store.fingerprint_cache import Facts
+from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.store.scratch import scratch_folder
 from tests.workflows.sweeps import (
     BEST,
@@ -23,7 +23,7 @@ from tests.workflows.sweeps import (
     SWEPT,
     Done,
     Made,
-    Told,
+    StepProgress,
     artifact_json,
     config,
     retold,
@@ -196,7 +196,7 @@ def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_
     failed = {**first, "key": "none", "ended": "failed", "validation": None, "loss": None, "error": "not finite"}
     documents = {CONFIRMED: done.confirmed, RECORDS: [failed, first, second], "provenance.json": {"search_seconds": 2}}
     results, record = done.sweep.results(done.store, QUIET), RunRecord("r1", tmp_path)
-    parent, children = done.sweep.tracked(record, Told(documents), results, "FINISHED", QUIET)  # type: ignore[arg-type]
+    parent, children = done.sweep.tracked(record, StepProgress(documents), results, "FINISHED", QUIET)  # type: ignore[arg-type]
     assert [child.name for child in children] == [  # MLflow lists the last first
         f"3: distance={first['settings']['distance']}",
         f"2: distance={first['settings']['distance']}",
@@ -235,7 +235,7 @@ def test_the_lines_shown_say_what_was_lost_and_what_could_not_be_confirmed(done:
     first, second = done.records
     lost = {**second, "ended": "lost", "validation": None, "error": "its worker died 2 times"}
     failed = [{**BEST, "error": "no such distance"}]
-    told = Told(
+    told = StepProgress(
         {
             CONFIRMED: {**done.confirmed, "failed": failed},
             RECORDS: [first, lost],
@@ -260,7 +260,7 @@ def test_a_search_of_trained_calibrators_is_the_same_in_packs_of_any_size(base: 
             confirm={"best": 1},
             execution={"executor": "inline", "pack": pack},
         )
-        found[pack] = run(sweep(given, base, None, Facts(store.root / "facts.json"), store), store)
+        found[pack] = run(sweep(given, base, None, FingerprintCache(store.root / "facts.json"), store), store)
     one, three = found[1].records, found[3].records
     assert [record["key"] for record in one] == [record["key"] for record in three]
     assert len(one) == 5

@@ -16,7 +16,7 @@ from orchestration.store.arrow import ROW_ID
 from orchestration.store.artifacts import Artifact
 from vocabsem_core.finetuning.trainer import Classifier, Prompts
 from workflows.inputs.tables import fields_of, row_names
-from workflows.methods.inputs.states import labels_of, must_have_rows, read_column, split_rows
+from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
 
 if TYPE_CHECKING:
     from vocabsem_core.features.prompts import Prompt
@@ -39,7 +39,7 @@ class Texts:
         reading: what decides the prompts and the model: see `steps.finetune.reading_of`.
         folder, stamp: the model's files.
         labels: label names in class order.
-        train_size: rows a class (validation included) or "full".
+        train_size: rows per class (validation included) or "full".
         seed: of the subsample.
         most: training rows at most, those of smallest hash; None: all.
         fold: which fifth of the training rows is held out for validation, from 0.
@@ -115,7 +115,7 @@ class Texts:
         """Class numbers and hashes of all rows; row numbers for training and for validation."""
         texts = self.inputs["train_texts"]
         labels, hashes = labels_of(texts, self.inputs["train_labels"]), read_column(texts, "row_hash")
-        must_have_rows(labels, self.labels)
+        check_has_rows(labels, self.labels)
         return labels, hashes, *split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
 
     @cached_property
@@ -153,7 +153,7 @@ def _read(found: Sequence[Prompt]) -> Prompts:
 def _model(folder: Path, stamp: str, content: tuple[str, str], dtype: str, device: str) -> Any:
     """A model whose weights are not trained; the last one stays, for the next fit or trial in this process."""
     from vocabsem_core.features.checkpoints import load_model
-    from workflows.inputs.models import must_be_unchanged
+    from workflows.inputs.models import check_unchanged
 
-    must_be_unchanged(folder, stamp, dict(zip(("model", "tokenizer"), content, strict=True)))
+    check_unchanged(folder, stamp, dict(zip(("model", "tokenizer"), content, strict=True)))
     return load_model(folder, dtype, device).requires_grad_(False)

@@ -23,7 +23,7 @@ VALIDATION_SHARE = 0.2  # of the training rows of each class
 
 
 @dataclass(frozen=True)
-class Materials:
+class TaskFeatures:
     """One task's stored states and label words under one model.
 
     Attributes:
@@ -31,7 +31,7 @@ class Materials:
             content_free; and demonstrations, where they stand before the training rows' prompts.
         layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths.
         labels: label names in class order.
-        train_size: rows a class (validation included) or "full".
+        train_size: rows per class (validation included) or "full".
         seed: of the subsample.
         fold: which fifth of the training rows is held out for validation, from 0.
         device: where batched work runs.
@@ -86,7 +86,7 @@ class Materials:
             listed, rows = self.inputs["demonstrations"].json(DEMONSTRATIONS), read_column(self.inputs["train"], ROW_ID)
             kept, held = (np.flatnonzero(np.isin(rows, listed[name])) for name in ("train", "validation"))
             return kept, held
-        must_have_rows(labels, self.labels)
+        check_has_rows(labels, self.labels)
         hashes = read_column(self.inputs["train"], "row_hash")
         return split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
 
@@ -127,7 +127,7 @@ class Materials:
 
     @cached_property
     def content_free(self) -> Tensor:
-        """The states of prompts that say nothing, [m, d], float32."""
+        """The states of content-free prompts, [m, d], float32."""
         return self._states("content_free")
 
     @cached_property
@@ -226,7 +226,7 @@ def labels_of(rows: Artifact, labels: Artifact) -> np.ndarray:
     return np.array([by_row[row] for row in read_column(rows, ROW_ID).tolist()])
 
 
-def must_have_rows(labels: np.ndarray, names: Sequence[str]) -> None:
+def check_has_rows(labels: np.ndarray, names: Sequence[str]) -> None:
     """Raises ConfigError for a label without a row, and where no label has a second one, for validation."""
     counts = np.bincount(labels, minlength=len(names))
     if problems := training_problems(dict(zip(names, counts.tolist(), strict=True))):

@@ -18,7 +18,7 @@ from orchestration.store.arrow import table_of
 from orchestration.store.artifacts import Artifact, open_store
 from vocabsem_core.calibration.modules import Labelled, States
 from workflows.errors import ConfigError
-from workflows.methods.inputs.states import Materials, StoredRows, split_rows
+from workflows.methods.inputs.states import StoredRows, TaskFeatures, split_rows
 
 WIDTH = 3
 
@@ -83,7 +83,7 @@ def artifact(folder: Path, name: str, *tables: dict[str, np.ndarray]) -> Artifac
     return found
 
 
-def materials(folder: Path, labels: list[int], **changes: Any) -> Materials:
+def materials(folder: Path, labels: list[int], **changes: Any) -> TaskFeatures:
     """States in three files; a row's state names its place, its hash turns the order round."""
     count = len(labels)
     (states,) = parts(count)
@@ -97,7 +97,7 @@ def materials(folder: Path, labels: list[int], **changes: Any) -> Materials:
         "train": artifact(folder, "encode", *shards),
         "train_labels": artifact(folder, "labels", {"label": np.array(labels, dtype=np.int32)}),
     }
-    return Materials(inputs, "head", ["no", "yes"], "full", 0, **changes)
+    return TaskFeatures(inputs, "head", ["no", "yes"], "full", 0, **changes)
 
 
 def places(rows: Labelled) -> list[int]:
