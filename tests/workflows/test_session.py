@@ -172,7 +172,8 @@ def test_an_mlflow_that_is_away_counts_as_missing_and_gets_no_link_of_another(
     monkeypatch.setattr("workflows.session.open_engine", engine)
     assert again().mlflow_run_id is None
     (record,) = runs(store)
-    record.write(TOLD, {"uri": "http://elsewhere:5000" if elsewhere else default_uri(store.root), "run_id": "m1"})
+    uri = "http://elsewhere:5000" if elsewhere else default_uri(store.root)
+    record.write(TOLD, {"uri": uri, "run_id": "m1", "page": "#/x"})
     for made in (store.root / "score").iterdir():
         shutil.rmtree(made)
     assert again().mlflow_run_id == shown

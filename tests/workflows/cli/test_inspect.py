@@ -97,7 +97,7 @@ def test_a_run_shows_its_workflow_and_results(store):
     assert run_text(run_document(record)).endswith("no results yet")
     results = [entry(), entry(method="affinity", sd_seeds=None)]
     record.write("results.json", stored(results))
-    record.write("mlflow.json", {"run_id": "m1"})
+    record.write("mlflow.json", {"run_id": "m1", "page": "#/x"})
     found = run_document(record)
     assert (found["run_id"], found["steps"], found["mlflow_run_id"]) == (record.run_id, 5, "m1")
     assert found["keys"][TARGETS[1].folder] == "total x 2.0"
