@@ -54,6 +54,14 @@ def encode_texts(
 
     Raises:
         InputError: for a layer that the model does not have, or a template it cannot read.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        >>> tokenizer = AutoTokenizer.from_pretrained(folder)
+        >>> states = encode_texts(model, tokenizer, ["a fine film", "a dull film"], layers=["layer_01", "head"])
+        >>> [(layer, len(rows)) for layer, rows in states.items()]
+        [('layer_01', 2), ('head', 2)]
     """
     limit = window_of(model, tokenizer) or _UNLIMITED
     closing = kind_of(model.config) != "causal"
@@ -69,6 +77,14 @@ def basis_of(model: Any, tokenizer: Any) -> SemanticBasis:
     Args:
         model: a transformers language model with its head.
         tokenizer: its tokenizer.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        >>> tokenizer = AutoTokenizer.from_pretrained(folder)
+        >>> basis = basis_of(model, tokenizer)
+        >>> basis.rank == model.config.hidden_size
+        True
     """
     return semantic_basis([_head_rows(model, tokenizer)])
 
@@ -94,6 +110,14 @@ def label_basis(
 
     Raises:
         InputError: for a word without tokens, and for labels whose tokens are the same.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        >>> tokenizer = AutoTokenizer.from_pretrained(folder)
+        >>> rows = label_basis(model, tokenizer, {"bad": "negative", "good": "positive"})
+        >>> tuple(rows.shape) == (2, model.config.hidden_size)
+        True
     """
     rows = _head_rows(model, tokenizer)
     basis = basis or semantic_basis([rows])
@@ -144,6 +168,13 @@ def calibrate(
 
     Raises:
         InputError: for a class with fewer than two rows where rows are held out, or a loss that is not finite.
+
+    Example:
+        >>> labels = torch.arange(40) % 2
+        >>> states = torch.eye(2)[labels] + torch.arange(40).unsqueeze(1) / 100
+        >>> calibrator = calibrate(states, labels, basis=torch.eye(2))
+        >>> int((calibrator.logits(states).argmax(dim=1) == labels).sum())
+        40
     """
     settings = settings or CalibrationSettings()
     train = Labelled(states, labels)
@@ -198,5 +229,10 @@ def probe(states: Float[Tensor, "n d"], labels: Int[Tensor, " n"], inverse_penal
 
     Raises:
         InputError: for fewer than two classes, or a class without a row.
+
+    Example:
+        >>> states, labels = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+        >>> probe(states, labels).logits(torch.tensor([[-3.0], [3.0]])).argmax(dim=1)
+        tensor([0, 1])
     """
     return LinearProbe(**fit_probe(states, labels, int(labels.max()) + 1, inverse_penalty))

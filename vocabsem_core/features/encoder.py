@@ -70,6 +70,13 @@ class Encoder:
 
     Raises InputError for an unknown layer, and on the first prompts where the logits rebuilt from the captured states
     differ from the model's own: then the capture is wrong for this architecture and no state can be trusted.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM
+        >>> encoder = Encoder(AutoModelForCausalLM.from_pretrained(folder).eval(), ["head"])
+        >>> states = encoder.encode([[5, 6, 7], [8, 9]])
+        >>> len(states["head"])
+        2
     """
 
     def __init__(self, model: Any, layers: Sequence[str] = ("head",)) -> None:

@@ -39,7 +39,14 @@ class OutputHead:
 
 
 def head_of(model: Any) -> OutputHead:
-    """The head of a loaded transformers model, its tensors shared, not copied. Raises InputError where it has none."""
+    """The head of a loaded transformers model, its tensors shared, not copied. Raises InputError where it has none.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM
+        >>> head = head_of(AutoModelForCausalLM.from_pretrained(folder))
+        >>> head.bias is None, head.softcap is None
+        (True, True)
+    """
     linear = model.get_output_embeddings()
     if linear is None or getattr(linear, "weight", None) is None:
         raise InputError(

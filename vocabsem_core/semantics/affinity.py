@@ -22,9 +22,22 @@ def semantic_logits(
 ) -> Float[Tensor, "*lanes n k"]:
     """Similarity of each state to each basis row, divided by the temperature.
 
-    `cosine` is the paper's (Algorithm 1); `euclidean` (negative distance) and `dot` (a whitened logit) are ours, as
-    is a temperature other than 1.0: the paper states none. Distances are float64: what tells the rows apart is a small
-    part of |h|, which all distances have in common.
+    Args:
+        states: n states, with any axes before.
+        basis: a row per label.
+        similarity: `cosine` is the paper's (Algorithm 1); `euclidean` (negative distance) and `dot` (a whitened logit)
+            are ours.
+        temperature: the paper states none, which is 1.0; others are ours.
+
+    Returns:
+        A logit per label. Of `euclidean` in float64: what tells the rows apart is a small part of |h|, which all
+        distances have in common.
+
+    Example:
+        >>> states = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
+        >>> semantic_logits(states, basis=torch.eye(2))
+        tensor([[1.0000, 0.0000],
+                [0.6000, 0.8000]])
     """
     if similarity == "cosine":
         logits = functional.normalize(states, dim=-1) @ functional.normalize(basis, dim=-1).T

@@ -47,10 +47,26 @@ class SemanticBasis:
 def semantic_basis(
     blocks: Iterable[Float[Tensor, "_ d"]], rcond: float = RCOND, rows: int | None = None
 ) -> SemanticBasis:
-    """The basis of a head given as blocks of its rows, each block used once; `rows` in all, where that is known.
+    """The semantic basis of an LM head (paper, section 3.1).
 
     Memory: one block as given, 1024 of its rows in float64, and a few d x d matrices in float64.
-    Raises InputError where there are no rows, or a value is not finite.
+
+    Args:
+        blocks: the rows of the head, [v, d] in all, in blocks; each is used once.
+        rcond: singular values below this share of the largest count as zero (ours).
+        rows: v, where it is known; for progress alone.
+
+    Raises:
+        InputError: where there are no rows, all are zero, or a value is not finite.
+
+    Example:
+        >>> head = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+        >>> basis = semantic_basis([head])
+        >>> basis.rank, basis.condition
+        (2, 2.0)
+        >>> basis.rows(head[:2])
+        tensor([[0.5000, 0.0000],
+                [0.0000, 1.0000]])
     """
     gram, done = None, 0
     for block in blocks:
