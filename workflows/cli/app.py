@@ -71,10 +71,10 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow: compute what is not cached, show the comparison, track it in MLflow."""
-    from workflows.results.columns import columns as named
+    from workflows.results.columns import asked_columns
 
     started = time.monotonic()
-    more = named(columns.split(",")) if columns else []
+    more = asked_columns(columns) if columns else []
     _run(_session(file, store, data_dir, mlflow, executor, address), started, as_json, more=more)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.errors import ConfigError, nearest
+from workflows.errors import ConfigError
 from workflows.results.costs import mean
 from workflows.results.model import Detail, Result
 from workflows.results.wording import seconds
@@ -87,11 +87,17 @@ _BY_NAME = {column.name: column for column in COLUMNS}
 
 
 def columns(names: Sequence[str]) -> list[Column]:
-    """The columns of these names. Raises ConfigError for an unknown one."""
+    """The columns of these names."""
+    return [_BY_NAME[name] for name in names]
+
+
+def asked_columns(text: str) -> list[Column]:
+    """The columns that `--columns` names, with commas between. Raises ConfigError for an unknown one."""
+    names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in _BY_NAME:
-            raise ConfigError(f"--columns: no column {name!r}; {nearest(name, list(_BY_NAME))}")
-    return [_BY_NAME[name] for name in names]
+            raise ConfigError(f"--columns: no column {name!r}; known: {', '.join(_BY_NAME)}")
+    return columns(names)
 
 
 def metrics(result: Result, detail: Detail) -> dict[str, float]:

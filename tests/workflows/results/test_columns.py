@@ -7,7 +7,7 @@ from workflows.errors import ConfigError
 from workflows.report import page, plain
 from workflows.report.contents import read_contents
 from workflows.results import columns as declared
-from workflows.results.columns import COLUMNS, Column, columns, metrics
+from workflows.results.columns import COLUMNS, Column, asked_columns, columns, metrics
 from workflows.results.table import table
 
 ANSWER = Column("answer", "the answer", lambda *_: 42, lambda values: f"{values[0]} of {len(values)}", "the_answer")
@@ -36,9 +36,13 @@ def test_the_calibration_error_is_shown_where_it_is_asked_for():
     assert metrics(*found[0])["calibration_error"] == 0.1
 
 
-def test_an_unknown_column_is_named_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"--columns: no column 'calibration'; did you mean 'calibration-error'\?"):
-        columns(["seconds", "calibration"])
+def test_columns_are_asked_for_with_commas_between():
+    assert [column.name for column in asked_columns("peak, seeds")] == ["peak", "seeds"]
+
+
+def test_an_unknown_column_is_named_with_all_there_are():
+    with pytest.raises(ConfigError, match=r"--columns: no column 'calibration'; known: encode, .*, calibration-error$"):
+        asked_columns("seconds,calibration")
 
 
 def test_the_option_lists_every_column_that_the_table_lacks():
