@@ -29,6 +29,7 @@ settings.load_profile("machines differ in speed")
 _ON_RAY = {"benchmarks", "chaos", "integration"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2`, all that starts Ray runs in one of the two processes, and each other file as a whole in either."""
     for item in items:
