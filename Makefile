@@ -9,7 +9,7 @@ demo: .venv/installed
 	.venv/bin/vocabsem run quickstart.yaml
 
 test: lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -q -n 2
 
 # PostgreSQL, MLflow on it, Ray with workers, a browser: what docker/compose.yaml starts, as processes of this machine.
 test-system: .venv/installed

@@ -10,7 +10,6 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,12 +28,17 @@ settings.load_profile("machines differ in speed")
 _ON_RAY = {"benchmarks", "chaos", "integration"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """With `-n 2`, all that starts Ray runs in one of the two processes, and each other file as a whole in either."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("ray" if folder in _ON_RAY else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneProcessForRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "ray" if file.split("/")[1] in _ON_RAY else file
+
+    return OneProcessForRay(config, log)
 
 
 @pytest.fixture(scope="session")
