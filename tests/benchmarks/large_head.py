@@ -98,7 +98,7 @@ def fill(folder: Path, rows: int) -> tuple[int, int, float]:
 
     files = {"folder": str(folder / "model"), "stamp": stamp_of(folder / "model"), "content": {}}
     seen = {"name": "large", "head": "large", "kept_rows": rows}  # all that these two steps read of a model
-    model: Any = SimpleNamespace(**seen, width=0, files=files)
+    model: Any = SimpleNamespace(**seen, width=0, files=files, paths=())
     store, step = open_store(folder / "store"), basis_step(model)
     outcomes: dict = {}
 
