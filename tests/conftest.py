@@ -1,6 +1,7 @@
 """Settings of all tests: quiet, offline, one thread."""
 
 import os
+import re
 import warnings
 
 os.environ.update(
@@ -24,8 +25,8 @@ settings.register_profile("machines differ in speed", deadline=None)
 settings.load_profile("machines differ in speed")
 
 
-# Folders whose tests start Ray, or kill processes that did.
-_ON_RAY = {"benchmarks", "chaos", "integration"}
+# Folders of tests that start processes; those whose files name Ray start it.
+_PROCESSES = {"benchmarks", "chaos", "integration"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,7 +37,10 @@ def pytest_xdist_make_scheduler(config, log):
     class OneProcessForRay(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::")[0]
-            return "ray" if file.split("/")[1] in _ON_RAY else file
+            on_ray = file.split("/")[1] in _PROCESSES and re.search(
+                r"\b(ray|Ray)", (config.rootpath / file).read_text()
+            )
+            return "ray" if on_ray else file
 
     return OneProcessForRay(config, log)
 
