@@ -67,7 +67,7 @@ class ShardWorker(Protocol):
         ...
 
     def fill(self, work: StepContext, shard: int) -> None:
-        """Write one shard with `work.out.write_shard`; a long one calls `work.give_sign(shard)` on its way."""
+        """Write one shard with `work.out.write_shard`; a long one calls `work.report_alive(shard)` on its way."""
         ...
 
 

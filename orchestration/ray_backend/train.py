@@ -152,7 +152,7 @@ def run_workers(
         fewer_rows: the setting by which a step takes fewer rows, for the message where memory runs out.
 
     A worker that dies is started again, with all others, from the last checkpoint; so is a training whose driver died
-    when it is begun again. Raises TrainingMistake for a disk that cannot be written to, for memory that runs out, for
+    when it is begun again. Raises TrainingError for a disk that cannot be written to, for memory that runs out, for
     workers that cannot start as one team, and for what a worker of Ray's raised on purpose, which ends all of them.
     """
     with _telling_of_want(scratch, fewer_rows):

@@ -66,7 +66,7 @@ def search(
     """Try all that is proposed with "module:function"(setup, pack, watch), which returns a record for each.
 
     With a limit of `seconds`, no pack is begun after it and those under way end after their epoch. A pack whose worker
-    dies is tried again in halves. Returns the records in no order. Raises SearchMistake for what a worker raised.
+    dies is tried again in halves. Returns the records in no order. Raises SearchError for what a worker raised.
     """
     (scratch / _PACKS).mkdir(parents=True, exist_ok=True)
     (scratch / _MISTAKE).unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def search(
 
 
 def room(concurrent: int | None, cpus: float | None, gpus: float | None) -> WorkerSlots:
-    """Places on the cluster this process is connected to: `concurrent`, or as many as its nodes have room for.
+    """Worker slots on the cluster this process is connected to: `concurrent`, or as many as its nodes have room for.
 
     `cpus` None shares a node's cores out among them; `gpus` None is one where there are any. Raises ClusterError where
     no node has room for one.

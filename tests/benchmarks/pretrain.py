@@ -129,7 +129,7 @@ def products_seconds(recipe: Recipe, half: bool) -> float:
     """Seconds of a step's matrix products: what no loop on this processor can go below.
 
     6 operations a weight and token (Kaplan et al., arXiv 2001.08361, section 2.1), each layer's at the speed of the
-    widest; attention and the optimiser are left out.
+    widest; attention and the optimizer are left out.
     """
     tokens, width = recipe.batch_rows * recipe.context, recipe.width
     kind = torch.bfloat16 if half else torch.float32

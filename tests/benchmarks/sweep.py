@@ -232,7 +232,7 @@ def packed_seconds(folder: Path, settings: CalibrationSettings, count: int, work
 
 
 def plain_loop(settings: CalibrationSettings, folder: str) -> float:
-    """Theirs: one calibrator as a first script would train it, by torch's own layers and optimiser; its last loss."""
+    """Theirs: one calibrator as a first script would train it, by torch's own layers and optimizer; its last loss."""
     train, validation, basis = load(folder)
     everything = torch.arange(len(train.labels))
     states, held = train.states[everything], validation.states[torch.arange(len(validation.labels))]

@@ -93,7 +93,7 @@ def test_a_cluster_whose_token_cannot_be_read_says_where_to_get_it(written, tmp_
     """In a process of its own, since Ray reads its settings once."""
     program = (
         "from orchestration.ray_backend import engine; from orchestration.errors import ClusterError\n"
-        "engine._knock = lambda address: None\n"
+        "engine._check_reachable = lambda address: None\n"
         "try: engine._connect('127.0.0.1:6379')\n"
         "except ClusterError as error: print(error.exit_code, error)"
     )

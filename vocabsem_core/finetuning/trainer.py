@@ -160,7 +160,7 @@ class Finetuning:
     ) -> None:
         self._classifier, self._weights, self._team = classifier, dict(weights), team
         self._train, self._validation, self._schedule, self._seed = train, validation, schedule, seed
-        self._optimiser = torch.optim.AdamW(
+        self._optimizer = torch.optim.AdamW(
             list(self._weights.values()), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         self._steps_an_epoch = math.ceil(len(train[0]) / schedule.batch_size)
@@ -222,10 +222,10 @@ class Finetuning:
                 value.grad = torch.zeros_like(value)
         sum_over_processes([total, *(value.grad for value in self._weights.values())], self._team.world)  # type: ignore[list-item]
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = self.rate(step)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         return float(total)
 
     def rate(self, step: int) -> float:
@@ -249,10 +249,10 @@ class Finetuning:
         return {name: value.detach().cpu().clone() for name, value in self._weights.items()}
 
     def save(self, path: Path) -> None:
-        """Weights now and at their best, the optimiser's state and the losses. Raises InputError where it cannot."""
+        """Weights now and at their best, the optimizer's state and the losses. Raises InputError where it cannot."""
         tensors = {f"now/{name}": value for name, value in self._copied().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"adamw/{name}": value for name, value in optimizer_state(self._optimiser).items()}
+        tensors |= {f"adamw/{name}": value for name, value in optimizer_state(self._optimizer).items()}
         save_state(path, tensors, {"fit": self._described(), "losses": json.dumps(self.losses)})
 
     def load(self, path: Path) -> None:
@@ -264,7 +264,7 @@ class Finetuning:
             )
         use(self._weights, below(tensors, "now"))
         self.best, self.losses = below(tensors, "best"), json.loads(metadata["losses"])
-        use_moments(self._optimiser, below(tensors, "adamw"))
+        use_moments(self._optimizer, below(tensors, "adamw"))
 
     def _described(self) -> str:
         return json.dumps({**asdict(self._schedule), "seed": self._seed, "rows": len(self._train[0])}, sort_keys=True)

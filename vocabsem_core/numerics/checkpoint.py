@@ -33,13 +33,13 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Copies of what an optimiser remembers, on the CPU, by "number of the parameter/name"."""
+    """Copies of what an optimizer remembers, on the CPU, by "number of the parameter/name"."""
     state = optimizer.state_dict()["state"]
     return {f"{index}/{name}": value.cpu().clone() for index, known in state.items() for name, value in known.items()}
 
 
 def use_moments(optimizer: Optimizer, known: Mapping[str, Tensor]) -> None:
-    """Let an optimiser remember what `optimizer_state` gave."""
+    """Let an optimizer remember what `optimizer_state` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for place, value in known.items():
         index, name = place.split("/")

@@ -22,7 +22,7 @@ _LEAST = 1e-7  # norm that is divided by
 
 
 class Muon(Optimizer):
-    """The optimiser, for matrices.
+    """The optimizer, for matrices.
 
     Args:
         weights: what is trained; each must have a gradient at every step.

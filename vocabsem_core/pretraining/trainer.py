@@ -133,7 +133,7 @@ class Pretraining:
             {"params": [p for p in rest if p.ndim == 2], "weight_decay": decay},
             {"params": [p for p in rest if p.ndim != 2], "weight_decay": 0.0},
         ]
-        self._optimisers = {
+        self._optimizers = {
             "muon": Muon(blocks, recipe.learning_rate, decay, half),
             "adamw": torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=_BETAS, fused=True),
         }
@@ -150,7 +150,7 @@ class Pretraining:
             total += loss.detach()
         self._share(total)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
-        for optimizer in self._optimisers.values():
+        for optimizer in self._optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.recipe.rate(self.step)
             optimizer.step()
@@ -174,10 +174,10 @@ class Pretraining:
         sum_over_processes([total.view(1), *gradients], self._world)
 
     def save(self, path: Path) -> None:
-        """Weights, optimiser state, step and recipe, as safetensors. Raises InputError where it cannot be written."""
+        """Weights, optimizer state, step and recipe, as safetensors. Raises InputError where it cannot be written."""
         weights = {name: value for name, value in self.model.state_dict().items() if name != "lm_head.weight"}
         tensors = {f"model/{name}": value.cpu().clone() for name, value in weights.items()}
-        for kind, optimizer in self._optimisers.items():
+        for kind, optimizer in self._optimizers.items():
             tensors |= {f"{kind}/{name}": value for name, value in optimizer_state(optimizer).items()}
         save_state(path, tensors, {"recipe": _described(self.recipe), "step": str(self.step)})
 
@@ -191,7 +191,7 @@ class Pretraining:
             )
         weights = below(tensors, "model")
         self.model.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
-        for kind, optimizer in self._optimisers.items():
+        for kind, optimizer in self._optimizers.items():
             use_moments(optimizer, below(tensors, kind))
         self.step = int(metadata["step"])
 

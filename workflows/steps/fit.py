@@ -283,7 +283,7 @@ def method_of(work: StepContext) -> Method:
 
 
 def materials_of(work: StepContext, **changes: Any) -> Any:
-    """What the method of a step sees of it; `changes` to the fields of Materials."""
+    """What the method of a step sees of it; `changes` to the fields of TaskFeatures."""
     from workflows.methods.inputs.states import TaskFeatures
 
     identity = work.identity

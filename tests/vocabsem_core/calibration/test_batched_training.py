@@ -58,7 +58,7 @@ DEEP = beside(TRAIN, 2), beside(VALIDATION, 3)
 def plain_loop(
     settings: CalibrationSettings, seed: int, data: tuple[Labelled, Labelled] = (TRAIN, VALIDATION)
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """One calibrator by torch's own optimiser and layers; the same random streams, as the documentation states them.
+    """One calibrator by torch's own optimizer and layers; the same random streams, as the documentation states them.
 
     Returns the weights after the last epoch, and every epoch's validation loss.
     """
