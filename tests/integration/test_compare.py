@@ -28,7 +28,7 @@ def names(steps: dict[str, dict], state: str) -> set[str]:
 
 def test_the_document_has_a_line_for_every_method_and_says_what_ran(finished):
     _, document = finished
-    assert set(document) == {"run_id", "steps", "results", "mlflow_run_id", "seconds"}
+    assert set(document) == {"run_id", "steps", "results", "mlflow_run_id", "seconds", "notes"}
     assert document["steps"]["cached"] == document["steps"]["failed"] == 0
     assert [line["method"] for line in document["results"]] == METHODS
     for line in document["results"]:
