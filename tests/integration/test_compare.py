@@ -247,7 +247,7 @@ def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished, o
         "score reference small zero-shot all rows"
     ]
     assert {name for name in planned if name.startswith("versus")} == {
-        f"versus centroid reference small {method} all rows" for method in ("zero-shot", "linear-probe")
+        f"versus centroid reference small {method}" for method in ("zero-shot", "linear-probe")
     }
     inline = ["--executor", "inline", "--store", str(own_store)]
     document = json.loads(cli(folder, "run", file, "--json", *inline).stdout)

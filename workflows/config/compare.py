@@ -208,7 +208,7 @@ class MethodConfig(Strict):
 
 
 def checked_train_size(value: int | str) -> int | str:
-    """Rows a class, or `full`. Raises ValueError for anything else."""
+    """Rows per class, or `full`. Raises ValueError for anything else."""
     if value != "full" and (isinstance(value, str) or value < 2):
         raise ValueError("expected `full`, or rows per class: a whole number of 2 or more")
     return value
