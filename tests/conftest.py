@@ -7,10 +7,10 @@ import warnings
 os.environ.update(
     HF_HUB_OFFLINE="1",
     MLFLOW_DISABLE_TELEMETRY="true",
+    OMP_NUM_THREADS="1",  # of the processes that tests start too
     RAY_USAGE_STATS_ENABLED="0",
     TOKENIZERS_PARALLELISM="false",
 )
-
 
 import pytest
 import torch

@@ -42,19 +42,19 @@ def test_it_takes_the_steps_of_torchs(half, apart):
     """Torch's iteration is in bfloat16: with half precision the steps are the same, else within its rounding."""
     start = [drawn(*shape, seed=place) for place, shape in enumerate(SHAPES)]
     ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
-    optimisers = (
+    optimizers = (
         Muon(ours, 0.01, 0.1, half),
         torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
     )
     for step in range(3):
-        for optimizer, weights in zip(optimisers, (ours, theirs), strict=True):
+        for optimizer, weights in zip(optimizers, (ours, theirs), strict=True):
             for place, weight in enumerate(weights):
                 weight.grad = drawn(*weight.shape, seed=10 * step + place)
             optimizer.step()
     for weight, expected, before in zip(ours, theirs, start, strict=True):
         assert (expected - before).abs().max() > 0.005
         torch.testing.assert_close(weight, expected, rtol=0, atol=apart)
-    assert [set(state) for state in optimisers[0].state.values()] == [{"momentum_buffer"}] * len(SHAPES)
+    assert [set(state) for state in optimizers[0].state.values()] == [{"momentum_buffer"}] * len(SHAPES)
 
 
 @pytest.mark.parametrize("half", [False, True])

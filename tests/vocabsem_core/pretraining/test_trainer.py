@@ -90,12 +90,12 @@ def test_a_pass_takes_what_memory_holds_and_on_a_processor_what_its_cache_does(m
 
 
 def test_a_plain_loop_takes_the_same_steps():
-    """The same optimisers by hand, on the whole batch at once."""
+    """The same optimizers by hand, on the whole batch at once."""
     run, model, data = training(), new_model(RECIPE).train(), rows()
     matrices = [p for name, p in model.named_parameters() if ".h." in name and p.ndim == 2]
     tables = [model.transformer.wte.weight, model.transformer.wpe.weight]
     vectors = [p for p in model.parameters() if p.ndim == 1]
-    optimisers = [
+    optimizers = [
         torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(tables, betas=(0.9, 0.95), weight_decay=0.1),
         torch.optim.AdamW(vectors, betas=(0.9, 0.95), weight_decay=0.0),
@@ -105,7 +105,7 @@ def test_a_plain_loop_takes_the_same_steps():
         loss = torch.nn.functional.cross_entropy(model(batch[:, :-1]).logits.flatten(0, 1), batch[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimisers:
+        for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = RECIPE.rate(step)
             optimizer.step()
             optimizer.zero_grad()
