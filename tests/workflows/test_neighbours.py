@@ -34,13 +34,13 @@ STATES = drawn(40, WIDTH, seed=2)
 @pytest.mark.parametrize("name", ["knn", "knn-lm", "knn-prompting"])
 def test_settings_predicted_together_come_out_as_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, searches = method_named(name), []
-    near = type(method).neighbors  # type: ignore[attr-defined]
+    neighbors = type(method).neighbors  # type: ignore[attr-defined]
 
     def counted(self: Any, settings: Any, states: Any, k: int, materials: Any) -> Any:
         searches.append(k)
-        return near(self, settings, states, k, materials)
+        return neighbors(self, settings, states, k, materials)
 
-    monkeypatch.setattr(type(method), "near", counted)
+    monkeypatch.setattr(type(method), "neighbors", counted)
     jobs = [
         (method.Settings.model_validate(settings), {}) for settings in random_settings(method.space, {}, 12, seed=0)
     ]
