@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """An error that is told by its message alone, for whoever runs the program to mend. Any other is a traceback.
+    """An error that the user can fix. Only its message is shown; any other error is shown as a traceback.
 
     Attributes:
         exit_code: what the command line returns for it: 2 for a user's mistake, 1 for a failed step or damage.
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """The exit status of an error that is told by its message alone; None for any other, which is a defect.
+    """The exit status of an error of which only the message is shown; None for any other, which is a bug.
 
     `vocabsem_core` imports nothing from here: its InputError is known by having an exit status, as a UserError has.
     """
@@ -24,15 +24,15 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 class StoreError(UserError):
-    """The store cannot be used as asked: not writable, of another version, or an artifact is missing."""
+    """The store cannot be used: it is not writable, has another version, or an artifact is missing."""
 
 
 class Unwritable(StoreError):
-    """A file of the store cannot be written: no room, no permission."""
+    """A file of the store cannot be written: no space, no permission."""
 
 
 class NotFound(StoreError):
-    """The store has no run or artifact of this name, or several."""
+    """The store has no run or artifact with this name, or more than one."""
 
 
 class ClusterError(UserError):
@@ -40,17 +40,17 @@ class ClusterError(UserError):
 
 
 class LeaseLost(Exception):
-    """Another driver took over while this writer did not answer: the artifact is that one's to commit."""
+    """Another driver took over while this writer did not respond, and commits the artifact instead."""
 
 
 class Stalled(UserError):
-    """Workers were silent for too long, too often."""
+    """Workers sent no heartbeat for too long, too often."""
 
     exit_code = 1
 
 
 class OutOfMemory(UserError):
-    """A step needed more memory than it may have, or than its node has."""
+    """A step needed more memory than it is allowed, or than its node has."""
 
     exit_code = 1
 

@@ -38,8 +38,8 @@ def _yaml() -> str:
         "## A model file",
         *_model(ModelConfig),
         "## Settings of methods",
-        "Given under `settings` of an entry of `methods`. A setting you give is fixed; the others are searched where a "
-        "range stands.",
+        "Given under `settings` of an entry of `methods`. A setting given there is fixed; the others are searched if a "
+        "range is listed.",
         *(part for method in METHODS.values() for part in _method(method)),
     ]
     return "\n\n".join(parts) + "\n"

@@ -83,7 +83,7 @@ def test_what_was_run_is_shown_reported_and_verified_from_anywhere(call, filled,
     assert (verified["checked"], verified["damaged"]) == (first["steps"]["ran"], [])
     assert json.loads(call("third", store, "gc", "--dry-run", "--json").stdout)["removed"] == []
     call("third", store, "export", "latest", str(tmp_path / "run.tar"))
-    assert "were there already" in call("fourth", store, "import", str(tmp_path / "run.tar")).stdout
+    assert "were already there" in call("fourth", store, "import", str(tmp_path / "run.tar")).stdout
     assert "the same" in call("third", store, "diff", "latest", "latest").stdout
 
 

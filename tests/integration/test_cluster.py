@@ -105,20 +105,20 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
         following.send_signal(signal.SIGINT)
         told = following.communicate()[1]
     assert following.returncode == 130
-    job = re.search(r"job (patient-[0-9a-f]{8}-1) goes on\. Come back with:  vocabsem logs", told)[1]
+    job = re.search(r"job (patient-[0-9a-f]{8}-1) continues\. Follow it with:  vocabsem logs", told)[1]
     assert "Traceback" not in told
 
     same = json.loads(call(*submit, "--json").stdout)
     assert (same["job"], same["status"], same["new"]) == (job, "RUNNING", False)
     assert f"job {job} STOPPED; submit its file again" in call("stop", job).stdout
     last_words = call("logs", job).stdout
-    assert "are done and kept; in hand:\n  fit reference-1m small patient seed 0" in last_words
+    assert "are done and kept; in progress:\n  fit reference-1m small patient seed 0" in last_words
     assert "submit the file again." in last_words  # its own command is of a copy that went with the job
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert database.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
-    assert "had ended already (STOPPED)" in call("stop", job).stdout
+    assert "has already ended (STOPPED)" in call("stop", job).stdout
     ended = call("logs", job, "--follow", check=False)
-    assert (ended.returncode, "somebody ended it" in ended.stderr) == (1, True)
+    assert (ended.returncode, "it was stopped" in ended.stderr) == (1, True)
 
     flag.touch()
     done = call(*submit, "--follow")
@@ -139,16 +139,16 @@ def test_bad_input_within_a_job_ends_it_with_status_2(call, folder, tmp_path):
 def test_a_relative_store_is_refused_before_anything_is_sent(call):
     done = call("submit", "workflow.yaml", check=False)
     assert done.returncode == 2
-    assert "relative to a folder that goes with the job" in done.stderr
+    assert "relative to the job's folder, which is removed with the job" in done.stderr
     done = call("submit", "workflow.yaml", "--store", "/s", "--mlflow", "sqlite:///here.db", check=False)
-    assert "a relative file would go with the job" in done.stderr
+    assert "a relative file would be removed with the job" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
         ({"RAY_ADDRESS": "http://127.0.0.1:9"}, "no Ray job server answers at http://127.0.0.1:9"),
-        ({"RAY_ADDRESS": ""}, "no cluster is named; give --address"),
+        ({"RAY_ADDRESS": ""}, "no cluster given; use --address"),
         ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE is not set to `token`"),
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "there is none in /nowhere/token"),
         ({"RAY_AUTH_TOKEN": "wrong"}, "the token is not the cluster's"),

@@ -83,7 +83,7 @@ def test_an_unknown_name_is_told_with_file_and_line(finished):
 def test_ls_lists_artifacts_and_runs(finished):
     folder, document = finished
     assert document["run_id"] in [run["run_id"] for run in cli_json(folder, "ls")["runs"]]
-    assert f"run         {document['run_id']}  begun 20" in cli(folder, "ls").stdout
+    assert f"run         {document['run_id']}  started 20" in cli(folder, "ls").stdout
 
 
 def test_ui_refuses_a_port_that_is_taken(finished):

@@ -222,7 +222,7 @@ def test_a_mistake_found_while_running_names_the_way_to_go_on(finished, tmp_path
     done = cli(folder, "run", file, "--executor", "inline", "--store", str(tmp_path / "store"), check=False)
     assert done.returncode == 2
     assert "labels 'negative' and 'positive' have the same tokens" in done.stderr
-    assert "go on with:  vocabsem run failing.yaml" in done.stderr
+    assert "resume with:  vocabsem run failing.yaml" in done.stderr
     assert "linear-probe" in done.stdout  # what does not need label words is done all the same
 
 
@@ -271,6 +271,6 @@ def test_an_unknown_reference_method_is_told_with_file_line_and_the_nearest(fini
     assert (done.returncode, done.stdout) == (2, "")
     lines = (folder / file).read_text().splitlines()
     number = next(place for place, line in enumerate(lines, start=1) if line.startswith("reference_method"))
-    told = f"error: reference.yaml:{number}: reference_method names 'calibratoin', which is none of the methods listed"
+    told = f"error: reference.yaml:{number}: reference_method names 'calibratoin', which is not in `methods`"
     assert done.stderr.startswith(told)
     assert "did you mean 'calibration'?" in done.stderr

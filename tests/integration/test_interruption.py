@@ -62,9 +62,9 @@ def test_it_says_what_is_kept_and_how_to_go_on_and_goes_on_there(folder, executo
     stopping, kept, in_hand, again = [line for line in errors.splitlines() if not line.startswith("  ran ")]
     assert stopping.startswith("stopping; ")
     done, total = (int(word) for word in kept.split() if word.isdigit())
-    assert kept == f"interrupted: {done} of {total} steps are done and kept; in hand:"
-    assert in_hand == "  fit reference-1m small patient seed 0: will begin again"
-    assert again == f"go on with:  vocabsem run patient.yaml {' '.join(arguments)}"
+    assert kept == f"interrupted: {done} of {total} steps are done and kept; in progress:"
+    assert in_hand == "  fit reference-1m small patient seed 0: will start again"
+    assert again == f"resume with:  vocabsem run patient.yaml {' '.join(arguments)}"
     assert mlflow_states(folder) == {"KILLED"}
 
     (folder / "go").touch()

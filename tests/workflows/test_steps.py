@@ -217,7 +217,7 @@ def test_a_file_that_changes_after_planning_is_refused(compare: Compared, tmp_pa
     (tmp_path / "test.jsonl").write_text(json.dumps({"text": "another", "label": "good"}) + "\n")
     plan = make_plan([texts], elsewhere)
     outcomes = run_plan(plan, lambda: InlineEngine(elsewhere, lambda *_: None), lambda *_: None)
-    assert "changed while the run went on; run again" in outcomes[texts.key].error
+    assert "changed during the run; run again" in outcomes[texts.key].error
 
 
 def test_a_methods_defaults_are_in_its_keys(compare: Compared) -> None:

@@ -67,7 +67,7 @@ def test_combinations_that_the_method_refuses_are_left_out_and_none_left_is_told
     assert len(listed(method, domains, {}, None, 0)) == 3
     assert len(listed(method, domains, {}, 9, 0)) == 4  # the defaults are none of them
     error = refusal(**paper, space={"loss": {"choice": ["sm-gt"]}, "training": {"choice": ["mm"]}})
-    assert "no combination of the space can be had: Value error, training mm: loss sm-gt is a similarity" in str(error)
+    assert "no combination of the space is valid: Value error, training mm: loss sm-gt is a similarity" in str(error)
     assert error.place == ("space",)
 
 
@@ -104,7 +104,7 @@ def test_stopping_is_refused_where_nothing_tells_epochs(rule: str) -> None:
     ("changes", "told"),
     [
         ({"layer": "layer_01"}, r"layer 'layer_01' is not stored; add it to encoding.layers \['head'\]"),
-        ({"search": {"algorithm": "grid", "trials": 4}}, "a grid has as many as its space; take `trials` out"),
+        ({"search": {"algorithm": "grid", "trials": 4}}, "a grid has as many as its space; remove `trials`"),
         ({"search": {"trials": 1}}, "search.trials"),
         ({"search": {"seed": 2**33}}, "search.seed"),
         ({"search": {"stopping": "hyperband"}}, "search.stopping"),

@@ -35,14 +35,12 @@ def about(
         bool,
         typer.Option(
             "--version",
-            help="Show the version, and those of torch, transformers, ray and mlflow.",
+            help="Show the versions of vocabsem, torch, transformers, ray and mlflow.",
             callback=_show_versions,
             is_eager=True,
         ),
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Log what this process looks up, waits for and retries, to stderr.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log lookups, waits and retries to stderr.")] = False,
 ) -> None:
     """What every command takes before its name."""
     if verbose:

@@ -47,8 +47,8 @@ from workflows.runtime.environment import tracking_uri
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts a job's command, and there alone
 
 app = typer.Typer(
-    help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, every later question is "
-    "answered from the cache.",
+    help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, and later runs use its "
+    "cached states.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -81,9 +81,7 @@ def run(
 @app.command()
 def sweep(
     file: WorkflowFile,
-    best: Annotated[
-        bool, typer.Option("--best", help="Print the best settings as a compare workflow, and nothing else.")
-    ] = False,
+    best: Annotated[bool, typer.Option("--best", help="Print only the best settings, as a compare workflow.")] = False,
     store: StorePlace = None,
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
@@ -91,7 +89,7 @@ def sweep(
     address: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a `workflow: sweep`: search a method's settings, and fit the best anew with fresh seeds."""
+    """Run a `workflow: sweep`: search a method's settings, and fit the best again with new seeds."""
     started = time.monotonic()
     if best and as_json:
         raise ConfigError("--best prints YAML and --json prints JSON; give one of them")
@@ -108,11 +106,11 @@ def plan(
     mermaid: AsMermaid = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run would do, and why: each step cached, to run because of something, or blocked. Runs nothing."""
+    """Show which steps are cached, which would run or are blocked, and why. Runs nothing."""
     from workflows.cli.plan_text import plan_document, plan_text
 
     if tree + mermaid + as_json > 1:
-        raise ConfigError("--tree, --mermaid and --json are three forms of one plan; give one of them")
+        raise ConfigError("--tree, --mermaid and --json cannot be combined; give one of them")
     opened = _session(file, store, data_dir, None)
     planned = opened.plan()
     if mermaid or tree:
@@ -125,7 +123,7 @@ def plan(
 
 @app.command()
 def validate(file: WorkflowFile, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Check a workflow file and all it names without running it, and show every problem. Exit status 2 if any."""
+    """Check a workflow file and the files it names without running it. Exit status 2 if there are problems."""
     from workflows.cli.validate import findings_document, findings_text
     from workflows.cli.validate import validate as check
 
@@ -137,7 +135,7 @@ def validate(file: WorkflowFile, data_dir: DataDir = None, as_json: AsJson = Fal
 
 @app.command()
 def basis(model: ModelName, word: Word = None, store: StorePlace = None, as_json: AsJson = False) -> None:
-    """Compute the semantic basis of a model's head from its file, without loading the model, and show its measures."""
+    """Compute the semantic basis of a model's head without loading the model, and show its properties."""
     from workflows.cli.basis import basis_document, basis_text, make_basis
 
     made = make_basis(model, open_store(store), _say)
@@ -147,7 +145,7 @@ def basis(model: ModelName, word: Word = None, store: StorePlace = None, as_json
 
 @app.command()
 def explain(name: Explained = None, as_json: AsJson = False) -> None:
-    """Say what a method, a step, a term or a field of a YAML file is [default: list their names]."""
+    """Explain a method, a step, a term or a field of a YAML file [default: list their names]."""
     from workflows.cli import explain as explaining
 
     if not name and not as_json:
@@ -159,7 +157,7 @@ def explain(name: Explained = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(key_or_run: KeyOrRun, store: StorePlace = None, as_json: AsJson = False) -> None:
-    """Show all that is known of an artifact or a run."""
+    """Show the details of an artifact or a run."""
     from orchestration.runs.lookup import find_either
     from orchestration.store.artifacts import Artifact
     from workflows.cli.inspect import artifact_document, artifact_text, run_document, run_text
@@ -174,7 +172,7 @@ def show(key_or_run: KeyOrRun, store: StorePlace = None, as_json: AsJson = False
 
 @app.command()
 def why(key: Key, store: StorePlace = None, as_json: AsJson = False) -> None:
-    """Say why an artifact is the one it is: its fields and inputs, how the nearest other differs, which runs use it."""
+    """Explain an artifact's key: its fields and inputs, how the most similar one differs, and the runs that use it."""
     from orchestration.runs.lookup import find_artifact
     from workflows.cli.inspect import why_document, why_text
 
@@ -184,7 +182,7 @@ def why(key: Key, store: StorePlace = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def diff(run_a: RunA, run_b: RunB, store: StorePlace = None, as_json: AsJson = False) -> None:
-    """Compare two runs: which steps differ and in what, and the results side by side."""
+    """Compare two runs: the steps that differ, the fields that changed, and the results side by side."""
     from orchestration.runs.lookup import find_run
     from workflows.cli.diff import diff_document, diff_text
 
@@ -197,7 +195,7 @@ app.command()(report)
 
 @app.command()
 def sync(run: SomeRun = None, store: StorePlace = None, mlflow: TrackingUri = None, as_json: AsJson = False) -> None:
-    """Fill MLflow from the records of runs: what it lacks is added, nothing doubles."""
+    """Copy the records of runs to MLflow: adds what is missing, without duplicates."""
     from orchestration.tracking.registry import open_tracker
     from workflows.cli.sync import sync as fill_in
     from workflows.cli.sync import synced_text
@@ -224,7 +222,7 @@ def preflight(
     data_dir: DataDir = None,
     mlflow: TrackingUri = None,
 ) -> None:
-    """Ask a Ray cluster, from one of its nodes, whether it has what a run would need. Exit status 2 if not."""
+    """Check, from a node of a Ray cluster, that the cluster has what a run needs. Exit status 2 if not."""
     from workflows import session
 
     session.preflight(_session(file, store, data_dir, mlflow, None, address), _say)
@@ -252,7 +250,7 @@ def main() -> None:
         code = exit_code_of(error)
         if code is None:  # no mistake of the user's, but one of ours: show where
             raise
-        hint = "; `vocabsem ls` lists what there is" if isinstance(error, NotFound) else ""
+        hint = "; `vocabsem ls` lists what is stored" if isinstance(error, NotFound) else ""
         _say(f"error: {error}{hint}")
         sys.exit(code)
 
@@ -313,7 +311,7 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
         return
     for label, outcome in failures:
         _say(f"{label} failed: {outcome.error}")
-    _say(f"What was finished is kept. After the cause is mended, {_next()}")
+    _say(f"Finished steps are kept. After fixing the cause, {_next()}")
     raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
 
 
@@ -345,7 +343,7 @@ def _next() -> str:
 
     if _JOB in os.environ:
         return "submit the file again."
-    return f"go on with:  {shlex.join(['vocabsem', *sys.argv[1:]])}"
+    return f"resume with:  {shlex.join(['vocabsem', *sys.argv[1:]])}"
 
 
 def _say(line: str) -> None:

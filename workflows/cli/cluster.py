@@ -44,7 +44,7 @@ def submit(
     installed: Installed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a workflow to a Ray cluster, where it runs as `vocabsem run` does. The same again goes on from the store."""
+    """Run a workflow as a job on a Ray cluster. Submitting the same file again resumes from the store."""
     from orchestration.graph import key_of
     from workflows.cli.job_bundle import shipment
     from workflows.config.yaml_file import naming_lines, read_workflow
@@ -71,17 +71,18 @@ def submit(
         print(json.dumps({**_document(job), "new": new, "bytes": carried.bytes}))
         return
     _say(
-        f"job {job.job_id} " + ("is submitted" if new else f"does the same work already ({job.status}): none is added")
+        f"job {job.job_id} "
+        + ("is submitted" if new else f"already does the same work ({job.status}); no new job is started")
     )
     if follow:
         _follow(cluster, job.job_id)
     else:
         print(job.job_id)
-        _say(f"watch it with:  vocabsem logs {job.job_id} --follow --address {cluster.address}")
+        _say(f"follow it with:  vocabsem logs {job.job_id} --follow --address {cluster.address}")
 
 
 def jobs(address: JobServer = None, as_json: AsJson = False) -> None:
-    """List the cluster's jobs of VocabSem, the last first."""
+    """List the VocabSem jobs of the cluster, the newest first."""
     found = _cluster(address).jobs()
     if as_json:
         print(json.dumps({"jobs": [_document(job) for job in found]}))
@@ -96,7 +97,7 @@ def jobs(address: JobServer = None, as_json: AsJson = False) -> None:
 
 
 def logs(job: JobId, address: JobServer = None, follow: Follow = False) -> None:
-    """Show what a job has printed."""
+    """Show the output of a job."""
     cluster = _cluster(address)
     if follow:
         _follow(cluster, job)
@@ -105,18 +106,18 @@ def logs(job: JobId, address: JobServer = None, follow: Follow = False) -> None:
 
 
 def stop(job: JobId, address: JobServer = None, as_json: AsJson = False) -> None:
-    """End a job. What it finished stays in the store: submitting it again goes on from there."""
+    """Stop a job. Finished steps stay in the store, and submitting the file again resumes from there."""
     cluster = _cluster(address)
     ended_before = cluster.job(job).has_ended
     now = cluster.stop(job)
     if as_json:
         print(json.dumps(_document(now)))
     elif ended_before:
-        print(f"job {job} had ended already ({now.status})")
+        print(f"job {job} has already ended ({now.status})")
     elif now.has_ended:
-        print(f"job {job} {now.status}; submit its file again to go on from the store")
+        print(f"job {job} {now.status}; submit its file again to resume from the store")
     else:
-        _say(f"job {job} does not end ({now.status}); look at it in the dashboard, {cluster.address}")
+        _say(f"job {job} has not stopped ({now.status}); see the dashboard, {cluster.address}")
         raise typer.Exit(1)
 
 
@@ -131,8 +132,8 @@ def _follow(cluster: Cluster, job_id: str) -> None:
         job = cluster.follow(job_id, show)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"\njob {job_id} goes on. Come back with:  vocabsem logs {job_id} --follow --address {cluster.address}\n"
-            f"End it with:  vocabsem stop {job_id} --address {cluster.address}"
+            f"\njob {job_id} continues. Follow it with:  vocabsem logs {job_id} --follow --address {cluster.address}\n"
+            f"Stop it with:  vocabsem stop {job_id} --address {cluster.address}"
         ) from None
     if job.status == "SUCCEEDED":
         _say(f"job {job_id} succeeded")
@@ -143,13 +144,13 @@ def _follow(cluster: Cluster, job_id: str) -> None:
 
 def _why(job: Job) -> str:
     """Why a job did not succeed, and what to do."""
-    again = "submit it again to go on from the store"
+    again = "submit it again to resume from the store"
     if job.status == "STOPPED":
-        return f"somebody ended it; {again}"
+        return f"it was stopped; {again}"
     if job.exit_code == _NO_COMMAND:
         return "the head has no `python` on its PATH; start Ray there with the environment activated"
     if job.exit_code is not None:
-        return f"exit status {job.exit_code}; what it printed above says why. Mend that, then {again}"
+        return f"exit status {job.exit_code}; the output above shows the cause. Fix it, then {again}"
     return f"{job.message.strip()} ({again})"
 
 
@@ -158,7 +159,7 @@ def _cluster(address: str | None) -> Cluster:
 
     found = address or os.environ.get("RAY_ADDRESS")
     if not found:
-        raise ConfigError("no cluster is named; give --address http://HOST:8265 or set RAY_ADDRESS")
+        raise ConfigError("no cluster given; use --address http://HOST:8265 or set RAY_ADDRESS")
     return Cluster(found)
 
 
@@ -171,9 +172,9 @@ def _for_all_nodes(place: str, file: Path) -> str:
         return str(parse(place))
     if not Path(place).is_absolute():
         raise ConfigError(
-            f"{file}: the store of a job would be {place!r}, relative to a folder that goes with the job; give the "
-            "absolute path of a folder that every node sees, or s3://bucket/prefix: --store, $VOCABSEM_STORE, or "
-            "`store` in the file"
+            f"{file}: the store {place!r} is relative to the job's folder, which is removed with the job; give "
+            "the absolute path of a folder that every node can access, or s3://bucket/prefix: --store, "
+            "$VOCABSEM_STORE, or `store` in the file"
         )
     return place
 
@@ -184,11 +185,13 @@ def _for_a_job(uri: str | None) -> str | None:
         return None
     if re.match(r"[^/]*//[^/\s]*:[^/\s]*@", uri):
         raise ConfigError(
-            "--mlflow: a password in the address would stand in the cluster's list of jobs; start Ray with "
+            "--mlflow: a password in the address would be visible in the cluster's list of jobs; start Ray with "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set instead"
         )
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        raise ConfigError(f"--mlflow {uri}: a relative file would go with the job; write sqlite:////absolute/path.db")
+        raise ConfigError(
+            f"--mlflow {uri}: a relative file would be removed with the job; write sqlite:////absolute/path.db"
+        )
     return uri
 
 

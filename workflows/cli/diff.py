@@ -122,7 +122,7 @@ def _named(changes: list[dict[str, Any]]) -> list[str]:
     lines = []
     for change in changes:
         if change["field"].startswith("inputs.") and change.get("old") == change.get("new"):
-            lines.append(f"input {change['new']} is another")
+            lines.append(f"input {change['new']} differs")
         else:
             lines += changes_text([change])
     return lines

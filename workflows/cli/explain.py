@@ -75,8 +75,8 @@ def explain(name: str) -> list[Topic]:
     found += [one for one in known if one not in found and _plain(one.name).endswith(f".{wanted}")]
     if not found:
         names = [name for one in known for name in (one.name, one.name.rpartition(".")[2])]
-        hint = nearest(name, sorted(set(names)), "`vocabsem explain` lists all that can be explained")
-        raise ConfigError(f"nothing to explain by the name {name!r}; {hint}")
+        hint = nearest(name, sorted(set(names)), "`vocabsem explain` lists all names")
+        raise ConfigError(f"unknown name {name!r}; {hint}")
     return found
 
 
@@ -107,7 +107,7 @@ def _wrapped(line: str) -> str:
 def _method(method: Method) -> Topic:
     own, module = type(method), sys.modules[type(method).__module__]
     given = ["prompts"] if method.input_kind == "prompts" else []
-    reads = ", ".join([*given, *sorted(method.needs)]) or "the states alone"
+    reads = ", ".join([*given, *sorted(method.needs)]) or "only the states"
     told = filter(None, [_first(own.__doc__), *inspect.cleandoc(module.__doc__ or "").split("\n\n")])
     code = method.source_file or f"{own.__module__} (version {method.version})"
     settings = [f"{one.name.rpartition('.')[2]}: {one.lines[0]}" for one in _settings(method)]

@@ -15,7 +15,7 @@ Template = Annotated[
     str | None,
     typer.Argument(
         metavar="TEMPLATE",
-        help="A workflow file that VocabSem brings: quickstart or sweep.",
+        help="A workflow file that comes with VocabSem: quickstart or sweep.",
         autocompletion=lambda incomplete: [name for name in template_names() if name.startswith(incomplete)],
     ),
 ]
@@ -32,14 +32,14 @@ Test = Annotated[
         callback=path_given,
     ),
 ]
-Text = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="The column of the texts.")]
-Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The column of the labels.")]
+Text = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="The column with the texts.")]
+Label = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The column with the labels.")]
 
 
 def init(
     template: Template = None, data: Data = None, text: Text = None, label: Label = None, test: Test = None
 ) -> None:
-    """Write a workflow to start from into this folder: a template, or a task and a workflow of your own rows."""
+    """Write a workflow file to the current folder: a template, or a task and a workflow for your own rows."""
     from workflows.cli.own_task import own_files
     from workflows.cli.validate import findings_text, validate
 
@@ -68,7 +68,7 @@ def _write(files: dict[Path, str]) -> None:
     """All of them or none. Raises ConfigError for a file that is there already."""
     for path in files:
         if path.exists():
-            raise ConfigError(f"{path} is there already; move it away, or use another folder")
+            raise ConfigError(f"{path} already exists; move it, or use another folder")
     for path, text in files.items():
         try:
             path.write_text(text, encoding="utf-8")

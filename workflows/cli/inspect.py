@@ -86,7 +86,7 @@ def run_text(document: Mapping[str, Any]) -> str:
     """A run for a person to read."""
     head = {name: document[name] for name in ("folder", "started")}
     head["steps"] = f"{document['steps']}; their keys, for `vocabsem why KEY`, are below"
-    head["mlflow run"] = document["mlflow_run_id"] or "none; `vocabsem sync` makes it"
+    head["mlflow run"] = document["mlflow_run_id"] or "none; `vocabsem sync` creates it"
     lines = [f"run {document['run_id']}", *_fields(head), "", document["workflow"].rstrip(), ""]
     lines += [*_fields(document["keys"]), ""]
     return "\n".join(lines) + "\n" + (table(read_stored(document["results"])) or "no results yet")
@@ -128,17 +128,17 @@ def _node(key: str, artifact: Artifact | None, known: Mapping[str, Artifact]) ->
 def why_text(document: Mapping[str, Any]) -> str:
     """The answer to `why` for a person to read."""
     name = folder_of(document["step"], document["key"])
-    lines = [f"{name} is what these fields and inputs make", *_fields({"version": document["version"]})]
+    lines = [f"{name} is computed from these fields and inputs", *_fields({"version": document["version"]})]
     lines += _fields(document["identity"])
     if document["inputs"]:
         lines += lines_of(Branch("inputs", _branches(document["inputs"], set())))
     if document["nearest"] is None:
         lines.append(f"no other {document['step']} in this store")
     else:
-        lines.append(f"the nearest other is {document['nearest']['folder']}; from it to this")
+        lines.append(f"the most similar is {document['nearest']['folder']}; changes from it to this one")
         lines += [f"  {line}" for line in changes_text(document["nearest"]["changes"])]
     runs_of = [f"  {entry['run_id']}   as {entry['label']!r}" for entry in document["runs"]]
-    return "\n".join([*lines, "runs that reach it" if runs_of else "no run of this store reaches it", *runs_of])
+    return "\n".join([*lines, "runs that use it" if runs_of else "no run of this store uses it", *runs_of])
 
 
 def _branches(inputs: Mapping[str, Any], seen: set[str]) -> list[Branch]:

@@ -99,7 +99,7 @@ def _local_folder(data_dir: Path | None) -> Path | None:
     if data_dir is None or data_dir.is_absolute():
         return None
     if not data_dir.is_dir():
-        raise ConfigError(f"--data-dir {data_dir}: no such folder; an absolute path is taken as the cluster's own")
+        raise ConfigError(f"--data-dir {data_dir}: no such folder; an absolute path refers to the cluster's nodes")
     return data_dir.resolve()
 
 
@@ -166,7 +166,7 @@ def _check_suit_a_job(config: WorkflowConfig) -> None:
     kind_of(config).check_submission(config)
     if config.execution.executor == "inline":
         raise ConfigError(
-            "execution.executor: `inline` runs in one process; a job is for a cluster: take it out",
+            "execution.executor: `inline` runs in one process, but a job runs on a cluster: remove this field",
             ("execution", "executor"),
         )
 
@@ -176,8 +176,8 @@ def _check_small(carried: JobBundle) -> None:
         return
     path = max(carried.inputs.values(), key=lambda path: path.stat().st_size)
     raise ConfigError(
-        f"{carried.told()}, but a job carries at most {readable(MOST_BYTES)}; the largest is {path} "
-        f"({readable(path.stat().st_size)}). Put it into a folder that every node sees, and name its absolute path."
+        f"{carried.told()}, but a job can upload at most {readable(MOST_BYTES)}; the largest is {path} "
+        f"({readable(path.stat().st_size)}). Put it into a folder that every node sees, and give its absolute path."
     )
 
 

@@ -95,37 +95,40 @@ Explained = Annotated[
     ),
 ]
 Key = Annotated[
-    str, typer.Argument(metavar="KEY", help="First digits of an artifact's key, or step/digits.", autocompletion=_keys)
+    str,
+    typer.Argument(
+        metavar="KEY", help="First characters of an artifact's key, or step/characters.", autocompletion=_keys
+    ),
 ]
 KeyOrRun = Annotated[
     str,
     typer.Argument(
         metavar="KEY_OR_RUN",
-        help="First digits of an artifact's key, step/digits, first digits of a run's id, or `latest`.",
+        help="First characters of an artifact's key or of a run's id, step/characters of a key, or `latest`.",
         autocompletion=_keys_and_runs,
     ),
 ]
 RunA = Annotated[
     str,
-    typer.Argument(metavar="RUN_A", help="A run's id or `latest`: the last that has results.", autocompletion=_runs),
+    typer.Argument(metavar="RUN_A", help="A run's id, or `latest`: the last run with results.", autocompletion=_runs),
 ]
 RunB = Annotated[str, typer.Argument(metavar="RUN_B", help="The run it is compared with.", autocompletion=_runs)]
 OneRun = Annotated[
-    str, typer.Argument(metavar="RUN", help="First digits of a run's id, or `latest`.", autocompletion=_runs)
+    str, typer.Argument(metavar="RUN", help="First characters of a run's id, or `latest`.", autocompletion=_runs)
 ]
 KeptRuns = Annotated[
     list[str] | None,
     typer.Option(
         "--keep",
         metavar="RUN",
-        help="Keep what this run reaches; give it several times [default: every recorded run].",
+        help="Keep the artifacts that this run uses; can be repeated [default: every recorded run].",
         autocompletion=_runs,
     ),
 ]
 SomeRun = Annotated[
     str | None,
     typer.Argument(
-        metavar="RUN", help="A run's id or `latest` [default: every run MLflow lacks].", autocompletion=_runs
+        metavar="RUN", help="A run's id or `latest` [default: every run missing from MLflow].", autocompletion=_runs
     ),
 ]
 SomeReport = Annotated[
@@ -135,20 +138,20 @@ StorePlace = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="Folder of the artifacts, or s3://bucket/prefix [default: $VOCABSEM_STORE, the file's `store`, "
+        help="Folder for the artifacts, or s3://bucket/prefix [default: $VOCABSEM_STORE, the file's `store`, "
         "./.vocabsem/store].",
     ),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Take catalog tasks from DIR/<task>/train.jsonl and test.jsonl.", callback=path_given
+        "--data-dir", help="Read catalog tasks from DIR/<task>/train.jsonl and test.jsonl.", callback=path_given
     ),
 ]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
-        "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file beside the store]."
+        "--mlflow", help="MLflow tracking URI [default: $MLFLOW_TRACKING_URI, a SQLite file next to the store]."
     ),
 ]
 Columns = Annotated[
@@ -156,31 +159,32 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="NAMES",
-        help="More columns of the table, with commas between: calibration-error, encode, basis, search, fit, peak, "
-        "states, fit-size, trials, seeds.",
+        help="Additional columns of the table, separated by commas: calibration-error, encode, basis, search, fit, "
+        "peak, states, fit-size, trials, seeds.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Executor = Annotated[
     Literal["ray", "inline"] | None,
-    typer.Option("--executor", help="`ray`, or `inline`: everything in this process, for a debugger."),
+    typer.Option("--executor", help="`ray`, or `inline` to run everything in this process, for debugging."),
 ]
 Word = Annotated[
-    list[str] | None, typer.Option("--word", help="Show this word's tokens and similarities; give it several times.")
+    list[str] | None, typer.Option("--word", help="Show this word's tokens and similarities; can be repeated.")
 ]
 AsTree = Annotated[bool, typer.Option("--tree", help="Draw the graph as a tree, from results down to inputs.")]
 AsMermaid = Annotated[bool, typer.Option("--mermaid", help="Print the graph as a Mermaid flowchart.")]
 Cluster = Annotated[
-    str | None, typer.Option("--address", help="host:port of a running Ray cluster, for `run` on one of its nodes.")
+    str | None,
+    typer.Option("--address", help="host:port of a running Ray cluster; the command must run on one of its nodes."),
 ]
 JobServer = Annotated[
     str | None, typer.Option("--address", help="The cluster's dashboard, http://HOST:8265 [default: $RAY_ADDRESS].")
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, see `vocabsem jobs`.")]
 Follow = Annotated[
-    bool, typer.Option("--follow", "-f", help="Show what it prints until it ends, and end with its exit status.")
+    bool, typer.Option("--follow", "-f", help="Show the job's output until it ends, and exit with its exit status.")
 ]
 Installed = Annotated[
     bool,
-    typer.Option("--installed", help="Send no source of VocabSem: every node has this very version installed."),
+    typer.Option("--installed", help="Do not upload the source of VocabSem: every node has this version."),
 ]

@@ -67,9 +67,9 @@ def _notes(data: Path, test: Path | None, labels: Sequence[str], many: bool) -> 
             f"`split_seed: {_SEED}`)"
         )
     if many:
-        yield "rows: 5,000 training and 2,000 test rows at most (`limit` in the workflow file)"
+        yield "rows: at most 5,000 training and 2,000 test rows (`limit` in the workflow file)"
     if numbers := [label for label in labels if not any(map(str.isalpha, label))]:
-        yield f"labels {', '.join(numbers)}: write a word that says what each means under `words`"
+        yield f"labels {', '.join(numbers)}: under `words`, write a word for the meaning of each"
 
 
 def word_of(label: str) -> str:
@@ -104,9 +104,9 @@ def _task(name: str, data: Path, test: Path | None, text: str, label: str, label
         _yaml({"name": name}),
         "source:                     # paths are relative to this file\n",
         indent(_yaml(source), "  "),
-        "# The prompt, up to where the label's word would follow.\n",
+        "# The prompt, up to the position of the label word.\n",
         f"template: {json.dumps(template, ensure_ascii=False)}\n",
-        "words:                      # label -> the word that stands for it: one that the model would use here\n",
+        "words:                      # label -> the word that represents it: one that the model would use here\n",
         indent(_yaml({label: word_of(label) for label in labels}), "  "),
     ]
     return "".join(parts)

@@ -25,7 +25,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     store: StorePlace = None,
 ) -> None:
-    """Write the report of a comparison: one HTML page that needs no network [default: into the run's record]."""
+    """Write the report of a comparison as one HTML page that works offline [default: in the run's record]."""
     from orchestration.runs.lookup import find_run
     from workflows.registry import kind_of_run
     from workflows.report.files import HTML
@@ -37,7 +37,7 @@ def report(
         raise ConfigError(f"run {record.run_id} is a {kind.name}, which has no report. See `vocabsem show`.")
     asked = {form: path for form, path in (("html", html), ("markdown", markdown), ("latex", latex)) if path}
     if show and asked and html is None:
-        raise ConfigError("--open shows the page: add --html FILE, or leave the other files out")
+        raise ConfigError("--open opens the HTML page: add --html FILE, or leave out the other files")
     if not asked:
         asked = {"html": record.folder / HTML}
     for form, path in asked.items():

@@ -17,7 +17,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60}
 
 
 def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
-    """List the artifacts of the store, and the runs, the last first."""
+    """List the artifacts and the runs in the store, the newest first."""
     from orchestration.runs.gc import labels
     from orchestration.runs.record import runs
 
@@ -43,17 +43,17 @@ def list_artifacts(store: StorePlace = None, as_json: AsJson = False) -> None:
         print(f"{place:31}  {row['rows']:>9,} rows  {row['bytes']:>13,} bytes  {row['finished']}  {name}")
     print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows):,} bytes")
     for entry in recorded:
-        print(f"run         {entry['run_id']}  begun {entry['started']}")
+        print(f"run         {entry['run_id']}  started {entry['started']}")
 
 
 def verify(
     store: StorePlace = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove what is damaged, so that the next run recomputes it.")
+        bool, typer.Option("--repair", help="Remove damaged artifacts; the next run recomputes them.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of the store and compare it with the checksums. Exit status 1 where something stays damaged."""
+    """Compare every byte of the store with the checksums. Exit status 1 if anything remains damaged."""
     from orchestration.runs.gc import damages, labels, remove_damaged
 
     opened = read_store(store)
@@ -70,12 +70,12 @@ def verify(
         for damage in (damage for lines in found.values() for damage in lines):
             print(f"damaged  {damage}")
         for place in removed:
-            print(f"removed  {place}   the next run recomputes it: {names.get(place, 'no recorded run reaches it')}")
+            print(f"removed  {place}   the next run recomputes it: {names.get(place, 'no recorded run uses it')}")
         print(f"{artifacts} artifacts checked, {sum(map(len, found.values()))} files damaged, {len(removed)} removed")
         if found and not repair:
-            print("`vocabsem verify --repair` removes them; the next run recomputes them, and nothing else.")
+            print("`vocabsem verify --repair` removes them; the next run recomputes only them.")
         elif len(removed) < len(found):
-            print("What stays is being made by another run at this moment; verify again when that has ended.")
+            print("The rest is being written by another run; verify again when that run has ended.")
     if len(removed) < len(found):
         raise typer.Exit(1)
 
@@ -83,15 +83,18 @@ def verify(
 def gc(
     keep: KeptRuns = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="AGE", help="Only what is older than this: 30d, 12h, 45m.")
+        str | None,
+        typer.Option("--older-than", metavar="AGE", help="Remove only what is older: 30d, 12h or 45m, for example."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be removed, without removing it.")
+    ] = False,
     store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no run reaches (with --keep: what none of the named ones does), and leftovers of killed processes.
+    """Remove artifacts that no run uses (with --keep: none of the named runs), and leftovers of killed processes.
 
-    The record of a run, its results too, always stays. What a living run reaches or makes is never removed.
+    Records of runs and their results are always kept. What an active run uses or writes is never removed.
     """
     from orchestration.runs.gc import garbage, remove
     from orchestration.runs.lookup import find_run
@@ -106,19 +109,19 @@ def gc(
         return
     for one in gone:
         print(f"{one.kind:10}  {one.bytes:>13,} bytes  {one.place}")
-    print(f"{len(gone)} {'would go' if dry_run else 'removed'}, {freed:,} bytes")
+    print(f"{len(gone)} {'would be removed' if dry_run else 'removed'}, {freed:,} bytes")
 
 
 def export_run(
     run: OneRun,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="The archive to write, a .tar.", show_default=False, callback=path_given),
+        typer.Argument(metavar="FILE", help="The .tar archive to write.", show_default=False, callback=path_given),
     ],
     store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run and every artifact it reaches into one archive."""
+    """Write a run and every artifact it uses to one archive."""
     from orchestration.runs.archive import export_run as export
     from orchestration.runs.lookup import find_run
 
@@ -126,23 +129,24 @@ def export_run(
     with progress_lines("export", "artifacts checked") as progress:
         moved = export(opened, find_run(run, opened), file, progress)
     for label in moved.missing if not as_json else ():
-        print(f"not there: {label}")
+        print(f"missing: {label}")
     _tell(moved, f"run {moved.run_id}: {moved.artifacts} artifacts, {moved.bytes:,} bytes in {file}", as_json)
 
 
 def import_run(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What `export` wrote.", show_default=False, callback=path_given)
+        Path,
+        typer.Argument(metavar="FILE", help="Archive written by `export`.", show_default=False, callback=path_given),
     ],
     store: StorePlace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring an exported run into the store: all of it, each byte checked, or nothing."""
+    """Import an exported run into the store, after checking every byte. Imports everything or nothing."""
     from orchestration.runs.archive import import_run as download
 
     with progress_lines("import", "files") as progress:
         moved = download(open_store(store), file, progress)
-    text = f"run {moved.run_id}: {moved.artifacts} artifacts brought in, {moved.known} were there already"
+    text = f"run {moved.run_id}: {moved.artifacts} artifacts imported, {moved.known} were already there"
     _tell(moved, text, as_json)
 
 

@@ -12,7 +12,7 @@ from orchestration.store.artifacts import Store
 from orchestration.tracking.projection import fill, is_begun, is_filled, mlflow_run_id
 from orchestration.tracking.tracker import ExperimentDeleted, Tracker
 
-_GONE = "its files are gone; run the workflow again to make them anew"
+_GONE = "its files are missing; run the workflow again to recompute them"
 _SHOWN = 3  # names
 
 
@@ -63,7 +63,7 @@ def synced_text(done: Sequence[Synced]) -> str:
     """What was done, for a person to read."""
     what = {
         "filled": "filled in",
-        "complete": "was complete already",
+        "complete": "was already complete",
         "empty": "nothing to track yet: run its workflow again",
         "refused": "not filled in: ",
     }

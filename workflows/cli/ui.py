@@ -38,13 +38,13 @@ def ui(
     tracker, database = MlflowTracker(uri), database_file(uri)
     if database is None:
         raise ConfigError(
-            f"{tracker.name} is no SQLite file. Open the address of a server in a browser; of another "
-            "database, start `mlflow server --backend-store-uri ADDRESS`"
+            f"{tracker.name} is not a SQLite file. If it is a server, open its address in a browser; for another "
+            "database, run `mlflow server --backend-store-uri ADDRESS`"
         )
     if not database.is_file():
-        raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or name a --store")
+        raise ConfigError(f"no MLflow database {database}; run a workflow or `vocabsem sync`, or give --store")
     _check_free(host, port)
-    _tell(f"MLflow: http://{host}:{port}   (about 15 seconds to start; end it with Ctrl-C)")
+    _tell(f"MLflow: http://{host}:{port}   (about 15 seconds to start; stop it with Ctrl-C)")
     if last := next((found for record in known if (found := shown(record, tracker))), None):
         _tell(f"last run: http://{host}:{port}/{last.page}")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

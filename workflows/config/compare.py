@@ -21,7 +21,7 @@ class ModelConfig(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name")
     folder: PathText | None = Field(None, description="folder that save_pretrained wrote; relative to this YAML file")
     hub: str | None = Field(None, description="Hugging Face model id")
-    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may change")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
     quantization: Literal["none", "4bit"] = Field(
         "none", description="4bit: quantise the blocks on loading; needs bitsandbytes and a GPU"
@@ -35,7 +35,7 @@ class ModelConfig(Strict):
 
 
 class Search(Strict):
-    """The budget every tunable method gets, on validation rows."""
+    """The search budget of every tunable method, on validation rows."""
 
     trials: int = Field(
         8, ge=0, description="settings tried for each method and task; the first is the defaults; 0: defaults only"
@@ -46,30 +46,30 @@ class Limit(Strict):
     """Use a part of a large data set, chosen by hash of the row."""
 
     train: int | None = Field(
-        None, ge=2, description="training rows at most, but for two of each label, which are kept in any case"
+        None, ge=2, description="maximum number of training rows; two of each label are always kept"
     )
-    test: int | None = Field(None, ge=1, description="test rows at most")
+    test: int | None = Field(None, ge=1, description="maximum number of test rows")
 
 
 class Encoding(Strict):
-    """How prompts become states. All fields are part of the states' identity."""
+    """How prompts are encoded. All fields are part of the states' cache key."""
 
     layers: tuple[str, ...] = Field(
         ("head",),
         min_length=1,
         description="stored layers: head, layer_00 (input of block 1), layer_01, ..., or all; with :mean at the end "
-        "(head:mean, all:mean), their means over the prompt's tokens",
+        "(head:mean, all:mean), the mean over the prompt's tokens",
     )
     max_tokens: int | None = Field(None, ge=8, description="prompt length limit in tokens; none: the model's window")
     store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
 
 
 class StepResources(Strict):
-    """What each step of one kind reserves on its node; no part of a key."""
+    """Resources that each step of one kind reserves on its node; not part of a cache key."""
 
-    cpus: float | None = Field(None, gt=0, description="processor cores; none: as the step itself says, mostly 1")
+    cpus: float | None = Field(None, gt=0, description="CPU cores; none: the step's own value, mostly 1")
     memory_gb: float | None = Field(
-        None, gt=0, description="memory in GB (10^9 bytes), reserved and enforced; none: neither"
+        None, gt=0, description="memory in GB (10^9 bytes), reserved and enforced; none: no limit"
     )
 
 
@@ -85,8 +85,8 @@ Reserved = Annotated[
 StoreField = Annotated[
     PathText | None,
     Field(
-        description="folder of the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE come first; none: "
-        "./.vocabsem/store"
+        description="folder for the artifacts, or s3://bucket/prefix; --store and $VOCABSEM_STORE take precedence; "
+        "none: ./.vocabsem/store"
     ),
 ]
 ExperimentField = Annotated[str, Field(description="MLflow experiment")]
@@ -96,13 +96,11 @@ class AnyExecution(Strict):
     """Where the work of any workflow runs."""
 
     executor: Literal["ray", "inline"] = Field(
-        "ray", description="ray, or inline: everything in this process, for a debugger"
+        "ray", description="ray, or inline to run everything in this process, for debugging"
     )
-    address: str | None = Field(
-        None, description="host:port of a running Ray cluster; none: one of its own on this machine"
-    )
+    address: str | None = Field(None, description="host:port of a running Ray cluster; none: start Ray on this machine")
     stall_seconds: float = Field(
-        600, ge=10, description="seconds without a sign of life after which a worker is replaced; loading it counts"
+        600, ge=10, description="seconds without a heartbeat after which a worker is replaced; includes loading a model"
     )
     resources: Reserved = Field(default_factory=dict)
 
@@ -113,40 +111,40 @@ class Execution(AnyExecution):
     encoders: int | None = Field(
         None,
         ge=1,
-        description="processes that hold the model, at most; those without room wait for it; none: one a GPU, or one",
+        description="maximum number of processes that hold the model; they wait for resources; none: one per GPU, "
+        "or one",
     )
     gpus_per_encoder: float | None = Field(
-        None, ge=0, le=1, description="GPUs of each, at most one, fractions allowed; none: one where there are any"
+        None, ge=0, le=1, description="GPUs per process, at most one, fractions allowed; none: one if there are GPUs"
     )
-    batch_tokens: int = Field(1024, ge=1, description="tokens a batch, padding included; on a GPU try 16384")
+    batch_tokens: int = Field(1024, ge=1, description="tokens per batch, padding included; on a GPU try 16384")
 
 
 class CompareExecution(Execution):
-    """Where the work runs. Nothing here is part of a key: results agree within rounding."""
+    """Where the steps run. These fields are not part of a cache key: results agree within rounding."""
 
     trainers: int | None = Field(
         None,
         ge=1,
-        description="processes that share each batch of a final finetuning; none: one. With dropout each draws masks "
-        "of its own, so another number is another draw",
+        description="processes that share each batch of a final finetuning; none: one. With dropout each process "
+        "draws separate masks, so results depend on this number",
     )
     cores_per_trainer: float | None = Field(
-        None, ge=1, description="cores of each; none: a node's, shared out among them; beside a GPU 4 at most"
+        None, ge=1, description="cores per process; none: the node's cores divided among them; with a GPU at most 4"
     )
     gpus_per_trainer: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="GPUs of each, at most one, and of each trial of a finetuning's search; none: one where there are "
-        "any",
+        description="GPUs per process, at most one, and per trial of a finetuning's search; none: one if there are any",
     )
 
 
 Demonstrations = Literal["none", "random", "bm25", "dense"]
 SHOTS = 16  # the most of the paper and of KNN-Prompting where the window holds 2,000 tokens
 READS = (
-    "the stored layer it reads; of several, or of `all`, their states side by side, of which calibration moves the "
-    "first (of `all` the head)"
+    "the stored layer to read; for several, or `all`, their states are concatenated, and calibration moves the "
+    "first (for `all`, the head)"
 )
 
 
@@ -162,15 +160,15 @@ Seeds = Annotated[tuple[Seed, ...], AfterValidator(_once_each)]
 
 
 class MethodConfig(Strict):
-    """A method with settings of your own."""
+    """A method with custom settings."""
 
     method: PathText = Field(
-        description="name of the method, or the Python file of your own; relative to this YAML file"
+        description="name of the method, or a Python file with your own; relative to this YAML file"
     )
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="its name in results; needed when a method is listed twice; none: the method's, or the file's",
+        description="name in results; needed when a method is listed twice; none: the name of the method or file",
     )
     layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     demonstrations: Demonstrations | None = Field(
@@ -179,23 +177,27 @@ class MethodConfig(Strict):
         "balanced, the same for all prompts), bm25 or dense (the nearest by words or by state, the nearest last); none "
         "given: the method's own",
     )
-    shots: int = Field(SHOTS, ge=1, description="demonstrations a class at most; of retrieved ones, times the classes")
+    shots: int = Field(
+        SHOTS,
+        ge=1,
+        description="maximum number of demonstrations per class; for retrieved ones, times the number of classes",
+    )
     folds: int = Field(
         1,
         ge=1,
         le=5,
-        description="fits of each seed, whose probabilities are averaged; each has another fifth of the training rows "
-        "held out. A search tries settings on the first alone",
+        description="fits per seed, whose probabilities are averaged; each holds out a different fifth of the "
+        "training rows. A search tries settings only on the first",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )
     trials: int | None = Field(
-        None, ge=0, description="a budget of its own instead of search.trials; the comparison is no longer an equal one"
+        None, ge=0, description="budget for this method instead of search.trials; budgets are then no longer equal"
     )
-    seeds: Seeds | None = Field(None, min_length=1, description="seeds of its own instead of the comparison's")
+    seeds: Seeds | None = Field(None, min_length=1, description="seeds for this method instead of the comparison's")
     models: tuple[PathText, ...] | None = Field(
-        None, min_length=1, description="those of the comparison's models that it runs under; none: all of them"
+        None, min_length=1, description="the models of the comparison to run it with; none: all"
     )
 
     def runs_under(self, model: str) -> bool:
@@ -234,7 +236,9 @@ class CompareConfig(Strict):
     )
     tasks: tuple[PathText, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")
-    seeds: Seeds = Field((0, 1, 2), min_length=1, description="one fit each; drive subsample, initialisation, order")
+    seeds: Seeds = Field(
+        (0, 1, 2), min_length=1, description="one fit per seed; seeds set subsample, initialisation and order"
+    )
     train_size: Annotated[int | str | tuple[int | str, ...], AfterValidator(checked_train_sizes)] = Field(
         "full",
         description="training rows per class, validation included, or full; a list: the table shows the largest, the "
@@ -242,8 +246,8 @@ class CompareConfig(Strict):
     )
     reference_method: str | None = Field(
         None,
-        description="the method, by its name in results, that every other is tested against; none: calibration where "
-        "it is listed, else the first",
+        description="the method, by its name in results, that all others are tested against; none: calibration if "
+        "listed, else the first",
     )
     search: Search = Search()
     limit: Limit = Limit()
@@ -273,7 +277,7 @@ class CompareConfig(Strict):
             from workflows.errors import nearest
 
             raise ValueError(
-                f"reference_method names {self.reference_method!r}, which is none of the methods listed; "
+                f"reference_method names {self.reference_method!r}, which is not in `methods`; "
                 f"{nearest(self.reference_method, labels)}"
             )
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
@@ -281,7 +285,7 @@ class CompareConfig(Strict):
         for method in self.methods:
             if method.label == self.reference and not set(self.models) <= set(method.models or self.models):
                 raise ValueError(
-                    f"methods: {method.label!r} is the reference method, which runs under every model; drop `models`"
+                    f"methods: {method.label!r} is the reference method, which runs with every model; remove `models`"
                 )
             for model in method.models or ():
                 if model not in self.models:

@@ -13,16 +13,14 @@ from workflows.config.strict import PathText, Strict
 
 
 class Corpus(Strict):
-    """The text: UTF-8, one paragraph a line, an empty line between documents; indentation stays."""
+    """The text: UTF-8, one paragraph per line, an empty line between documents; indentation is kept."""
 
     files: tuple[PathText, ...] = Field(
         min_length=1, description="files or patterns such as corpus/*.txt; .txt or .txt.gz; relative to this YAML file"
     )
-    hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
-    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
-    held_out: float = Field(
-        0.02, gt=0, lt=1, description="share of the text that is kept out of training, by hash, to measure on"
-    )
+    hub: str | None = Field(None, description="id of the Hugging Face data set with the files; none: local files")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may change")
+    held_out: float = Field(0.02, gt=0, lt=1, description="share of the text that is held out, by hash, for evaluation")
 
     @model_validator(mode="after")
     def _files_of_a_hub_are_named(self) -> Corpus:
@@ -37,59 +35,62 @@ class Shape(Strict):
     width: int = Field(256, ge=8, description="width of the hidden states")
     layers: int = Field(6, ge=1, description="transformer blocks")
     heads: int = Field(4, ge=1, description="attention heads; they divide the width")
-    context: int = Field(512, ge=16, description="tokens the model sees at once")
+    context: int = Field(512, ge=16, description="context window in tokens")
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Shape:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
 
 class Training(Strict):
     """The recipe: Muon for the blocks' matrices, AdamW for the rest."""
 
-    tokens: int = Field(gt=0, description="tokens to train on, in all; more than the corpus has means several epochs")
-    batch_tokens: int = Field(8192, ge=16, description="tokens a step; a multiple of model.context")
-    learning_rate: float = Field(3e-3, gt=0, description="the highest; it rises, then falls linearly to zero")
+    tokens: int = Field(
+        gt=0, description="total number of training tokens; more than the corpus has means several epochs"
+    )
+    batch_tokens: int = Field(8192, ge=16, description="tokens per step; a multiple of model.context")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate; it rises, then falls linearly to zero")
     warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps during which the rate rises")
     weight_decay: float = Field(0.1, ge=0, description="of matrices, as a share of the learning rate")
     seed: int = Field(0, ge=0, description="of weights and order")
     stop_after: int | None = Field(
-        None, ge=1, description="end after this many steps of the schedule, to try out or to reproduce its first losses"
+        None,
+        ge=1,
+        description="stop after this many steps of the schedule, for a trial or to reproduce the first losses",
     )
 
 
 class Evaluation(Strict):
-    """Other texts to measure bits per byte on, beside the held-out part of the corpus."""
+    """Texts to evaluate bits per byte on, in addition to the held-out part of the corpus."""
 
     tasks: tuple[PathText, ...] = Field(
         (), description="tasks whose test texts are used: catalog names or task YAML files"
     )
-    rows: int = Field(300, ge=1, description="texts of each, chosen by hash")
+    rows: int = Field(300, ge=1, description="texts per task, chosen by hash")
 
 
 class TrainingExecution(AnyExecution):
-    """Where the work runs. Nothing here is part of a key; results agree within rounding."""
+    """Where the steps run. These fields are not part of a cache key; results agree within rounding."""
 
     workers: int = Field(1, ge=1, description="processes that share each batch")
     cores: float | None = Field(
         None,
         gt=0,
-        description="processor cores of each worker; none: a node's, shared out among them; beside a GPU 4 at most",
+        description="CPU cores per worker; none: the node's cores divided among them; with a GPU at most 4",
     )
     gpus: float | None = Field(
-        None, ge=0, le=1, description="GPUs of each worker, at most one; none: one where there are any"
+        None, ge=0, le=1, description="GPUs per worker, at most one; none: one if there are GPUs"
     )
-    checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints: at most this much is lost")
+    checkpoint_steps: int = Field(100, ge=1, description="steps between checkpoints: at most this many are lost")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="of products; auto: bfloat16 on a GPU that has it, on a processor if a trial finds it much faster",
+        description="of matrix products; auto: bfloat16 if a GPU supports it, on a CPU if a trial finds it much faster",
     )
     compile: bool = Field(
         False,
-        description="use torch.compile: a minute at the start; seldom pays on a processor, 1.4 times as fast on "
-        "an H200",
+        description="use torch.compile: a minute at the start; seldom faster on a CPU, 1.4 times as fast on an H200",
     )
 
 
@@ -99,17 +100,17 @@ class PretrainConfig(Strict):
     workflow: Literal["pretrain"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name of the model")
     corpus: Corpus
-    vocabulary: int = Field(8192, ge=257, description="tokens of the byte-level BPE tokenizer, made from the corpus")
+    vocabulary: int = Field(8192, ge=257, description="size of the byte-level BPE tokenizer, trained on the corpus")
     model: Shape = Shape()
     training: Training
     evaluation: Evaluation = Evaluation()
     execution: TrainingExecution = TrainingExecution()
     output: Annotated[Path, AfterValidator(lambda path: Path(expanded(str(path))))] | None = Field(
         None,
-        description="folder the model is written to when it is done; relative to this YAML file; none: models/<name>",
+        description="folder to write the finished model to; relative to this YAML file; none: models/<name>",
     )
     description: str = Field(
-        "", description="what the model card shall say beside the recipe: sources, licences, limits"
+        "", description="text for the model card in addition to the recipe: sources, licences, limits"
     )
     store: StoreField = None
     experiment: ExperimentField = "vocabsem"
@@ -118,7 +119,7 @@ class PretrainConfig(Strict):
     def _batches_are_whole_rows(self) -> PretrainConfig:
         if self.training.batch_tokens % self.model.context:
             raise ValueError(
-                f"training.batch_tokens {self.training.batch_tokens} is no multiple of model.context "
+                f"training.batch_tokens {self.training.batch_tokens} is not a multiple of model.context "
                 f"{self.model.context}"
             )
         if self.training.tokens < self.training.batch_tokens:

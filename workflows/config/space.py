@@ -20,12 +20,12 @@ _DRAWS = 50  # in a row that were all tried before: then the few that are left a
 
 
 class Domain(Strict):
-    """What a setting is drawn from. Exactly one of the fields."""
+    """The range of a setting. Give exactly one of the fields."""
 
     choice: tuple[Any, ...] | None = Field(None, min_length=1, description="one of these values")
     uniform: tuple[float, float] | None = Field(None, description="a number from low to high")
     log_uniform: tuple[float, float] | None = Field(
-        None, description="a number from low to high, whose logarithm is uniform"
+        None, description="a number from low to high, uniform on a log scale"
     )
     integer: tuple[int, int] | None = Field(None, description="a whole number from low to high, both included")
 
@@ -104,7 +104,9 @@ def check_space(method: str, settings: type[Strict], space: Space, fixed: Settin
             hint = nearest(name, known) if known else "it has no settings"
             raise ConfigError(f"method {method!r} has no setting {name!r}; {hint}", (name,))
         if name in fixed:
-            raise ConfigError(f"setting {name!r} is searched and fixed at {fixed[name]!r}; keep one of them", (name,))
+            raise ConfigError(
+                f"setting {name!r} is both searched and fixed at {fixed[name]!r}; keep one of them", (name,)
+            )
         if settings.model_fields[name].annotation is int and domain.kind in ("uniform", "log_uniform"):
             raise ConfigError(f"setting {name!r} is a whole number: use integer or choice, not {domain.kind}", (name,))
         read = []
@@ -178,4 +180,4 @@ def combinations(space: Space) -> int:
 
 
 def _told_refused(why: str) -> str:
-    return f"no combination of the space can be had: {why}"
+    return f"no combination of the space is valid: {why}"

@@ -22,57 +22,57 @@ from workflows.config.strict import PathText, Strict
 
 
 class SweepSearch(Strict):
-    """What is tried, and when a try is given up."""
+    """Which configurations are tried, and when they are stopped."""
 
     algorithm: Literal["random", "grid", "optuna"] = Field(
         "random", description="random draws, every combination, or Optuna's tree-structured Parzen estimator"
     )
     trials: int | None = Field(
-        None, ge=2, description="configurations, the defaults being the first; none: 64; a grid has its own number"
+        None, ge=2, description="number of configurations; the first is the defaults; none: 64; not for a grid"
     )
-    seed: Seed = Field(0, description="of the draws and of every fit")
+    seed: Seed = Field(0, description="seed of the draws and of every fit")
     stopping: Literal["none", "asha", "median"] = Field(
-        "none", description="end poor configurations early, by validation loss; which ones depends on the timing"
+        "none", description="stop poor configurations early, by validation loss; which ones depends on the timing"
     )
-    grace: int = Field(5, ge=1, description="epochs that each configuration gets before it may be ended")
+    grace: int = Field(5, ge=1, description="epochs that each configuration runs before it may be stopped")
     time_limit: float | None = Field(
         None,
         gt=0,
-        description="seconds of one attempt; then no pack is begun, and what trains in epochs ends after this one",
+        description="time limit of one attempt in seconds; then no pack is started, and fits end after their epoch",
     )
 
     @model_validator(mode="after")
     def _a_grid_is_whole(self) -> SweepSearch:
         if self.algorithm == "grid" and self.trials is not None:
-            raise ValueError("trials and grid exclude each other: a grid has as many as its space; take `trials` out")
+            raise ValueError("trials and grid exclude each other: a grid has as many as its space; remove `trials`")
         return self
 
 
 class Confirm(Strict):
-    """The best are fitted anew, with fresh seeds, and scored on rows the search did not choose by."""
+    """The best are fitted again, with new seeds, and scored on rows not used for the choice."""
 
-    best: int = Field(3, ge=1, description="how many, beside the defaults")
+    best: int = Field(3, ge=1, description="number of best configurations, in addition to the defaults")
 
 
 class SweepExecution(Execution):
-    """Where the work runs; no part of a key. Without early stopping and time limit it changes no result."""
+    """Where the steps run; not part of a cache key. Changes no result without early stopping and time limit."""
 
-    concurrent: int | None = Field(None, ge=1, description="workers that search at once; none: as many as have room")
-    cores: float = Field(1, gt=0, description="processor cores of each")
+    concurrent: int | None = Field(None, ge=1, description="number of parallel workers; none: as many as fit")
+    cores: float = Field(1, gt=0, description="CPU cores per worker")
     gpus: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="GPUs of each, at most one, fractions allowed; none: one where there are any and the method "
+        description="GPUs per worker, at most one, fractions allowed; none: one if there are GPUs and the method "
         "uses it",
     )
     pack: int | None = Field(
-        None, ge=1, description="configurations a worker trains side by side, at most; none: as memory allows"
+        None, ge=1, description="maximum number of configurations a worker trains together; none: limited by memory"
     )
 
 
 class SweepConfig(Strict):
-    """Search a method's settings on one task under one model: `workflow: sweep`."""
+    """Search a method's settings on one task with one model: `workflow: sweep`."""
 
     workflow: Literal["sweep"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name of the sweep")
@@ -84,7 +84,7 @@ class SweepConfig(Strict):
         default_factory=dict, description="settings that differ from the method's defaults; these are not searched"
     )
     space: dict[str, Domain] | None = Field(
-        None, description="setting -> what to search it in, see below; none: what the method itself says"
+        None, description="setting -> range to search, see below; none: the method's default space"
     )
     search: SweepSearch = SweepSearch()
     confirm: Confirm = Confirm()

@@ -16,17 +16,17 @@ class Source(Strict):
     train: PathText = Field(
         description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`"
     )
-    test: PathText | None = Field(None, description="file of the test rows; this or `split` is needed")
+    test: PathText | None = Field(None, description="file of the test rows; required unless `split` is given")
     split: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="share of the rows of `train` that are test rows, where there is no `test`: of each label alike, "
-        "by hash of the row, equal rows on one side; 0.2 is a fifth",
+        description="share of the rows of `train` used as test rows if there is no `test`: the same for each "
+        "label, by hash of the row, equal rows together; 0.2 is a fifth",
     )
-    split_seed: int = Field(0, ge=0, description="another one makes other rows of `split` test rows")
-    hub: str | None = Field(None, description="Hugging Face data set id that holds the files; none: local files")
-    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may move")
+    split_seed: int = Field(0, ge=0, description="changes which rows `split` uses as test rows")
+    hub: str | None = Field(None, description="id of the Hugging Face data set with the files; none: local files")
+    revision: str = Field("main", description="commit of `hub`; pin it, since `main` may change")
     columns: dict[str, str] = Field(
         default_factory=lambda: {"text": "text"}, description="prompt field -> column of the file"
     )
@@ -42,7 +42,7 @@ class Source(Strict):
                 "test is missing; name the file of the test rows, or give `split: 0.2` to hold out a fifth of `train`"
             )
         if self.test is not None and self.split is not None:
-            raise ValueError("split holds test rows out of `train`, but `test` names a file of them; keep one")
+            raise ValueError("`split` takes test rows from `train`, but `test` names a file of test rows; keep one")
         return self
 
     def file(self, split: Literal["train", "test"]) -> str:
@@ -55,16 +55,16 @@ class TaskConfig(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name; lower case letters, digits, . _ -")
     source: Source
-    template: str = Field(description="the prompt, up to where the label word would follow; fields in braces")
+    template: str = Field(description="the prompt, up to the position of the label word; fields in braces")
     masked_template: str | None = Field(
         None,
-        description="the prompt for masked models, with {mask} where the label word would stand; none: template {mask}",
+        description="the prompt for masked models, with {mask} in place of the label word; none: template {mask}",
     )
-    words: dict[str, str] = Field(min_length=2, description="label name -> word that stands for it, in class order")
+    words: dict[str, str] = Field(min_length=2, description="label name -> word that represents it, in class order")
     metric: Metric = Field("accuracy", description="the score that is compared")
     label_tokens: LabelTokens = Field(
         "auto",
-        description="which of a word's tokens stand for it; auto: first where all differ and none is a mere space, "
+        description="which of a word's tokens represent it; auto: the first if all differ and none is only a space, "
         "else their mean",
     )
 
@@ -88,7 +88,7 @@ class TaskConfig(Strict):
             masked.count("{mask}") != 1 or not any(f"{{{field}}}" in masked for field in fields)
         ):
             raise ValueError(
-                f"masked_template {masked!r}: expected {{mask}} once, where the label word stands, and one or more of "
+                f"masked_template {masked!r}: expected {{mask}} once, in place of the label word, and one or more of "
                 f"{sorted(fields)} in braces"
             )
         if not named or not named <= fields:

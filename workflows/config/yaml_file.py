@@ -68,7 +68,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, _Written]]:
     except FileNotFoundError:
         raise YamlError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise YamlError(f"{path}: a folder; expected a YAML file") from None
+        raise YamlError(f"{path}: is a folder; expected a YAML file") from None
     except OSError as error:
         raise YamlError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
     except UnicodeDecodeError as error:
@@ -82,11 +82,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, _Written]]:
         line = f":{mark.line + 1}" if mark else ""
         raise YamlError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
     except RecursionError:
-        raise YamlError(f"{path}: an alias contains itself; write the value out") from None
+        raise YamlError(f"{path}: an alias contains itself; write the value in full") from None
     except ValueError as error:  # a date that is none
         raise YamlError(f"{path}: a value cannot be read: {error}; put quotes around it") from error
     if not isinstance(document, dict):
-        raise YamlError(f"{path}: holds {type(document).__name__}, expected fields such as `workflow: compare`")
+        raise YamlError(f"{path}: contains {type(document).__name__}, expected fields such as `workflow: compare`")
     return document, nodes
 
 
@@ -190,9 +190,7 @@ def _written(node: yaml.Node, path: Path, place: Place = ()) -> dict[Place, _Wri
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
-                raise YamlError(
-                    f"{path}:{line}: a field's name is not a word; put quotes around text that holds {{ or ["
-                )
+                raise YamlError(f"{path}:{line}: a field name is not a word; put quotes around text that holds {{ or [")
             inner = (*place, key.value)
             if inner in found:
                 raise YamlError(

@@ -29,7 +29,7 @@ def corpus_files(corpus: Corpus, base: Path) -> list[Path]:
     A file that has the very name is meant by it, whatever it would match as a pattern.
     """
     if corpus.hub is not None:
-        elsewhere = "fetch the files, and name them without `hub`"
+        elsewhere = "download the files, and name them without `hub`"
         return [_readable(hub_file(corpus.hub, corpus.revision, name, elsewhere)) for name in corpus.files]
     found: dict[Path, Path] = {}  # file -> the first name that leads to it: what is linked is no text twice
     for pattern in corpus.files:
@@ -85,11 +85,11 @@ def _lines(path: Path) -> Iterator[str]:
                     ) from error
                 if "\0" in text:
                     raise ConfigError(
-                        f"{path}: line {number}: a NUL character, as UTF-16 has them; save the file as UTF-8"
+                        f"{path}: line {number}: found a NUL character, as in UTF-16; save the file as UTF-8"
                     )
                 yield text
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ConfigError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
+            raise ConfigError(f"{path}: not a complete gzip file ({error}); download it again") from error
 
 
 def measured_pieces(held_out: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
 
     patterns, needed = ([_WEIGHTS, *_DESCRIPTION], _WEIGHTS) if weights else (_DESCRIPTION, "config.json")
     place: dict[str, Any] = {"repo_id": repository, "revision": revision, "allow_patterns": patterns}
-    with _telling(f"model {repository}@{revision}", "name a local folder"):
+    with _telling(f"model {repository}@{revision}", "give a local folder"):
         try:
             folder = Path(snapshot_download(**place, local_files_only=True))
             if _is_whole(folder, needed):
@@ -56,7 +56,7 @@ def hub_model(repository: str, revision: str, weights: bool = True) -> Path:
         _check_reachable()
         folder = Path(snapshot_download(**place))  # where the hub does not answer: what is in the cache
         if not _is_whole(folder, needed) and (constants.HF_HUB_OFFLINE or any(folder.glob(needed))):
-            raise LocalEntryNotFoundError(f"the local cache holds a part of the model, not all of {needed}")
+            raise LocalEntryNotFoundError(f"the local cache has only a part of the model, not all of {needed}")
         return folder
 
 
@@ -79,7 +79,7 @@ def _check_reachable() -> None:
 
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     if not constants.HF_HUB_OFFLINE and not _answers(constants.ENDPOINT):
-        raise OSError(f"nothing answers at {constants.ENDPOINT}")
+        raise OSError(f"no answer from {constants.ENDPOINT}")
 
 
 @cache  # one answer for all the files of a workflow
@@ -121,8 +121,8 @@ def _unusable(error: OSError) -> str:
 
     file = f": {error.filename}" if error.filename else ""
     return (
-        f"the cache cannot be used ({error.strerror}{file}); make room in {constants.HF_HUB_CACHE} or give the right "
-        "to read and write it, or set HF_HOME to another folder"
+        f"the cache cannot be used ({error.strerror}{file}); free space in {constants.HF_HUB_CACHE} or grant the "
+        "permission to read and write it, or set HF_HOME to another folder"
     )
 
 
@@ -130,10 +130,10 @@ def _unreachable(elsewhere: str, error: Exception, response: Any) -> str:
     status = response.status_code if response is not None else None
     if status in (401, 403):
         return (
-            "it is gated or private, or misspelt: check the spelling, ask for access on its page, then log in with "
+            "it is gated, private or misspelt: check the spelling, ask for access on its page, then log in with "
             "`hf auth login` or set HF_TOKEN"
         )
     if status == 404:
         return "the hub has no such repository, revision or file; check the spelling"
     because = f" (status {status})" if status else "" if isinstance(error, OSError) else f" ({error})"
-    return f"the hub cannot be reached{because}; fetch it where it can be, with the same HF_HOME, or {elsewhere}"
+    return f"the hub cannot be reached{because}; download it where it can be, with the same HF_HOME, or {elsewhere}"

@@ -84,8 +84,8 @@ def _unmapped(files: Sequence[SplitFile], counts: Counter[str], names: Sequence[
     paths = " and ".join(dict.fromkeys(str(file.path) for file in files))
     example = ", ".join(f'"{value}": {name}' for value, name in zip(values, names, strict=False))
     return (
-        f"{paths}: no value of column {files[0].label!r} is a label of the task: found {shown}; {expected}. Say in the "
-        f"task's `source` which label each value is, such as values: {{{example}}}"
+        f"{paths}: no value of column {files[0].label!r} is a label of the task: found {shown}; {expected}. In the "
+        f"task's `source`, map each value to a label, for example values: {{{example}}}"
     )
 
 
@@ -96,20 +96,20 @@ def _wrong_label(file: SplitFile, value: str | None, rows: Sequence[int], names:
     if file.values is not None and value not in file.values:
         return f"{where}: value {value!r} is not in the task's `values`; {nearest(value, list(file.values))}"
     name = file.values.get(value, value) if file.values is not None else value
-    mapped = f" (`values` says so of {value!r})" if name != value else ""
+    mapped = f" (from {value!r} by `values`)" if name != value else ""
     return (
-        f"{where}: label {name!r}{mapped} has no word in the task's `words`; {nearest(name, list(names))} Where it is "
-        "another way to write a label, map it with `values`."
+        f"{where}: label {name!r}{mapped} has no word in the task's `words`; {nearest(name, list(names))} If it is "
+        "another spelling of a label, map it with `values`."
     )
 
 
 def training_problems(rows: Mapping[str, int]) -> list[str]:
     """Why labels with so many training rows cannot be learned from; a label with one row has no validation row."""
     problems = [
-        f"label {name!r} has no training row; add rows, or take the label out of the task's `words`"
+        f"label {name!r} has no training row; add rows, or remove the label from the task's `words`"
         for name, count in rows.items()
         if not count
     ]
     if not problems and max(rows.values()) < 2:
-        problems = ["no label has two training rows, so that none is left for validation; add rows"]
+        problems = ["no label has two training rows, so there are no validation rows; add rows"]
     return problems

@@ -68,13 +68,13 @@ class Model:
 
 def check_encoding(name: str, layers: list[str], window: int | None, encoding: Encoding) -> None:
     """Raises ConfigError for what of `encoding` a model cannot do: a layer it does not have, no length limit at all."""
-    known = f"{layers[0]} to {layers[-2]}, and head" if len(layers) > 1 else "head alone"
+    known = f"{layers[0]} to {layers[-2]}, and head" if len(layers) > 1 else "only head"
     problems = [
         f"encoding.layers: {name} has no layer {layer!r}; it has {known}"
         for layer in unknown_layers(encoding.layers, layers)
     ]
     if window is None and encoding.max_tokens is None:
-        problems.append(f"{name}: neither configuration nor tokenizer states a window; set encoding.max_tokens")
+        problems.append(f"{name}: neither configuration nor tokenizer gives a maximum length; set encoding.max_tokens")
     if problems:
         raise ConfigError("\n".join(problems), ("encoding",))
 
@@ -135,7 +135,7 @@ def checked_tokenizer(folder: Path, digest: str) -> Any:
 
 def _changed(folder: Path) -> ConfigError:
     return ConfigError(
-        f"{folder}: a file of the model is not the one the run began with; run again, and on a cluster put the "
+        f"{folder}: a file of the model changed after the run started; run again, and on a cluster put the "
         "same files on every node"
     )
 

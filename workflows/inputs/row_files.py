@@ -50,7 +50,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Columns:
         found = _READERS[path.suffix](path, list(dict.fromkeys(names)))
     for name, values in found.values.items():
         if not values:
-            raise ConfigError(f"{path}: holds no rows; expected one row a line")
+            raise ConfigError(f"{path}: contains no rows; expected one row per line")
         _check_plain(path, name, values)
     return Columns({name: _of_one_kind(values) for name, values in found.values.items()}, found.notes)
 
@@ -67,8 +67,8 @@ def _check_plain(path: Path, name: str, values: Sequence[Any]) -> None:
     for number, value in enumerate(values, 1):
         if value is not None and not isinstance(value, str | int | float):
             raise ConfigError(
-                f"{path}: row {number}: column {name!r} holds {_KINDS.get(kind := type(value).__name__, kind)} values, "
-                f"such as {value!r}; expected text, numbers, or true and false. Write the column as text."
+                f"{path}: row {number}: column {name!r} contains {_KINDS.get(kind := type(value).__name__, kind)} "
+                f"values, such as {value!r}; expected text, numbers, or true and false. Write the column as text."
             )
 
 
@@ -90,7 +90,7 @@ def _check_have(path: Path, names: Sequence[str], columns: Sequence[str]) -> Non
         if name not in columns
     ]
     problems += [
-        f"{path}: {columns.count(name)} columns are named {name!r}; give each a name of its own"
+        f"{path}: {columns.count(name)} columns are named {name!r}; give each a different name"
         for name in names
         if columns.count(name) > 1
     ]
@@ -114,7 +114,7 @@ def _csv_table(path: Path) -> tuple[list[str], list[_Record]]:
     """The header and the rows."""
     records = list(_csv_records(path))
     if not records:
-        raise ConfigError(f"{path}: holds no rows; expected a header line, and one row a line")
+        raise ConfigError(f"{path}: contains no rows; expected a header line, and one row per line")
     return records[0].fields, records[1:]
 
 
@@ -141,7 +141,7 @@ def _read_csv(path: Path, names: Sequence[str]) -> Columns:
 
 def _surplus_advice(fields: Sequence[str]) -> str:
     if not fields[-1]:
-        return "take the comma at the end of the row away, or name the last column in the header"
+        return "remove the comma at the end of the row, or name the last column in the header"
     return 'put text that has commas into double quotes: "like, this"'
 
 
@@ -166,7 +166,7 @@ def _csv_records(path: Path) -> Iterator[_Record]:
 def _csv_error(told: str) -> str:
     if "expected after" in told:
         return (
-            "a quote ends before its field does; double the quotes within quoted text, and put text that begins with a "
+            "a quote ends before its field ends; double the quotes within quoted text, and put text that begins with a "
             'quote into quotes: """Fine"", he said"'
         )
     if "unexpected end" in told:
@@ -190,7 +190,7 @@ def _has_row_names(width: int, rows: Sequence[_Record]) -> bool:
 
 def _csv_notes(path: Path, rows: Sequence[_Record], has_row_names: bool) -> Iterator[str]:
     if has_row_names:
-        yield f"{path}: its first column, which has no name, is taken for row numbers"
+        yield f"{path}: its first column has no name and is treated as row numbers"
     lines = [(row, sum(field.count("\n") or field.count("\r") for field in row.fields)) for row in rows]
     if longer := [row for row, more in lines if more]:
         yield (
@@ -206,7 +206,7 @@ def _json_names(path: Path) -> list[str]:
 def _read_json(path: Path, names: Sequence[str]) -> Columns:
     rows = [row for _, row in _json_rows(path)]
     if not rows:
-        raise ConfigError(f"{path}: holds no rows; expected one JSON object a line")
+        raise ConfigError(f"{path}: contains no rows; expected one JSON object per line")
     _check_have(path, names, list(dict.fromkeys(name for row in rows for name in row)))
     return Columns({name: [row.get(name) for row in rows] for name in names})
 
@@ -251,7 +251,7 @@ def _json_error(error: ValueError) -> str:
         return f"not UTF-8 text ({error.reason}); save the file as UTF-8"
     if isinstance(error, UnicodeEncodeError):
         return "half of a character (a lone surrogate such as \\ud83d); write the whole character"
-    return f"not a JSON object: {error}; expected one object a line"
+    return f"not a JSON object: {error}; expected one object per line"
 
 
 def _object(path: Path, where: str, row: Any) -> dict[str, Any]:

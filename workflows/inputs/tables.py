@@ -67,7 +67,7 @@ def split_file(task: Task, split: Split) -> SplitFile:
         part = Part(source.split, source.split_seed, split) if source.split is not None else None
         found = SplitFile(path, source.columns, source.label, source.values, part)
     if not found.path.is_file():
-        offer = ". Where there is one file of rows alone, `split: 0.2` instead of `test` holds a fifth of it out"
+        offer = ". With a single file of rows, use `split: 0.2` instead of `test` to hold out a fifth of it"
         raise ConfigError(
             f"task {task.config.name!r}: no file {found.path} for its {split} rows"
             + (offer if split == "test" and task.local_data is None else "")
@@ -108,7 +108,7 @@ def unchanged_columns(file: SplitFile, digests: Mapping[str, str], also: Sequenc
 
 def changed(file: SplitFile) -> ConfigError:
     """The file is no longer what a key was made from."""
-    return ConfigError(f"{file.path}: changed while the run went on; run again")
+    return ConfigError(f"{file.path}: changed during the run; run again")
 
 
 def _digests(columns: Mapping[str, Sequence[Value]]) -> dict[str, str]:
@@ -130,7 +130,7 @@ def text_rows(file: SplitFile, columns: Mapping[str, Sequence[Value]]) -> list[d
 def text_problems(file: SplitFile, columns: Mapping[str, Sequence[Value]]) -> list[str]:
     """What is wrong with the prompt fields: texts that are empty or not text."""
     return [
-        f"{file.path}: row {number}: column {file.columns[field]!r} is {value!r}; expected text that is not empty"
+        f"{file.path}: row {number}: column {file.columns[field]!r} is {value!r}; expected non-empty text"
         for number, row in enumerate(fields_of_rows(file, columns), 1)
         for field, value in row.items()
         if not isinstance(value, str) or not value.strip()

@@ -40,12 +40,12 @@ class ResidualSettings(Strict):
     temperature: float = Field(0.1, gt=0, description="divisor of the similarities at the start; learned")
     dropout: float = Field(0.3, ge=0, lt=1, description="on hidden units")
     input_dropout: float = Field(
-        0.0, ge=0, lt=1, description="on the states as they are read; of all layers side by side most may go: 0.8"
+        0.0, ge=0, lt=1, description="on the input states; with all layers use a high value: 0.8"
     )
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="of AdamW")
-    batch_size: int = Field(128, ge=1, description="rows a step")
-    epochs: int = Field(100, ge=1, description="at most")
+    batch_size: int = Field(128, ge=1, description="rows per step")
+    epochs: int = Field(100, ge=1, description="maximum number of epochs")
     patience: int = Field(10, ge=1, description="epochs without a lower validation loss before it stops")
 
 
@@ -64,7 +64,7 @@ class PaperSettings(Strict):
     temperature: float = Field(1.0, gt=0, description="divisor of the similarities; the paper states none")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW; the paper states neither (ours)")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW (ours)")
-    batch_size: int = Field(256, ge=1, description="rows a step (paper)")
+    batch_size: int = Field(256, ge=1, description="rows per step (paper)")
     epochs: int = Field(100, ge=1, description="always all of them (paper)")
 
     @model_validator(mode="after")

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 class FullSettings(Strict):
     """Settings of `full`."""
 
-    learning_rate: float = Field(3e-4, gt=0, description="the highest, of AdamW")
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps during which the rate rises; then it falls")
-    batch_size: int = Field(16, ge=1, description="rows a step")
-    epochs: int = Field(6, ge=1, description="at most")
+    batch_size: int = Field(16, ge=1, description="rows per step")
+    epochs: int = Field(6, ge=1, description="maximum number of epochs")
     patience: int = Field(2, ge=1, description="epochs without a lower validation loss before it stops")
 
 
 class Ia3Settings(FullSettings):
     """Settings of `ia3`."""
 
-    learning_rate: float = Field(3e-2, gt=0, description="the highest, of AdamW; large models want less")
+    learning_rate: float = Field(3e-2, gt=0, description="peak learning rate of AdamW; lower for large models")
     target_modules: tuple[str, ...] | None = Field(
         None,
         min_length=1,
@@ -50,9 +50,9 @@ class LoraSettings(FullSettings):
     """Settings of `lora`."""
 
     rank: int = Field(8, ge=1, description="of the update")
-    alpha: float = Field(16.0, gt=0, description="the update counts alpha / rank times")
+    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="on the update's input")
-    learning_rate: float = Field(3e-3, gt=0, description="the highest, of AdamW")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     target_modules: tuple[str, ...] | None = Field(
         None,
         min_length=1,

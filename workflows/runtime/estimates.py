@@ -58,11 +58,11 @@ def estimate_text(told: Estimate) -> str:
     if not told.to_run:
         return ""
     if not told.known:
-        return "time and bytes: no earlier step did the same work"
+        return "time and bytes: no estimate, since no earlier step did the same work"
     others = told.to_run - told.known
-    left_out = f"; of the other {others} no earlier step did the same work" if others else ""
+    left_out = f"; no estimate for the other {others}" if others else ""
     amount = f"about {told.seconds:,.1f} s of work and {told.bytes:,} bytes"
-    return f"{amount} for {told.known} of the {told.to_run} to run, by what the same work took before{left_out}"
+    return f"{amount} for {told.known} of the {told.to_run} to run, from earlier steps with the same work{left_out}"
 
 
 def _like(planned: Planned, sizes: dict[str, int | None], store: Store) -> Artifact | None:

@@ -40,7 +40,7 @@ class Course:
         """What is kept and what was in hand, as lines."""
         lines = [f"interrupted: {len(self._kept)} of {self._total} steps are done and kept"]
         if self._in_hand:
-            lines[0] += "; in hand:"
+            lines[0] += "; in progress:"
         lines += [f"  {step.label}: {self._so_far(step)}" for step in self._in_hand[:_SHOWN]]
         if (more := len(self._in_hand) - _SHOWN) > 0:
             lines.append(f"  and {more} more")
@@ -53,4 +53,4 @@ class Course:
         if done and not kept:
             return f"{done:,} of {of:,} shards, which are kept"
         amount = f"{said.amount()}; " if said is not None else ""
-        return amount + ("goes on from what is kept of it" if done or kept else "will begin again")
+        return amount + ("will resume from its saved state" if done or kept else "will start again")

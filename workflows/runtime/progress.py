@@ -94,7 +94,7 @@ def plain_lines(plan: Sequence[Planned], say: Say, look: Look) -> Iterator[Emit]
             for pace in late[:_MOST]:
                 say(f"  {pace.line(now)}")
             if len(late) > _MOST:
-                say(f"  and {len(late) - _MOST} more steps are under way")
+                say(f"  and {len(late) - _MOST} more steps are running")
             due.update(dict.fromkeys(late, now + _NEXT_SECONDS))
 
     if flights.total:
@@ -146,7 +146,7 @@ def live_display(plan: Sequence[Planned], say: Say, look: Look, console: Console
                 bars.update(shown[pace], amount=pace.amount(), note="; ".join(notes))
                 if said is not None:
                     bars.update(shown[pace], total=said.of or None, completed=said.done)
-            more = f", {len(under_way) - _MOST} more under way" if len(under_way) > _MOST else ""
+            more = f", {len(under_way) - _MOST} more running" if len(under_way) > _MOST else ""
             amount = f"{flights.ended}/{flights.total} steps"
             bars.update(whole, completed=flights.ended, amount=amount, note=f"{flights.cached} cached{more}")
 
@@ -188,11 +188,11 @@ def _line(kind: str, step: Step, details: dict[str, Any]) -> str:
     if kind == "ran":
         return f"ran      {step.label}"
     if kind == "waiting":
-        return f"waiting  {step.label}: it is being made by {details['holder']}"
+        return f"waiting  {step.label}: it is being computed by {details['holder']}"
     if kind == "stalled":
-        return f"stalled  {step.label}: no sign of life for {details['seconds']:g} s; another worker begins anew"
+        return f"stalled  {step.label}: no heartbeat for {details['seconds']:g} s; another worker starts it again"
     if kind == "shared":
-        return f"shared   {step.label}: made by {details['holder']}"
+        return f"shared   {step.label}: computed by {details['holder']}"
     if kind == "failed":
         return f"FAILED   {step.label}: {details['error']}"
     if kind == "skipped":

@@ -22,5 +22,5 @@ def needs_of(steps: Sequence[Step], store: Store, missing: Sequence[str] = ()) -
         packages=LIBRARIES,
         missing=missing,
         mirror=store.mirror,
-        install="Install this version of VocabSem there, or use `vocabsem submit`, which sends the source.",
+        install="Install this version of VocabSem there, or use `vocabsem submit`, which uploads the source.",
     )

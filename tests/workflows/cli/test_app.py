@@ -83,8 +83,8 @@ def test_what_failed_is_gone_on_with_by_a_command_that_works(
     with pytest.raises(typer.Exit):
         app._end_if([("fit", Outcome("failed", "no room", 1))])
     told = capsys.readouterr().err.splitlines()[-1]
-    command = "go on with:  vocabsem run 'inputs/my file.yaml'"
-    assert told.endswith("mended, submit the file again." if in_a_job else f"mended, {command}")
+    command = "resume with:  vocabsem run 'inputs/my file.yaml'"
+    assert told.endswith("cause, submit the file again." if in_a_job else f"cause, {command}")
 
 
 NOVEL = {"model_type": "novel", "auto_map": {"AutoConfig": "novel.NovelConfig", "AutoModelForCausalLM": "novel.Novel"}}

@@ -36,7 +36,7 @@ def test_steps_are_same_changed_or_on_one_side_only(store):
     }
     text = diff_text(found)
     assert "1 steps are the same" in text
-    assert "  number 3\n    value 3 -> 5\n  total\n    input number 3 is another" in text
+    assert "  number 3\n    value 3 -> 5\n  total\n    input number 3 differs" in text
 
 
 def test_steps_of_one_label_are_compared_in_their_order(store):

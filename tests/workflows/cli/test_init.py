@@ -103,7 +103,7 @@ def test_test_rows_of_other_kinds_of_files_are_taken_and_not_split_off(kind: str
             pq.write_table(pa.Table.from_pylist(rows), f"{split}.parquet")
     told = init("--data", f"train.{kind}", "--test", f"test.{kind}", "--text", "message", "--label", "intent")
     assert "test rows:" not in told
-    assert "labels 0, 1: write a word that says what each means under `words`" in told
+    assert "labels 0, 1: under `words`, write a word for the meaning of each" in told
     assert "valid" in told.splitlines()
     assert words() == {"0": "0", "1": "1"}
     assert yaml.safe_load(Path("intent.yaml").read_text())["source"]["test"] == f"test.{kind}"
@@ -121,7 +121,7 @@ def test_many_rows_get_a_limit(folder: Path) -> None:
     write_rows([(f"{text} {n}", label) for n in range(201) for text, label in ROWS])
     files, told = own_files(Path("train.csv"), None, "message", "intent")
     assert yaml.safe_load(files[Path("workflow.yaml")])["limit"] == {"train": 5000, "test": 2000}
-    assert told[1] == "rows: 5,000 training and 2,000 test rows at most (`limit` in the workflow file)"
+    assert told[1] == "rows: at most 5,000 training and 2,000 test rows (`limit` in the workflow file)"
 
 
 @pytest.mark.parametrize("column", ["workflow", "意图", 'In {tent}: "x"'])
@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_refused(given: tuple[str, ...], told: str, folde
 @pytest.mark.parametrize(("taken", "given"), [("quickstart.yaml", ("quickstart",)), ("workflow.yaml", DATA)])
 def test_no_file_is_written_over(taken: str, given: tuple[str, ...], folder: Path) -> None:
     Path(taken).write_text("mine\n")
-    assert refused(*given) == f"{taken} is there already; move it away, or use another folder"
+    assert refused(*given) == f"{taken} already exists; move it, or use another folder"
 
 
 def test_a_folder_that_cannot_be_written_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_why_of_the_only_one_of_its_kind_says_so(store):
     found = why_document(find_artifact(squares(2).key, store), store)
     assert (found["nearest"], found["runs"]) == (None, [])
     assert "no other squares in this store" in why_text(found)
-    assert "no run of this store reaches it" in why_text(found)
+    assert "no run of this store uses it" in why_text(found)
 
 
 def test_an_absent_field_is_shown_as_absent(store):

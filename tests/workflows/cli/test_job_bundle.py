@@ -81,7 +81,7 @@ def test_a_relative_data_folder_gives_the_tasks_that_are_named(folder, monkeypat
     found = carried(folder, {**WORKFLOW, "tasks": ["sst2"]}, Path("data"))
     assert sorted(found.inputs) == ["inputs/data/sst2/test.jsonl", "inputs/data/sst2/train.jsonl", "inputs/w.yaml"]
     assert found.data_dir == "inputs/data"
-    with pytest.raises(ConfigError, match="an absolute path is taken as the cluster's own"):
+    with pytest.raises(ConfigError, match="an absolute path refers to the cluster's nodes"):
         carried(folder, WORKFLOW, Path("nowhere"))
 
 
@@ -134,7 +134,7 @@ def test_a_workflow_file_that_is_a_link_takes_what_lies_beside_it(folder, tmp_pa
 def test_a_large_model_is_refused_with_a_shared_folder_as_the_remedy(folder, monkeypatch):
     shutil.copytree(REFERENCE, folder / "mymodel")
     monkeypatch.setattr(module, "MOST_BYTES", 10**6)
-    with pytest.raises(ConfigError, match=r"carries at most 1.0 MB; the largest is .*model.safetensors .*every node"):
+    with pytest.raises(ConfigError, match=r"upload at most 1.0 MB; the largest is .*model.safetensors .*every node"):
         carried(folder, {**WORKFLOW, "models": ["mymodel"]})
 
 
@@ -145,7 +145,7 @@ def test_a_large_model_is_refused_with_a_shared_folder_as_the_remedy(folder, mon
         ({"models": ["gone/gone/gone"]}, "unknown model"),
         ({"methods": ["gone.py"]}, "gone.py: cannot be read"),
         ({"methods": ["kn"]}, "did you mean 'knn'"),
-        ({"execution": {"executor": "inline"}}, "a job is for a cluster"),
+        ({"execution": {"executor": "inline"}}, "a job runs on a cluster"),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_is_sent(folder, change, told):

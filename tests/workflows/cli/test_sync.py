@@ -70,7 +70,7 @@ def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tm
         (first.run_id, "filled", ("fit",)),
         (last.run_id, "filled", ()),
     ]
-    told = f"MLflow run {done[0].mlflow_run_id}, without the model of fit: its files are gone; run the workflow again"
+    told = f"MLflow run {done[0].mlflow_run_id}, without the model of fit: its files are missing; run the workflow"
     assert told in synced_text(done)
     many = Synced("a", "filled", "m", tuple("abcde"))
     assert "without the model of a, b, c, 2 more: " in synced_text([many])

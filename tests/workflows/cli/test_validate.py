@@ -129,7 +129,7 @@ def test_a_class_with_one_training_row_is_a_note_where_something_is_trained(fold
 def test_a_class_without_a_training_row_is_a_problem_where_something_is_trained(folder, methods, trained):
     rows(folder, "train", [row for row in ROWS if row["label"] == "good"])
     found = check(folder, methods=methods)
-    told = ["task 'mine': label 'bad' has no training row; add rows, or take the label out of the task's `words`"]
+    told = ["task 'mine': label 'bad' has no training row; add rows, or remove the label from the task's `words`"]
     assert (found.problems, found.notes) == ((told, []) if trained else ([], told))
 
 

@@ -173,5 +173,5 @@ def test_a_method_may_run_under_some_of_the_models() -> None:
     assert found.methods[0].models == ("b",)
     with pytest.raises(ValidationError, match=r"methods: 'knn' names the model 'b'; expected one of \['a'\]"):
         compare(models=["a"], methods=chosen, reference_method="affinity")
-    with pytest.raises(ValidationError, match="'knn' is the reference method, which runs under every model"):
+    with pytest.raises(ValidationError, match="'knn' is the reference method, which runs with every model"):
         compare(models=["a", "b"], methods=chosen)

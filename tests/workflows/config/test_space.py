@@ -171,7 +171,7 @@ def test_a_domain_reads_as_its_values_or_its_bounds() -> None:
             "has no setting 'distanse'; did you mean 'distance'",
             ("distanse",),
         ),
-        ({"k": Domain(choice=(1, 2))}, {"k": 3}, "setting 'k' is searched and fixed at 3; keep one", ("k",)),
+        ({"k": Domain(choice=(1, 2))}, {"k": 3}, "setting 'k' is both searched and fixed at 3; keep one", ("k",)),
         ({"k": Domain(uniform=(1, 9))}, {}, "'k' is a whole number: use integer or choice, not uniform", ("k",)),
         ({"k": Domain(log_uniform=(1, 9))}, {}, "whole number: use integer or choice, not log_uniform", ("k",)),
         ({"k": Domain(choice=(4, 0))}, {}, "setting 'k': choice holds 0; Input should be greater than or", ("k",)),
@@ -212,7 +212,7 @@ def test_a_value_that_goes_with_other_values_than_the_defaults_is_accepted() -> 
 
     found = [(one["low"], one["high"]) for one in grid_settings(space, {}, refused)]
     assert sorted(found) == [(1, 2), (1, 4), (2, 4), (3, 4)]
-    with pytest.raises(ConfigError, match="no combination of the space can be had: low must be below high"):
+    with pytest.raises(ConfigError, match="no combination of the space is valid: low must be below high"):
         grid_settings({"low": Domain(choice=(4, 5)), "high": Domain(choice=(2, 4))}, {}, refused)
 
 

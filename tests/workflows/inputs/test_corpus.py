@@ -60,7 +60,7 @@ def test_text_of_another_encoding_is_told_by_its_nul_characters(tmp_path, encodi
     """Without a byte order mark, plain UTF-16 is UTF-8 too, as bytes go."""
     path = tmp_path / "a.txt"
     path.write_bytes("plain\n".encode(encoding))
-    with pytest.raises(ConfigError, match=r"a\.txt: line 1: a NUL character, as UTF-16 has"):
+    with pytest.raises(ConfigError, match=r"a\.txt: line 1: found a NUL character, as in UTF-16"):
         list(pieces(path))
 
 
@@ -69,7 +69,7 @@ def test_a_gzip_file_with_a_flipped_bit_is_told(tmp_path):
     told = set()
     for place in range(12, len(whole) - 8):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-        with pytest.raises(ConfigError, match=r"a\.txt\.gz: not a whole gzip file .* fetch it again") as caught:
+        with pytest.raises(ConfigError, match=r"a\.txt\.gz: not a complete gzip file .* download it again") as caught:
             list(pieces(path))
         told.add(type(caught.value.__cause__))
     assert zlib.error in told
@@ -78,7 +78,7 @@ def test_a_gzip_file_with_a_flipped_bit_is_told(tmp_path):
 def test_a_gzip_file_that_was_cut_is_told(tmp_path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"some text\n" * 1000)[:-12])
-    with pytest.raises(ConfigError, match="not a whole gzip file"):
+    with pytest.raises(ConfigError, match="not a complete gzip file"):
         list(pieces(path))
 
 
@@ -111,7 +111,7 @@ def test_a_pattern_may_be_absolute_or_lead_below_folders(tmp_path):
 def test_a_corpus_of_the_hub_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="fetch the files, and name them without `hub`"):
+    with pytest.raises(ConfigError, match="download the files, and name them without `hub`"):
         corpus_files(Corpus(hub="someone/texts", files=("a.txt",)), tmp_path)
 
 

@@ -137,7 +137,7 @@ def test_what_is_not_cached_offline_is_named_with_what_to_do(kind: str, what: st
     assert message.startswith(what)
     assert "not in the local cache" in message
     assert "same HF_HOME" in message
-    assert (ELSEWHERE if kind == "file" else "name a local folder") in message
+    assert (ELSEWHERE if kind == "file" else "give a local folder") in message
 
 
 def test_a_cached_configuration_alone_is_no_cached_model(cache: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_cache_that_cannot_be_written_is_told_as_that(
     fail_with(error, monkeypatch)
     message = refusal(kind)
     assert told in message
-    assert f"make room in {cache} or give the right to read and write it, or set HF_HOME" in message
+    assert f"free space in {cache} or grant the permission to read and write it, or set HF_HOME" in message
     assert "reached" not in message
 
 
@@ -240,7 +240,7 @@ def test_an_error_of_the_http_client_says_that_the_hub_cannot_be_reached(
     """A proxy that wants a password, or an answer that never ends: no error of the hub's own and no OSError."""
     fail_with(HfHubHTTPError.__bases__[0]("407 Proxy Authentication Required"), monkeypatch)
     message = refusal(kind)
-    assert "the hub cannot be reached (407 Proxy Authentication Required); fetch it where it can be" in message
+    assert "the hub cannot be reached (407 Proxy Authentication Required); download it where it can be" in message
     assert "same HF_HOME" in message
 
 

@@ -130,7 +130,7 @@ def test_a_tokenizer_is_loaded_where_it_is_the_one_of_the_keys(copy: Path, tmp_p
     rewrite(copy / "config.json", layer_norm_epsilon=1e-3)  # another model, but the same tokenizer
     assert checked_tokenizer(copy, digest)("a b")["input_ids"]
     rewrite(copy / "tokenizer_config.json", model_max_length=77)
-    with pytest.raises(ConfigError, match="not the one the run began with"):
+    with pytest.raises(ConfigError, match="changed after the run started"):
         checked_tokenizer(copy, digest)
 
 
@@ -165,7 +165,7 @@ def test_a_model_that_states_no_window_needs_a_length_limit(copy: Path, tmp_path
     assert model.window is None
     task = find_task("starter-topics", tmp_path, None)
     texts = Step("texts", "texts", 1, "a:b", local={"rows": 4})
-    with pytest.raises(ConfigError, match=r"states a window; set encoding\.max_tokens"):
+    with pytest.raises(ConfigError, match=r"gives a maximum length; set encoding\.max_tokens"):
         check_encoding(model.name, model.layers, model.window, Encoding())
     limited = encode_step(model, task, texts, Encoding(max_tokens=64), Execution())
     assert limited.identity["max_tokens"] == 64

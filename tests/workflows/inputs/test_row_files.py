@@ -29,12 +29,15 @@ def csv(folder: Path, text: str) -> Path:
             r"line 3: 3 fields, where the header has 2; put text .* quotes",
         ),
         ("text,label\na, b, so,pos\nfine,pos\n", r"line 2: 4 fields, where the header has 2"),
-        ("title,text,label\na,b,c,\nd,e,f,\n", r"line 2: 4 fields, where the header has 3; take the comma at the end"),
+        (
+            "title,text,label\na,b,c,\nd,e,f,\n",
+            r"line 2: 4 fields, where the header has 3; remove the comma at the end",
+        ),
         ("title,text,label\na,b,c,\nd,e,f\n", r"line 2: 4 fields, where the header has 3"),
         ("text,label\nfine\n", r"line 2: 1 fields, where the header has 2: none for column 'label'"),
         ('text,label\n"Fine, he said,pos\nwell,neg\n', r"line 2: a quote opens here and is never closed"),
-        ('text,label\n"Fine" he said,pos\n', r"line 2: a quote ends before its field does"),
-        ("text,text,label\na,b,c\n", r"2 columns are named 'text'; give each a name of its own"),
+        ('text,label\n"Fine" he said,pos\n', r"line 2: a quote ends before its field ends"),
+        ("text,text,label\na,b,c\n", r"2 columns are named 'text'; give each a different name"),
     ],
     ids=["comma", "commas", "commas at ends", "one comma at an end", "short", "open", "stray", "twice"],
 )
@@ -46,7 +49,7 @@ def test_a_row_that_does_not_fit_its_header_is_an_error_with_its_line(tmp_path: 
 def test_the_shorter_header_of_r_is_taken_for_row_numbers_and_told(tmp_path: Path) -> None:
     found = read_columns(csv(tmp_path, "text,label\n1,fine,pos\n2,dull,neg\n"), ["text", "label"])
     assert found.values == {"text": ["fine", "dull"], "label": ["pos", "neg"]}
-    assert found.notes == (f"{tmp_path / 'a.csv'}: its first column, which has no name, is taken for row numbers",)
+    assert found.notes == (f"{tmp_path / 'a.csv'}: its first column has no name and is treated as row numbers",)
 
 
 def test_rows_are_counted_against_lines(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_rows_are_counted_against_lines(tmp_path: Path) -> None:
 )
 def test_values_of_parquet_that_are_not_plain_are_refused(tmp_path: Path, value: Any) -> None:
     pq.write_table(pa.table({"text": ["fine"], "label": [value]}), tmp_path / "a.parquet")
-    with pytest.raises(ConfigError, match=r"a\.parquet: row 1: column 'label' holds .* values, such as"):
+    with pytest.raises(ConfigError, match=r"a\.parquet: row 1: column 'label' contains .* values, such as"):
         read_columns(tmp_path / "a.parquet", ["text", "label"])
 
 

@@ -117,7 +117,7 @@ def test_a_missing_column_is_refused_with_the_nearest_one(tmp_path: Path, kind: 
 @pytest.mark.parametrize("empty", ["", "  \n", None])
 def test_a_row_without_text_is_named_by_its_number(tmp_path: Path, empty: str | None) -> None:
     file = split(write(tmp_path / "a.jsonl", [*ROWS, {"text": empty, "label": "bad"}]))
-    with pytest.raises(ConfigError, match=r"a\.jsonl: row 3: column 'text' is .*expected text that is not empty"):
+    with pytest.raises(ConfigError, match=r"a\.jsonl: row 3: column 'text' is .*expected non-empty text"):
         texts(file)
 
 

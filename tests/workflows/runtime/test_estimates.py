@@ -64,7 +64,7 @@ def test_another_seed_takes_what_the_first_took_and_so_do_the_inputs_that_follow
 def test_other_work_has_no_estimate(store: Store, changed: Step) -> None:
     found = told(store, changed)
     assert (found.to_run, found.known, found.seconds, found.bytes) == (1, 0, 0.0, 0)
-    assert estimate_text(found) == "time and bytes: no earlier step did the same work"
+    assert estimate_text(found) == "time and bytes: no estimate, since no earlier step did the same work"
 
 
 def test_an_input_of_another_size_has_no_estimate_and_one_of_the_same_has(store: Store) -> None:
@@ -84,7 +84,7 @@ def test_what_is_not_known_is_counted_beside_what_is(store: Store) -> None:
     known = step("demonstrations", {"seed": 5})
     text = estimate_text(told(store, step("fit", {"seed": 5, "method": "lora"}, shown=known)))
     assert " for 1 of the 2 to run" in text
-    assert text.endswith("of the other 1 no earlier step did the same work")
+    assert text.endswith("; no estimate for the other 1")
 
 
 def test_nothing_to_run_says_nothing(store: Store) -> None:

@@ -29,10 +29,10 @@ def test_steps_in_hand_are_told_with_what_is_kept_of_them(tmp_path):
     for step in (sharded, trained, fitted, encoded, total(done)):
         course.hear("interrupted", step, {})
     assert course.text().splitlines() == [
-        "interrupted: 1 of 6 steps are done and kept; in hand:",
+        "interrupted: 1 of 6 steps are done and kept; in progress:",
         f"  {sharded.label}: 2 of 3 shards, which are kept",
-        f"  {trained.label}: 1,200 of 5,000 steps; goes on from what is kept of it",
-        f"  {fitted.label}: 2 of 9 epochs; will begin again",
-        f"  {encoded.label}: 1,536 of 3,000 rows; goes on from what is kept of it",
-        "  total: will begin again",
+        f"  {trained.label}: 1,200 of 5,000 steps; will resume from its saved state",
+        f"  {fitted.label}: 2 of 9 epochs; will start again",
+        f"  {encoded.label}: 1,536 of 3,000 rows; will resume from its saved state",
+        "  total: will start again",
     ]

@@ -119,4 +119,4 @@ def test_of_many_steps_under_way_a_few_are_named_and_the_others_counted(tmp_path
             watch("started", planned.step, {})
         time.sleep(0.4)
     assert sum("so far" in line for line in lines) == 6
-    assert "  and 3 more steps are under way" in lines
+    assert "  and 3 more steps are running" in lines
