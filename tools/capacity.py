@@ -35,10 +35,12 @@ class Assumptions:
         65, "tokens", "59.2 of the text (paper, table 2); 6 of template and start token (ours)"
     )
     padding: float = _given(
-        1.22, "tokens computed a token", "measured: our batches of 16,384 tokens, the lengths of 5,000 AG News prompts"
+        1.22,
+        "tokens computed per token",
+        "measured: our batches of 16,384 tokens, the lengths of 5,000 AG News prompts",
     )
     layers: float = _given(32, "blocks", _CONFIG)
-    width: float = _given(4_096, "numbers a state", _CONFIG)
+    width: float = _given(4_096, "numbers per state", _CONFIG)
     key_value_width: float = _given(1_024, "numbers", f"{_CONFIG}: 8 heads of 128")
     feed_forward: float = _given(14_336, "numbers", _CONFIG)
     vocabulary: float = _given(128_256, "tokens", _CONFIG)
@@ -180,36 +182,36 @@ def page() -> str:
     parts = [
         "# What a large run costs",
         "Made by `python -m tools.reference docs` from `tools/capacity.py`: a calculation, not a measurement. "
-        f"It takes Llama-3-8B, {a.prompts:,.0f} prompts of {a.prompt_tokens:g} tokens and float16 states, stored for "
-        f"the head alone or for all {a.layers + 2:.0f} columns (`layer_00` to `layer_{a.layers:.0f}`, `head`).",
+        f"It assumes Llama-3-8B, {a.prompts:,.0f} prompts of {a.prompt_tokens:g} tokens and float16 states, stored for "
+        f"only the head or for all {a.layers + 2:.0f} columns (`layer_00` to `layer_{a.layers:.0f}`, `head`).",
         table(a),
-        "The binding limit is the largest of the four times: a faster part of another kind would not help as much. "
-        "All times of a line are of one worker, which starts, loads, and then fills its shards of "
-        f"{ROWS_PER_SHARD:,} rows: with {math.ceil(a.prompts / ROWS_PER_SHARD)} shards, more GPUs than that would "
-        "idle. Cost is all GPUs from the start to the last shard.",
-        "Your own numbers:",
+        "The binding limit is the largest of the four times: improving any other part would help less. The times in "
+        "a row are those of one worker, which starts, loads, and then fills its shards of "
+        f"{ROWS_PER_SHARD:,} rows: there are {math.ceil(a.prompts / ROWS_PER_SHARD)} shards, and any more GPUs would "
+        "be idle. The cost covers all GPUs from the start to the last shard.",
+        "With your own numbers:",
         "```sh\npython -m tools.capacity gpu_price=3.5 gpu_flops=989e12 store_write=10e9 --gpus 4 16\n```",
         "## Assumptions",
         assumptions_table(a),
         "## How it is calculated",
         "\n".join(
             [
-                f"- weights: {weights(a):,.0f}; operations a token, head left out: {token_flops(a):.3g}.",
+                f"- weights: {weights(a):,.0f}; operations per token, without the head: {token_flops(a):.3g}.",
                 f"- states: rows x ({_ROW_BYTES} + columns x {a.width:g} x {a.state_bytes:g}) bytes, "
-                f"{one.stored / a.prompts:,.0f} a row for the head alone.",
-                f"- `head` and `basis`, once a model, whatever the prompts: {basis_bytes(a) / 1e9:.2f} GB, and on the "
-                f"CPU {4 * a.vocabulary * a.width**2:.2g} operations in float64 beside an eigendecomposition. A random "
+                f"{one.stored / a.prompts:,.0f} per row for only the head.",
+                f"- `head` and `basis`, once per model, for any prompts: {basis_bytes(a) / 1e9:.2f} GB, and on the "
+                f"CPU {4 * a.vocabulary * a.width**2:.2g} operations in float64 and an eigendecomposition. A random "
                 "head of this shape took 979 s on one thread of a busy machine (`python -m tests.benchmarks basis`): "
-                "longer than the encoding on 8 GPUs. Make it beforehand: `vocabsem basis llama3-8b`.",
-                "- loading: each node reads the model once over its network, all nodes share the disk's reads; then it "
-                "goes to the GPU.",
+                "longer than the encoding on 8 GPUs. Compute it beforehand: `vocabsem basis llama3-8b`.",
+                "- loading: each node reads the model once over its network, and all nodes share the disk's read "
+                "rate; then the model is copied to the GPU.",
                 "- compute: rows x tokens x padding x operations / (`gpu_flops` x `gpu_share`), for the worker with "
                 "most shards.",
                 "- writing: not at the same time as computing; the slower of the node's network and the shared disk.",
             ]
         ),
-        "Left out: what methods cost afterwards on the stored states (no language model is run for them); the first "
-        "reading of the model's files for their digest (once, kept); checksums of shards; fetching from the hub.",
+        "Not included: the cost of methods on the stored states (they do not run the language model); reading the "
+        "model's files once for their digest; checksums of shards; downloads from the hub.",
     ]
     return "\n\n".join(parts) + "\n"
 
