@@ -145,7 +145,7 @@ class Cluster:
             except ConnectionLost as error:
                 lost = 0 if shown > before else lost + 1
                 if lost > _LOST:
-                    raise ClusterError(f"{error} The job itself goes on; come back later.") from error
+                    raise ClusterError(f"{error} The job itself continues; try again later.") from error
                 time.sleep(_AGAIN_SECONDS)
                 continue
             if job.has_ended:
@@ -258,8 +258,8 @@ def _without_agent(address: str) -> str:
     """What it means that a head takes no job for good."""
     return (
         f"{address}: no node of the cluster has an agent that takes jobs (No available agent to submit job). Mostly, "
-        "another Ray on the head's machine held the agent's port, 52365, when the head started: look with "
-        "`ss -tlnp | grep 52365`, then start the head anew with another, "
+        "another Ray on the head's machine used the agent's port, 52365, when the head started: check with "
+        "`ss -tlnp | grep 52365`, then start the head again with another port, "
         "`ray start --head --dashboard-agent-listen-port=52366 ...`."
     )
 

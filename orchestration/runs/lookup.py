@@ -71,8 +71,8 @@ def _latest(known: Sequence[RunRecord], store: Store) -> RunRecord:
         return found
     if known:
         raise StoreError(
-            f"{store}: no run has results yet; the last that was begun, {known[0].run_id}, is running, was interrupted "
-            "or failed. Run its workflow again to go on, or name a run by its id."
+            f"{store}: no run has results yet; the last that was started, {known[0].run_id}, is running, interrupted "
+            "or failed. Run its workflow again to resume, or give the id of another run."
         )
     raise StoreError(f"{store}: no run yet; run a workflow first")
 

@@ -122,7 +122,7 @@ class Writer:
         if list(sidecars) != expected:
             raise StoreError(
                 f"{self.folder}: holds the shards {list(sidecars)}, expected {len(expected)} from {_part(0)} on. It "
-                "was begun by another version: remove the folder and run again."
+                "was started by another version: remove the folder and run again."
             )
         data = {
             f"{name[:-5]}.arrow": {key: entry[key] for key in ("bytes", "xxh3")} for name, entry in sidecars.items()

@@ -117,7 +117,7 @@ def test_again_it_is_cached_and_the_plan_and_validate_know_it(swept):
         ({"space": {"epochs": {"integer": [2, 5]}}}, "searched and fixed at 15"),
         ({"space": {"rank": {"uniform": [4, 8]}}}, "use integer or choice"),
         ({"space": {"dropout": {"choice": [0.1, 1.5]}}}, "holds 1.5"),
-        ({"space": {"rank": {"choice": [4], "integer": [1, 2]}}}, "rank.integer stands beside choice"),
+        ({"space": {"rank": {"choice": [4], "integer": [1, 2]}}}, "rank.integer is given with choice"),
         ({"method": "knn", "settings": {}, "space": None, "search": {"stopping": "asha"}}, "never reports a loss"),
         ({"search": {"algorithm": "grid"}}, "a grid needs values"),
         ({"layer": "layer_00"}, "is not stored"),

@@ -132,7 +132,7 @@ def test_of_equal_candidates_the_defaults_win(done: Done, monkeypatch: pytest.Mo
 
 
 def test_where_none_can_be_fitted_anew_the_first_says_why(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"knn: none of the best could be fitted anew; the first: no (cos|eucl)"):
+    with pytest.raises(ConfigError, match=r"knn: none of the best could be fitted again; the first: no (cos|eucl)"):
         refits(done, monkeypatch, lambda *_: True)
 
 

@@ -23,7 +23,8 @@ def test_an_unfinished_sweep_of_this_name_that_searches_something_else_is_told_a
         made(space={"k": {"choice": [1, 4]}, "distance": {"choice": ["cosine", "euclidean"]}})
     told = str(caught.value)
     assert (
-        "sweep 'mine' was begun with other contents and is not finished: space.k.choice was [1, 2], is [1, 4]." in told
+        "sweep 'mine' was started with other contents and is not finished: space.k.choice was [1, 2], is [1, 4]."
+        in told
     )
     assert "distance" not in told
     assert caught.value.place == ("name",)
@@ -58,7 +59,7 @@ def test_an_unfinished_sweep_on_other_rows_is_told_as_such(
     other.mkdir()
     (other / "model").symlink_to(base / "model")
     write_films(other, ROWS[:30], ROWS[:30])
-    with pytest.raises(ConfigError, match="not finished: its rows or its model are others now"):
+    with pytest.raises(ConfigError, match="not finished: its rows or its model have changed"):
         made(place=other)
 
 
@@ -67,7 +68,7 @@ def test_the_same_sweep_another_name_and_a_removed_folder_are_allowed(made: Made
     changed = {"space": {"k": {"choice": [1, 4]}}}
     assert made().search.key == made(execution={"executor": "ray"}).search.key
     assert made(name="another", **changed).config.name == "another"
-    with pytest.raises(ConfigError, match=f"or remove {folder} to begin anew"):
+    with pytest.raises(ConfigError, match=f"or remove {folder} to start again"):
         made(**changed)
     shutil.rmtree(folder)
     assert made(**changed).config.name == "mine"

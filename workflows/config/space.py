@@ -33,7 +33,7 @@ class Domain(Strict):
     def _one_kind_in_order(self) -> Domain:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            told = f"stands beside {given[0]}; keep one" if given else "is missing, and every other kind"
+            told = f"is given with {given[0]}; keep one" if given else "is missing, and every other kind"
             raise ValueError(f"{(given or ['', 'choice'])[1]} {told} of {', '.join(type(self).model_fields)}")
         if self.kind == "choice":
             if any(value in self.values[:place] for place, value in enumerate(self.values)):

@@ -137,7 +137,7 @@ class Pretrain:
         try:
             if self.output.exists():
                 changed = _mend(self.output, model, tokenizer, card)
-                anew = [f"model {name}: {', '.join(changed)} written anew"] if changed else []
+                anew = [f"model {name}: {', '.join(changed)} written again"] if changed else []
             else:
                 anew = []
                 _write_folder(self.output, model, tokenizer, card)

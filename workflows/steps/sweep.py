@@ -266,7 +266,7 @@ def fill_confirm(work: StepContext) -> None:
         )
     if not candidates:
         first = next(iter(failed.values()))["error"]
-        raise ConfigError(f"{method.name}: none of the best could be fitted anew; the first: {first}")
+        raise ConfigError(f"{method.name}: none of the best could be fitted again; the first: {first}")
     candidates.sort(key=lambda candidate: (-candidate["mean"], candidate["name"] != "defaults"))
     leads = leads_of_the_first({one["name"]: predictions[one["name"]] for one in candidates}, *pooled)
     shown = {"metric": identity["metric"], "rows": len(pooled[0]), "failed": list(failed.values())}

@@ -78,11 +78,11 @@ def check_same(name: str, search: Step, store: Store) -> None:
             continue
         told = (
             "; ".join(_differences(found.get("asked", {}), search.local["asked"]))
-            or "its rows or its model are others now"
+            or "its rows or its model have changed"
         )
         raise ConfigError(
-            f"sweep {name!r} was begun with other contents and is not finished: {told}. Change it back to go on with "
-            f"it, give this one another `name`, or remove {path.parent} to begin anew.",
+            f"sweep {name!r} was started with other contents and is not finished: {told}. Change it back to resume "
+            f"it, give this one another `name`, or remove {path.parent} to start again.",
             ("name",),
         )
 

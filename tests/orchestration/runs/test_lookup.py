@@ -71,7 +71,9 @@ def test_the_latest_run_is_none_that_has_not_come_to_results(store, results):
     assert find_run("latest", store).run_id == find_either("latest", store).run_id == first.run_id
     first.write("results.json", [])
     os.utime(first.folder / "results.json", (1e9, 1e9))
-    with pytest.raises(StoreError, match=f"no run has results yet; the last that was begun, {second.run_id}, is runn"):
+    with pytest.raises(
+        StoreError, match=f"no run has results yet; the last that was started, {second.run_id}, is runn"
+    ):
         find_run("latest", store)
 
 

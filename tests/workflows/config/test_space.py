@@ -54,8 +54,8 @@ def test_a_domain_is_one_kind_with_its_values(text: str, kind: str, values: tupl
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{choice: [1, 2], uniform: [0, 1]}", "uniform stands beside choice; keep one of choice, uniform"),
-        ("{integer: [1, 2], log_uniform: [1, 2]}", "integer stands beside log_uniform; keep one of"),
+        ("{choice: [1, 2], uniform: [0, 1]}", "uniform is given with choice; keep one of choice, uniform"),
+        ("{integer: [1, 2], log_uniform: [1, 2]}", "integer is given with log_uniform; keep one of"),
         ("{}", "choice is missing, and every other kind"),
         ("uniform: null", "choice is missing, and every other kind"),
         ("uniform: [2, 1]", r"uniform \[2, 1\]: the first must be below the second"),

@@ -93,7 +93,7 @@ def test_a_card_follows_the_workflow_file(again: Callable[..., RunSummary], fold
     assert anew(again(description="Made of nothing.")) == []
     before = card_of(folder)
     report = again(description="Made of something.", evaluation={"tasks": ["films.yaml"]})
-    assert [note.rpartition(": ")[2] for note in anew(report)] == ["README.md written anew"]
+    assert [note.rpartition(": ")[2] for note in anew(report)] == ["README.md written again"]
     assert "Made of something." in card_of(folder)
     assert "| films | 24 |" in card_of(folder)
     report = again(description="Made of nothing.")
@@ -111,11 +111,11 @@ def test_what_is_broken_or_missing_in_the_models_folder_is_mended(
     (folder / "config.json").unlink()
     (folder / "notes.txt").write_text("the user's own")
     (note,) = anew(again())
-    assert note.endswith(": config.json, model.safetensors, tokenizer.json written anew")
+    assert note.endswith(": config.json, model.safetensors, tokenizer.json written again")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {**before, "notes.txt": b"the user's own"}
     (folder / "README.md").unlink()
     (note,) = anew(again())
-    assert note.endswith(": README.md written anew")
+    assert note.endswith(": README.md written again")
 
 
 def test_a_folder_of_another_model_is_left_alone(again: Callable[..., RunSummary], folder: Path) -> None:
