@@ -77,7 +77,7 @@ def card_of(folder: Path) -> str:
 
 
 def anew(report: RunSummary) -> list[str]:
-    return [note for note in report.notes if "anew" in note]
+    return [note for note in report.notes if "written again" in note]
 
 
 def test_files_of_one_name_both_stand_on_the_card_and_small_shares_are_told_as_they_are(
