@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from orchestration.errors import LeaseLost, exit_code_of
-from orchestration.execution.work import callable_of, commit_shards, run_whole, work_of
+from orchestration.execution.work import callable_of, commit_shards, fill_shard, run_whole, work_of
 from orchestration.graph import Step, canonical
 from orchestration.runs.plan import Planned
 from orchestration.store.artifacts import Store
@@ -252,7 +252,7 @@ class InlineEngine:
         count = callable_of(step.run).shard_count(work)
         for shard in range(count):
             if not work.out.shard_committed(shard):
-                self._worker(step.run, step.setup).fill(work, shard)
+                fill_shard(self._worker(step.run, step.setup), work, shard)
             self._emit("shard", step, {"done": shard + 1, "of": count})
         commit_shards(work, started, count)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ from orchestration.execution.heartbeat import pulse, report_alive
 from orchestration.graph import Step
 from orchestration.store.artifacts import Artifact, Store
 from orchestration.store.leases import Lease
-from orchestration.store.scratch import SIGNS, WHOLE, StepProgress, begin_anew, scratch_folder, tell
+from orchestration.store.scratch import SIGNS, WHOLE, StepProgress, annotate, begin_anew, scratch_folder, tell
+from orchestration.store.transfers import transfers_reported
 from orchestration.store.writer import Writer
 
 
@@ -94,7 +95,8 @@ def run_whole(reference: str, work: StepContext) -> None:
     started = time.time()
     work.out.begin()
     begin_anew(work.scratch)
-    told = callable_of(reference)(work) or {}
+    with transfers_reported(partial(annotate, work.scratch)):
+        told = callable_of(reference)(work) or {}
     work.out.commit({**provenance(started, work.packages), **told})
     shutil.rmtree(work.scratch, ignore_errors=True)
 
@@ -103,6 +105,12 @@ def run_watched(reference: str, work: StepContext) -> None:
     """`run_whole` in a process of its own, which a driver watches."""
     with pulse(work.sign_file()):
         run_whole(reference, work)
+
+
+def fill_shard(worker: ShardWorker, work: StepContext, shard: int) -> None:
+    """Write one shard; transfers to and from a bucket are shown as its notes."""
+    with transfers_reported(partial(annotate, work.scratch, part=str(shard))):
+        worker.fill(work, shard)
 
 
 def commit_shards(work: StepContext, started: float, count: int) -> None:

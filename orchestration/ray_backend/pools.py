@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestration.errors import ClusterError
-from orchestration.execution.work import StepContext, callable_of
+from orchestration.execution.work import StepContext, callable_of, fill_shard
 from orchestration.graph import Resources, Step
 from orchestration.ray_backend.placement import gpus_of, hide_gpus, limit_memory, with_cores
 
@@ -45,7 +45,7 @@ class _ShardActor:
         if self._worker is None:
             limit_memory(self._memory)
             self._worker = callable_of(self._reference)(self._setup)
-        self._worker.fill(work, shard)
+        fill_shard(self._worker, work, shard)
 
 
 @dataclass

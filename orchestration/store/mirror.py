@@ -106,7 +106,8 @@ class Mirror:
         _make(path.parent)
         temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}-{path.name}")
         try:
-            if not self.bucket.download(self.key(path), temporary, in_parts=entry["bytes"] > _LARGE):
+            size = entry["bytes"] if entry["bytes"] > _LARGE else None
+            if not self.bucket.download(self.key(path), temporary, size):
                 return Damage(self.url(path), "no object", f"{entry['bytes']} bytes")
             if damage := files.damage_of(temporary, entry, every_byte=True, name=self.url(path)):
                 return damage

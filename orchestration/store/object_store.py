@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from orchestration.errors import StoreError
 from orchestration.host.proxies import about_a_proxy
+from orchestration.store.transfers import transfer
 
 SCHEME = "s3://"
 THREADS = 16  # requests at the same time, where many are asked
@@ -108,20 +109,21 @@ class Bucket:
                 raise
         return self._blocks(body)
 
-    def download(self, key: str, file: Path, in_parts: bool = True) -> bool:
+    def download(self, key: str, file: Path, size: int | None = None) -> bool:
         """Write an object to a file; False where there is none. Raises OSError where the file cannot be written.
 
-        `in_parts`: by several requests at once, after one that asks for its size.
+        Args:
+            size: in bytes, of an object that is worth several requests at once; None: one request.
         """
-        if not in_parts:
+        if size is None:
             blocks = self.stream(key)
             if blocks is not None:
                 with open(file, "wb") as out:
                     out.writelines(blocks)
             return blocks is not None
-        with self._asked("cannot be read"):
+        with self._asked("cannot be read"), transfer("downloading", file.name, size) as count:
             try:
-                self._client.download_file(self.name, self.prefix + key, str(file))
+                self._client.download_file(self.name, self.prefix + key, str(file), Callback=count)
             except _client_error() as error:
                 if _code(error) in ("404", "NoSuchKey"):
                     return False
@@ -192,11 +194,13 @@ class Bucket:
         upload = {**place, "UploadId": self._client.create_multipart_upload(**place)["UploadId"]}
         try:
             parts: list[dict[str, Any]] = []
-            with open(file, "rb") as body:
+            sending = transfer("uploading", Path(key).name, file.stat().st_size)
+            with open(file, "rb") as body, sending as count:
                 while block := body.read(_PART_BYTES):
                     number = len(parts) + 1
                     tag = self._client.upload_part(**upload, PartNumber=number, Body=block)["ETag"]
                     parts.append({"PartNumber": number, "ETag": tag})
+                    count(len(block))
             told = {**upload, "MultipartUpload": {"Parts": parts}}
             won = self._once(lambda condition: self._client.complete_multipart_upload(**told, **condition))
         except BaseException:

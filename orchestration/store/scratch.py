@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestration.store.files import TEMPORARY
@@ -41,9 +41,11 @@ class StepProgress:
     note: str = ""
 
     def amount(self) -> str:
-        """As "512 of 4,096 rows"."""
+        """As "512 of 4,096 rows"; "" where nothing is counted."""
+        if not self.unit:
+            return ""
         done = f"{int(self.done):,}" + (f" of {int(self.of):,}" if self.of else "")
-        return f"{done} {self.unit}".rstrip()
+        return f"{done} {self.unit}"
 
 
 def scratch_folder(store: Path, step_folder: str) -> Path:
@@ -56,17 +58,26 @@ def tell(folder: Path, told: StepProgress, part: str = WHOLE, at_once: bool = Fa
 
     `at_once`: whether it must be heard though the last time was a moment ago.
     """
-    path, now = folder / _PROGRESS / f"{part}.json", time.monotonic()
-    if now - _written.get(path, -math.inf) < _PAUSE_SECONDS and not at_once:
+    path = folder / _PROGRESS / f"{part}.json"
+    if _too_soon(path) and not at_once:
         return
     first = path not in _written
-    _written[path] = now
+    _written[path] = time.monotonic()
     with suppress(OSError):  # a full disk is for the step's own files to tell
         if first:  # and never again: a worker that wakes after the commit must leave nothing behind
             path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_name(f"{TEMPORARY}{os.getpid()}-{part}")
         staged.write_text(json.dumps(asdict(told)), encoding="utf-8")
         os.replace(staged, path)
+
+
+def annotate(folder: Path, note: str, part: str = WHOLE) -> None:
+    """Replace the note of what a step, or a part of it, said last."""
+    path = folder / _PROGRESS / f"{part}.json"
+    if note and _too_soon(path):  # before it is read: a transfer has thousands of pieces
+        return
+    last = _read(path)
+    tell(folder, replace(last[1] if last is not None else StepProgress(0, 0, ""), note=note), part, at_once=not note)
 
 
 def withdraw(folder: Path, part: str) -> None:
@@ -93,9 +104,8 @@ def told(folder: Path) -> StepProgress | None:
     """What all parts of a step said last, added up; None where nothing was said."""
     parts: list[tuple[float, str, StepProgress]] = []
     for path in (folder / _PROGRESS).glob("[!.]*.json"):
-        with suppress(OSError, ValueError, TypeError):  # withdrawn since it was listed
-            document = json.loads(path.read_text(encoding="utf-8"))
-            parts.append((path.stat().st_mtime, path.stem, StepProgress(**document)))
+        if (last := _read(path)) is not None:
+            parts.append((last[0], path.stem, last[1]))
     if not parts:
         return None
     parts.sort(key=lambda part: part[:2])
@@ -106,3 +116,15 @@ def told(folder: Path) -> StepProgress | None:
     notes = [note for note in (*own, *others[-1:]) if note]
     unit = next((part.unit for part in found if part.of == of), "")
     return StepProgress(min(done, of) if of else done, of, unit, "; ".join(notes))
+
+
+def _too_soon(path: Path) -> bool:
+    """Whether a part was written a moment ago."""
+    return time.monotonic() - _written.get(path, -math.inf) < _PAUSE_SECONDS
+
+
+def _read(path: Path) -> tuple[float, StepProgress] | None:
+    """When a part said something last, and what; None where there is nothing, or it was withdrawn meanwhile."""
+    with suppress(OSError, ValueError, TypeError):
+        return path.stat().st_mtime, StepProgress(**json.loads(path.read_text(encoding="utf-8")))
+    return None

@@ -9,6 +9,7 @@ from orchestration.errors import StoreError
 from orchestration.store import object_store
 from orchestration.store.artifacts import existing_store, open_store
 from orchestration.store.object_store import open_bucket, parse
+from orchestration.store.transfers import transfers_reported
 from tests.s3_server import SECRET, refusal
 
 
@@ -101,7 +102,7 @@ def test_a_large_file_goes_in_parts_once_and_leaves_none_behind(opened, file, se
     monkeypatch.setattr(object_store, "_PART_BYTES", 5 << 20)
     large = file(b"a" * (11 << 20))
     assert opened.create("x/large", large)
-    assert opened.download("x/large", tmp_path / "back")
+    assert opened.download("x/large", tmp_path / "back", large.stat().st_size)
     assert (tmp_path / "back").read_bytes() == large.read_bytes()
     asked = len(server.asked)
     assert not opened.create("x/large", file(b"b" * (12 << 20)))
@@ -110,6 +111,20 @@ def test_a_large_file_goes_in_parts_once_and_leaves_none_behind(opened, file, se
     assert not opened.create("x/large", file(b"b" * (12 << 20)))
     assert opened.get("x/large") == large.read_bytes()
     assert not server.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_a_large_transfer_says_how_far_it_is(opened, file, monkeypatch, tmp_path):
+    monkeypatch.setattr(object_store, "_PART_BYTES", 5 << 20)
+    large, said = file(b"a" * (11 << 20)), []
+    with transfers_reported(said.append):
+        opened.create("x/large", large)
+        uploaded = list(said)
+        opened.download("x/large", tmp_path / "back", 11 << 20)
+    assert uploaded == [f"uploading large: {done} of 12 MB" for done in (5, 10, 12)] + [""]
+    assert said[4] == "downloading back: 0 of 12 MB"
+    assert said[-2:] == ["downloading back: 12 of 12 MB", ""]
+    opened.download("x/large", tmp_path / "back", 11 << 20)
+    assert said.count("") == 2, "nobody watches any longer"
 
 
 def test_an_unfinished_put_of_anothers_is_waited_for(opened, file, server, monkeypatch):

@@ -6,7 +6,7 @@ from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.execution.work import work_of
 from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import open_store
-from orchestration.store.scratch import StepProgress, begin_anew, scratch_folder, tell, told, withdraw
+from orchestration.store.scratch import StepProgress, annotate, begin_anew, scratch_folder, tell, told, withdraw
 from tests.orchestration.steps import number, total
 
 
@@ -34,6 +34,15 @@ def test_parts_are_added_up(tmp_path):
     assert told(tmp_path) is None
     tell(tmp_path, StepProgress(0, 8, "trials"))
     assert told(tmp_path) == StepProgress(0, 8, "trials")
+
+
+def test_a_note_is_replaced_and_the_amount_stays(tmp_path):
+    annotate(tmp_path, "uploading part-00000.arrow: 1 of 9 MB", "0")
+    assert told(tmp_path) == StepProgress(0, 0, "", "uploading part-00000.arrow: 1 of 9 MB")
+    assert told(tmp_path).amount() == ""
+    tell(tmp_path, StepProgress(2, 8, "rows"), "0", at_once=True)
+    annotate(tmp_path, "", "0")
+    assert told(tmp_path) == StepProgress(2, 8, "rows")
 
 
 def test_a_worker_that_wakes_after_the_commit_leaves_nothing_behind(tmp_path):
