@@ -68,7 +68,7 @@ def test_every_configuration_has_a_record_and_a_run_in_mlflow(swept):
         file.path
         for file in MlflowClient(default_uri(folder / ".vocabsem" / "store")).list_artifacts(parent.info.run_id)
     }
-    assert {"parallel-coordinates.png", "importance.png", "best.yaml", "configurations.json"} <= files
+    assert {"parallel-coordinates.svg", "importance.svg", "best.yaml", "configurations.json"} <= files
 
 
 def test_the_best_are_confirmed_with_fresh_seeds_beside_the_defaults(swept):

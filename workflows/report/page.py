@@ -8,6 +8,7 @@ from typing import Any
 
 from workflows.report import charts
 from workflows.report.contents import Block, Contents
+from workflows.report.svg import STYLE
 from workflows.results.answers import level
 from workflows.results.columns import COLUMNS
 from workflows.results.model import Detail, Versus
@@ -44,6 +45,7 @@ def page(contents: Contents) -> str:
         CONTRADICTORY=CONTRADICTORY,
         seconds=seconds,
         remarks=remarks,
+        chart_style=STYLE,
         columns=COLUMNS,
         mixed_up=mixed_up,
         p=probability,

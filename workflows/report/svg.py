@@ -13,6 +13,12 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#3b9dd6", "#
 _SHAPES = ("circle", "square", "up", "diamond", "down", "plus", "cross")
 _DASHES = ("", "6 3", "2 2", "8 3 2 3")
 _LABEL = 13  # pixels from label to label
+STYLE = (
+    'svg text { font: 11px system-ui, "Segoe UI", Roboto, Arial, sans-serif; fill: #222; }'
+    "svg text.title { font-weight: 600; font-size: 12.5px; }"
+    'svg text.sign { font-family: "DejaVu Sans", sans-serif; }'
+    "svg text.over { paint-order: stroke; stroke: #fff; stroke-width: 3px; }"
+)
 
 
 def colour(number: int) -> str:
@@ -67,16 +73,34 @@ def line(x1: float, y1: float, x2: float, y2: float, stroke: str = "#999", width
     )
 
 
+def polyline(points: Sequence[tuple[float, float]], stroke: str, width: float, title: str) -> str:
+    """Straight lines from point to point."""
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    told = f"<title>{escape(title)}</title>"
+    return f'<polyline points="{places}" fill="none" stroke="{stroke}" stroke-width="{width}">{told}</polyline>'
+
+
+def bar(x: float, y: float, width: float, height: float) -> str:
+    """A filled rectangle, from its upper left corner."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour(0)}"/>'
+
+
 def text(x: float, y: float, words: str, anchor: str = "start", kind: str = "") -> str:
     """Words at a place."""
     named = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escape(words)}</text>'
 
 
-def panel(title: str, parts: Sequence[str], height: float = HEIGHT) -> str:
-    """A chart of its own, with its title."""
+def panel(title: str, parts: Sequence[str], height: float = HEIGHT, width: float = WIDTH) -> str:
+    """A chart with its title, for a page that has `STYLE`."""
     body = "".join([text(2, 14, title, kind="title"), *parts])
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">{body}</svg>'
+    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">{body}</svg>'
+
+
+def svg_file(chart: str) -> str:
+    """A panel as an SVG file, on white: viewers may have a dark page."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff"'
+    return chart.replace("<svg", head, 1).replace(">", f"><style>{STYLE}</style>", 1) + "\n"
 
 
 def labels(places: Sequence[tuple[float, float, str]], bottom: float = HEIGHT - BOTTOM) -> list[str]:

@@ -113,7 +113,7 @@ class Sweep:
             record.write_bytes("best.yaml", self.best_yaml(store).encode())
         best = best_first(records)
         ordered = [*best, *(one for one in records if one not in best)]  # those without a score last
-        shown = ("workflow.yaml", "best.yaml", "parallel-coordinates.png", "importance.png")
+        shown = ("workflow.yaml", "best.yaml", "parallel-coordinates.svg", "importance.svg")
         plan = self.config.search
         parent = TrackedRun(
             key=record.run_id,

@@ -215,7 +215,7 @@ def test_mlflow_has_a_run_a_configuration_with_the_best_on_top_and_one_table_of_
     assert parent.metrics["defaults confirmed"] == pytest.approx(
         next(result.mean for result, _ in results if result.method.endswith("defaults"))
     )
-    assert {path.name for path in parent.files} >= {"best.yaml", "parallel-coordinates.png"}
+    assert {path.name for path in parent.files} >= {"best.yaml", "parallel-coordinates.svg"}
 
 
 def test_records_of_a_search_that_are_damaged_are_told_and_hide_no_result(done: Done, tmp_path: Path) -> None:
