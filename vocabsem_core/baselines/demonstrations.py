@@ -51,6 +51,7 @@ def shots_that_fit(
     limit: int,
     before: Callable[[int], str],
     most: int,
+    budget: int | None = None,
 ) -> tuple[int, int]:
     """The largest number of shots, `most` at most, with which at most `MOST_CUT` of the prompts are cut; 0 for none.
 
@@ -58,6 +59,7 @@ def shots_that_fit(
         rows: whose prompts are counted.
         limit: tokens of the window.
         before: the demonstrations' text for a number of shots.
+        budget: tokens that demonstrations may take in all; None: what the window leaves.
 
     Returns also the tokens that one more shot would take, or all `most`.
     """
@@ -65,7 +67,8 @@ def shots_that_fit(
     tokens = 0
     for shots in range(1, most + 1):
         tokens = token_counts(tokenizer, template, rows[:1], [before(shots)])[0] - own[0]
-        if sum(count + tokens > limit for count in own) > MOST_CUT * len(own):
+        too_many = budget is not None and tokens > budget
+        if too_many or sum(count + tokens > limit for count in own) > MOST_CUT * len(own):
             return shots - 1, tokens
     return most, tokens
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from orchestration.errors import DamagedArtifact
 from orchestration.execution.work import callable_of
+from orchestration.graph import Step
 from orchestration.store.artifacts import Store
 from workflows.compare.graph import Cell
 from workflows.results.costs import Ledger
@@ -66,9 +67,19 @@ def _to_best(cell: Cell, store: Store) -> Versus | None:
     return Versus("", **found) if found is not None else None
 
 
+def _read_by(fit: Step) -> Iterator[Step]:
+    """A fit, what it reads, and the demonstrations of prompts that it reads; inputs first."""
+    for step in fit.inputs.values():
+        if "demonstrations" in step.inputs:
+            yield step.inputs["demonstrations"]
+        yield step
+    yield fit
+
+
 def remarks(cells: Sequence[Cell], store: Store) -> list[str]:
     """What the fits and what they read tell a reader of results, each once; where that is damaged, that it is."""
-    read = {step.key: step for cell in cells for fit in cell.fits.values() for step in (*fit.inputs.values(), fit)}
+    fits = [fit for cell in cells for fit in cell.fits.values()]
+    read = {step.key: step for fit in fits for step in _read_by(fit)}
     lines: dict[str, str] = {}
     for step in read.values():
         try:

@@ -61,6 +61,12 @@ class Encoding(Strict):
         "(head:mean, all:mean), the mean over the prompt's tokens",
     )
     max_tokens: int | None = Field(None, ge=8, description="prompt length limit in tokens; none: the model's window")
+    demonstration_tokens: int = Field(
+        1024,
+        ge=8,
+        description="maximum tokens of the demonstrations before one prompt; a model with a long window would read "
+        "thousands otherwise",
+    )
     store_dtype: Literal["float16", "float32"] = Field("float16", description="precision of the stored states")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestration.store.artifacts import Artifact
 
 _MASK = "[MASK]"
+_BUDGET = "as encoding.demonstration_tokens: {} limits them"
 CONTENT_FREE = ("N/A", "", _MASK)  # the texts of contextual calibration (Zhao et al. 2021)
 _LIGHT = Resources(cpus=0)
 
@@ -50,18 +51,33 @@ def random_step(
         cost="encode",
         files=model.paths,
         subject=subject,
+        remarks="workflows.steps.demonstrations:limited",
         sources=code_of(fill_random),
     )
 
 
 def _prompts(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
-    """What decides how many tokens a demonstration takes, and how many there are."""
+    """What decides how many tokens a demonstration takes, and how many there are.
+
+    The budget is left out where the window holds no more: there it decides nothing.
+    """
+    limit, budget = token_limit(model.window, encoding), encoding.demonstration_tokens
     return {
         "tokenizer": model.tokenizer,
         "template": prompt_template(task.config, model.kind),
         "words": [[label, word] for label, word in task.config.words.items()],
-        "max_tokens": token_limit(model.window, encoding),
+        "max_tokens": limit,
+        **({"demonstration_tokens": budget} if limit is None or budget < limit else {}),
     }
+
+
+def limited(step: Step, artifact: Artifact) -> dict[str, str]:
+    """What the budget of tokens left out -> the line for a person."""
+    from workflows.methods.inputs.states import DEMONSTRATIONS
+
+    told = artifact.json(DEMONSTRATIONS).get("limited")
+    identity = step.identity
+    return {step.key: f"{step.label}: {told}; the window holds {identity['max_tokens']:,}"} if told else {}
 
 
 def fill_random(work: StepContext) -> dict[str, float]:
@@ -97,8 +113,15 @@ def _drawn(work: StepContext, tokenizer: Any) -> dict[str, Any]:
         )
 
     prompts = [pool.rows[row] for row in [*pool.train, *pool.validation]]
-    limit = identity["max_tokens"]
-    shots, tokens = shots_that_fit(tokenizer, identity["template"], prompts, limit, text, most)
+    limit, budget = identity["max_tokens"], identity.get("demonstration_tokens")
+    shots, tokens = shots_that_fit(tokenizer, identity["template"], prompts, limit, text, most, budget)
+    beyond = budget is not None and tokens > budget
+    if shots == 0 and beyond:
+        raise ConfigError(
+            f"task {work.local['task']!r}: one demonstration of each of its {len(words)} labels takes {tokens} tokens, "
+            f"more than encoding.demonstration_tokens ({budget}). Raise it, or take demonstrations: bm25, which need "
+            "not be of every label."
+        )
     if shots == 0:
         raise ConfigError(
             f"task {work.local['task']!r}: one demonstration of each of its {len(words)} labels takes {tokens} tokens; "
@@ -108,6 +131,7 @@ def _drawn(work: StepContext, tokenizer: Any) -> dict[str, Any]:
     used = set(drawn[shots])
     return {
         "shots": shots,
+        **({"limited": f"{shots} rows per class, {_BUDGET.format(budget)}"} if beyond else {}),
         "text": text(shots),
         "rows": [int(pool.ids[row]) for row in drawn[shots]],
         "train": [int(pool.ids[row]) for row in pool.train if row not in used],
@@ -147,6 +171,7 @@ def retrieved_step(
         cost="encode",
         files=model.paths,
         subject=subject,
+        remarks="workflows.steps.demonstrations:limited",
         sources=code_of(fill_retrieved),
     )
 
@@ -184,22 +209,26 @@ def _retrieved(work: StepContext, tokenizer: Any) -> dict[str, Any]:
     bare = token_counts(tokenizer, template, rows[:1])[0]
     costs = [count - bare for count in token_counts(tokenizer, template, rows[:1] * len(texts), texts)]
     own = token_counts(tokenizer, template, rows)
-    most = identity["shots"] * len(words)
+    most, budget = identity["shots"] * len(words), identity.get("demonstration_tokens", limit)
     before: dict[str, list[int]] = {}
     used: set[int] = set()
+    beyond = 0
     for number, found in enumerate(_nearest(work, pool, from_rows, rows, places, most + 1)):
         itself = places[number] if identity["split"] == "train" else None
         others = [int(place) for place in found if from_rows[place] != itself][:most]
-        taken = that_fit(others, costs, limit - own[number])
+        taken = that_fit(others, costs, min(limit - own[number], budget))
+        beyond += len(taken) < len(others) and budget < limit - own[number]
         used.update(taken)
         before[str(ids[number])] = [int(pool.ids[from_rows[place]]) for place in taken]
     if not used:
         raise ConfigError(
             f"task {work.local['task']!r}: no demonstration fits before any prompt: the shortest takes {min(costs)} "
-            f"tokens, the shortest prompt {min(own)}, the window holds {limit}. Raise encoding.max_tokens if that is "
-            "what limits, or take a model with a larger window."
+            f"tokens, the shortest prompt {min(own)}, the window holds {limit}. Raise encoding.max_tokens or "
+            "encoding.demonstration_tokens if that is what limits, or take a model with a larger window."
         )
+    fewer = f"fewer rows before {beyond} of {len(rows)} prompts, {_BUDGET.format(budget)}"
     return {
+        **({"limited": fewer} if beyond else {}),
         "before": before,
         "texts": {str(pool.ids[from_rows[place]]): texts[place] for place in sorted(used)},
         "train": [int(pool.ids[row]) for row in pool.train],

@@ -57,6 +57,17 @@ def test_the_largest_number_that_cuts_one_prompt_in_twenty_at_most(limit: int) -
     assert 0 < found < 12 or limit == 60
 
 
+def test_a_budget_limits_the_demonstrations_whatever_the_window_holds() -> None:
+    def before(shots: int) -> str:
+        return "".join(demonstration(REVIEW, row, "negative") for row in ROWS[:shots])
+
+    bare = token_counts(TOKENIZER, REVIEW, ROWS[:1])[0]
+    taken = [token_counts(TOKENIZER, REVIEW, ROWS[:1], [before(shots)])[0] - bare for shots in range(13)]
+    assert shots_that_fit(TOKENIZER, REVIEW, ROWS, 9999, before, 12, budget=taken[5]) == (5, taken[6])
+    assert shots_that_fit(TOKENIZER, REVIEW, ROWS, 9999, before, 12, budget=taken[6] - 1) == (5, taken[6])
+    assert shots_that_fit(TOKENIZER, REVIEW, ROWS, 9999, before, 12) == (12, taken[12])
+
+
 def test_what_does_not_fit_at_all_is_zero_shots_with_the_tokens_of_one() -> None:
     ahead = demonstration(REVIEW, {"text": "word " * 60}, "negative")
     taken = token_counts(TOKENIZER, REVIEW, ROWS[:1], [ahead])[0] - token_counts(TOKENIZER, REVIEW, ROWS[:1])[0]
