@@ -94,12 +94,13 @@ def fill(folder: Path, rows: int) -> tuple[int, int, float]:
     from orchestration.runs.plan import make_plan
     from orchestration.store.artifacts import open_store
     from workflows.inputs.models import stamp_of
-    from workflows.steps.model import basis_step
+    from workflows.steps.basis import basis_step
+    from workflows.steps.model import head_step
 
     files = {"folder": str(folder / "model"), "stamp": stamp_of(folder / "model"), "content": {}}
     seen = {"name": "large", "head": "large", "kept_rows": rows}  # all that these two steps read of a model
     model: Any = SimpleNamespace(**seen, width=0, files=files, paths=())
-    store, step = open_store(folder / "store"), basis_step(model)
+    store, step = open_store(folder / "store"), basis_step(model.name, head_step(model))
     outcomes: dict = {}
 
     def work() -> None:

@@ -24,7 +24,7 @@ from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column, read_states
 from workflows.results.costs import Ledger
-from workflows.steps.model import stored_states
+from workflows.steps.states import stored_states
 
 Compared = Callable[..., tuple[Store, list[Cell], dict[str, Outcome]]]
 ROWS = films(24)

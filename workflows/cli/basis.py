@@ -16,7 +16,8 @@ from workflows.inputs.catalog import find_model
 from workflows.inputs.models import Model, describe
 from workflows.runtime.progress import Say, looking_in, plain_lines
 from workflows.runtime.requirements import RECORDED
-from workflows.steps.model import basis_step
+from workflows.steps.basis import basis_step
+from workflows.steps.model import head_step
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Basis:
 def make_basis(reference: str, store: Store, say: Say) -> Basis:
     """Compute head and basis in this process unless they are stored. Raises ConfigError for an unknown model."""
     model = describe(find_model(reference, Path.cwd()), FingerprintCache(store.root / "facts.json"))
-    step = basis_step(model)
+    step = basis_step(model.name, head_step(model))
     plan = make_plan([step], store)
     with plain_lines(plan, say, looking_in(store)) as watch:
         outcomes = run_plan(plan, lambda: InlineEngine(store, watch, RECORDED), watch)

@@ -17,8 +17,8 @@ import workflows
 from orchestration.graph import key_of
 from orchestration.store.files import checksum, readable
 from workflows.errors import ConfigError, in_field
-from workflows.inputs.catalog import find_model, find_task, model_names
-from workflows.inputs.models import model_files
+from workflows.extractors.registry import extractor_kind
+from workflows.inputs.catalog import find_task, model_names
 from workflows.inputs.paths import located
 from workflows.inputs.tables import Split, split_file
 from workflows.kind import Names, WorkflowConfig
@@ -111,7 +111,7 @@ def _named_files(names: Names, base: Path, local_data: Path | None) -> list[Path
             found += _task_files(reference, base, local_data)
     for place, reference in names.models:
         with in_field(*place):
-            found += _model_folder_files(reference, base)
+            found += extractor_kind(reference, base).files(reference, base)
     for place, reference in names.methods:
         if not Path(reference).is_absolute():
             with in_field(*place):  # its mistakes are told here, not a minute later on the cluster
@@ -132,19 +132,6 @@ def _task_files(reference: str, base: Path, local_data: Path | None) -> list[Pat
         return files
     local = [split for split in splits if not Path(task.config.source.file(split)).is_absolute()]
     return files + [split_file(task, split).path for split in local]
-
-
-def _model_folder_files(reference: str, base: Path) -> list[Path]:
-    if Path(reference).is_absolute() or reference in model_names():
-        return []
-    entry = find_model(reference, base)
-    files = [located(base, reference)] if reference.endswith(_YAML) else []
-    if entry.config.hub is not None or (files and Path(str(entry.config.folder)).is_absolute()):
-        return files
-    folder = located(entry.base, str(entry.config.folder))
-    if not folder.is_dir():
-        raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
-    return files + model_files(folder)
 
 
 def _source(names: Names) -> dict[str, Path]:

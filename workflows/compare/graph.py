@@ -8,21 +8,15 @@ from pathlib import Path
 
 from orchestration.graph import Step
 from orchestration.store.fingerprint_cache import FingerprintCache
-from workflows.compare.prompting import check_suits, prompted
-from workflows.config.compare import CompareConfig, Encoding, Execution, Limit
+from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError, in_field
-from workflows.inputs.catalog import Task, find_model, find_task
-from workflows.inputs.models import Model, check_encoding, describe
-from workflows.inputs.row_choice import rows_digest
-from workflows.inputs.tables import Split, column_digests, row_count, split_file
+from workflows.extractors.base import FeatureExtractor, Materials
+from workflows.extractors.registry import extractor_kind
+from workflows.inputs.catalog import Task, find_task
 from workflows.methods.resolved import ResolvedMethod, resolve
 from workflows.steps.best import best_step
-from workflows.steps.data import labels_step, texts_step, verbalizer_step
-from workflows.steps.demonstrations import content_free_step
-from workflows.steps.finetune import place_of, reading_of
 from workflows.steps.fit import Conditions, score_step
 from workflows.steps.method_steps import fit_step, search_step
-from workflows.steps.model import basis_step, embedding_step, encode_step, head_step
 from workflows.steps.paired_test import versus_step
 
 _SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
@@ -33,11 +27,12 @@ class Cell:
     """One entry of the table: a method on a task under a model.
 
     Attributes:
+        extractor: whose features it reads: the model.
+        rows: by split, the step that stores what a person sees of the rows.
         fits: the fits that were made, by seed: one where the seed cannot change anything.
         seeds: all seeds the score holds for.
         train_size: rows per class, or "full".
         labels: names of the classes, in order.
-        model_weights: how many the language model has.
         trials: the search budget; None where there is nothing to tune.
         reference: the method it is tested against, by name.
         versus: the step that does so; None for the reference itself, and for all but the largest training size.
@@ -45,7 +40,7 @@ class Cell:
             largest training size, and where there is one method alone.
     """
 
-    model: str
+    extractor: FeatureExtractor
     task: str
     method: str
     metric: str
@@ -54,11 +49,16 @@ class Cell:
     score: Step
     train_size: int | str
     labels: tuple[str, ...]
-    model_weights: int
+    rows: Mapping[str, Step]
     trials: int | None
     reference: str
     versus: Step | None = None
     best: Step | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.extractor.name
 
     @property
     def place(self) -> tuple[str, str, str, int | str]:
@@ -78,7 +78,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         with in_field("methods", index):
             for reference, model in zip(config.models, models, strict=True):
                 if method.config.runs_under(reference):
-                    check_suits(method, model.name, model.kind, model.four_bit)
+                    model.check_method(method)
     check_distinct("model", [model.name for model in models])
     check_distinct("task", [task.config.name for task in tasks])
     cells: list[Cell] = []
@@ -86,7 +86,7 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         here = [method for method in methods if method.config.runs_under(reference)]
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
-                materials = materials_steps(model, task, config.limit, config.encoding, config.execution, facts)
+                materials = model.materials(task, config.limit, config.encoding, config.execution, facts)
             largest = _cells(config, here, config.train_sizes[-1], model, task, materials)
             cells += _tested(largest, task, materials["test_labels"])
             known = {cell.score.key for cell in largest}  # of methods that read no training rows
@@ -101,10 +101,11 @@ def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task
         return find_task(reference, base, data_dir)
 
 
-def _model(index: int, config: CompareConfig, base: Path, facts: FingerprintCache) -> Model:
+def _model(index: int, config: CompareConfig, base: Path, facts: FingerprintCache) -> FeatureExtractor:
     with in_field("models", index):
-        model = describe(find_model(config.models[index], base), facts)
-        check_encoding(model.name, model.layers, model.window, config.encoding)
+        reference = config.models[index]
+        model = extractor_kind(reference, base).open(reference, base, facts)
+        model.check_encoding(config.encoding)
     return model
 
 
@@ -116,33 +117,18 @@ def check_distinct(kind: str, names: list[str]) -> None:
             raise ConfigError(told, (f"{kind}s", index))
 
 
-def materials_steps(
-    model: Model, task: Task, limits: Limit, encoding: Encoding, execution: Execution, facts: FingerprintCache
-) -> dict[str, Step]:
-    """Every step a method may read, by role. A method takes what it needs; the rest is never run."""
-    steps = {"verbalizer": verbalizer_step(model, task), "head": head_step(model), "basis": basis_step(model)}
-    steps["embedding"] = embedding_step(model, task, steps["verbalizer"])
-    splits: tuple[tuple[Split, int | None], ...] = (("train", limits.train), ("test", limits.test))
-    for split, limit in splits:
-        file = split_file(task, split)
-        digests = column_digests(file, facts)
-        rows = rows_digest(file, list(task.config.words), split, limit, facts)
-        texts = texts_step(task, split, file, digests, row_count(file, facts), limit, rows)
-        steps[f"{split}_texts"] = texts
-        steps[split] = encode_step(model, task, texts, encoding, execution)
-        steps[f"{split}_labels"] = labels_step(task, split, file, digests)
-    content_free = content_free_step(task, model.kind)
-    steps["content_free"] = encode_step(model, task, content_free, encoding, execution)
-    return steps
+def shown_rows(materials: Materials) -> dict[str, Step]:
+    """By split, the step that stores what a person sees of the rows."""
+    return {split: materials[f"{split}_rows"] for split in ("train", "test")}
 
 
 def _cells(
     config: CompareConfig,
     methods: Sequence[ResolvedMethod],
     size: int | str,
-    model: Model,
+    model: FeatureExtractor,
     task: Task,
-    materials: Mapping[str, Step],
+    materials: Materials,
 ) -> list[Cell]:
     """The methods at one training size."""
     return [_cell(config, method, size, model, task, materials) for method in methods]
@@ -152,28 +138,28 @@ def _cell(
     config: CompareConfig,
     method: ResolvedMethod,
     size: int | str,
-    model: Model,
+    model: FeatureExtractor,
     task: Task,
-    materials: Mapping[str, Step],
+    materials: Materials,
 ) -> Cell:
     named = f" {_rows(size)}" if len(config.train_sizes) > 1 else ""
     where = f"{model.name} {task.config.name} {method.label}{named}"
     labels, metric = tuple(task.config.words), task.config.metric
-    reading, place = reading_of(model, task, config.encoding), place_of(model, config.execution)
-    conditions = Conditions(labels, metric, size, reading, place)
+    prompting = model.prompting(task, config.encoding, config.execution)
+    conditions = Conditions(labels, metric, size, **prompting)
     seeded = method.depends_on_seed(size)
     asked = method.config.seeds or config.seeds
     seeds = asked if seeded else (0,)
     trials = config.search.trials if method.config.trials is None else method.config.trials
 
-    def drawn(seed: int) -> Mapping[str, Step]:
-        return prompted(config, method, size, model, task, materials, seed if seeded else 0)
+    def drawn(seed: int) -> Materials:
+        return model.inputs(config, method, size, task, materials, seed if seeded else 0)
 
     search = search_step(method, where, drawn(_SEARCH_SEED), conditions, trials, _SEARCH_SEED)
     fits = {seed: fit_step(method, where, drawn(seed), conditions, seed, search) for seed in seeds}
     score = score_step(where, fits, materials["test_labels"], len(labels), metric)
     return Cell(
-        model=model.name,
+        extractor=model,
         task=task.config.name,
         method=method.label,
         metric=metric,
@@ -182,7 +168,7 @@ def _cell(
         score=score,
         train_size=size,
         labels=labels,
-        model_weights=model.parameters,
+        rows=shown_rows(materials),
         trials=trials if method.space else None,
         reference=config.reference,
     )

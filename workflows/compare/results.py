@@ -50,7 +50,7 @@ def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
         budget=cell.trials,
         labels=list(cell.labels),
         confusion=record["confusion"],
-        model_weights=cell.model_weights,
+        model_weights=cell.extractor.parameters,
         trial_rows=ledger.trial_rows(cell.fits),
         folds=max(step.identity.get("folds", 1) for step in cell.fits.values()),
         to_best=_to_best(cell, store),

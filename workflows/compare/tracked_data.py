@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from orchestration.errors import DamagedArtifact
-from orchestration.graph import Step
+from orchestration.graph import Step, in_order
 from orchestration.store.artifacts import Store
 from orchestration.tracking.tracker import TrackedData
 from workflows.compare.graph import Cell
 from workflows.inputs.tables import field_columns
 from workflows.runtime.progress import Say
-from workflows.steps.data import file_texts
 
-_TEXT = 200  # characters of a row's text that the table shows
+_TEXT = 200  # characters of a row that the table shows
 
 
-def data_of(task: str, target: Step) -> tuple[TrackedData, ...]:
-    """The splits of the task that a step and all before it read, each by the digest of its texts."""
+def data_of(task: str, rows: Mapping[str, Step], target: Step) -> tuple[TrackedData, ...]:
+    """Of the splits of a task, given by the steps that store their rows, those that a step and all before it read."""
+    read = list(in_order([target]))  # steps are told apart by what they are, for both splits may hold the same rows
     return tuple(
-        TrackedData(task, step.key, split, str(step.local["path"]))
-        for split in ("train", "test")
-        for step in file_texts(target, task, split)
+        TrackedData(task, step.key, split, str(step.local["path"])) for split, step in rows.items() if step in read
     )
 
 
@@ -78,18 +76,17 @@ def _table(cells: Sequence[Cell], store: Store) -> dict[str, Any]:
 
 
 def _shown(store: Store, cells: Sequence[Cell]) -> dict[int, str]:
-    """Row -> the beginning of its text, its fields joined."""
+    """Row -> the beginning of its fields, joined."""
     from orchestration.store.arrow import ROW_ID, read_table
 
-    step = next(step for cell in cells for step in file_texts(cell.score, cell.task, "test"))
-    artifact = store.find(step)
+    artifact = store.find(cells[0].rows["test"])
     if artifact is None:
         return {}
     found = {}
     for path in artifact.shards():
         table = read_table(path)
         for row, fields in zip(table.column(ROW_ID).to_pylist(), field_columns(table).to_pylist(), strict=True):
-            found[row] = " / ".join(fields.values())[:_TEXT]
+            found[row] = " / ".join(map(str, fields.values()))[:_TEXT]
     return found
 
 

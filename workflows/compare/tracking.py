@@ -20,7 +20,6 @@ from workflows.results import columns
 from workflows.results.model import Detail, Result, largest, sized
 from workflows.results.table import table
 from workflows.runtime.progress import Say
-from workflows.serving.mlflow_model import tracked_model
 
 _VIEW = View(("model", "task", "method"), ("score", "seconds"), "score")
 Found = tuple[Result, Detail]
@@ -66,7 +65,7 @@ def tracked(
         tables={"results.json": [_row(*found) for found in results]} if done else {},
         table_files=tuple(sorted(record.folder.glob("test-predictions-*.json"))) if done else (),
         files=tuple(path for name in shown if (path := record.folder / name).is_file()),
-        data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.score))),
+        data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.rows, cell.score))),
         view=_VIEW if done else None,
     )
     return parent, tuple(children)
@@ -140,8 +139,8 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, found: Found,
             "vocabsem.model": cell.model,
             "vocabsem.metric": cell.metric,
         },
-        model=_model(cell.fits[seed], store, say),
-        data=data_of(cell.task, cell.score),
+        model=_model(cell, cell.fits[seed], store, say),
+        data=data_of(cell.task, cell.rows, cell.score),
         span=_span(cell.fits[seed], store),
     )
 
@@ -159,10 +158,10 @@ def _span(fit: Step, store: Store) -> tuple[int, int] | None:
     return round((end - made["seconds"]) * 1000), round(end * 1000)
 
 
-def _model(fit: Step, store: Store, say: Say) -> TrackedModel | None:
+def _model(cell: Cell, fit: Step, store: Store, say: Say) -> TrackedModel | None:
     """The model of a fit; one that is damaged is named and left out."""
     try:
-        return tracked_model(fit, store)
+        return cell.extractor.served(fit, store)
     except DamagedArtifact as error:
         say(f"no MLflow model of {fit.label}: {error}")
         return None

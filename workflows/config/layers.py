@@ -21,9 +21,11 @@ def stored_layers(asked: Sequence[str], known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def unknown_layers(asked: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Those of `encoding.layers` that a model does not have."""
-    return [name for name in asked if _base(name) not in (ALL, *known)]
+def layer_problems(model: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """A line for each of `encoding.layers` that a model does not have."""
+    told = f"{known[0]} to {known[-2]}, and head" if len(known) > 1 else "only head"
+    unknown = [name for name in asked if _base(name) not in (ALL, *known)]
+    return [f"encoding.layers: {model} has no layer {name!r}; it has {told}" for name in unknown]
 
 
 def layers_read(reads: Reads, stored: Sequence[str]) -> str | list[str]:

@@ -12,7 +12,7 @@ from orchestration.graph import key_of
 from orchestration.store import files
 from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.config.compare import Encoding
-from workflows.config.layers import unknown_layers
+from workflows.config.layers import layer_problems
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import ModelEntry
 from workflows.inputs.hub import hub_model
@@ -68,11 +68,7 @@ class Model:
 
 def check_encoding(name: str, layers: list[str], window: int | None, encoding: Encoding) -> None:
     """Raises ConfigError for what of `encoding` a model cannot do: a layer it does not have, no length limit at all."""
-    known = f"{layers[0]} to {layers[-2]}, and head" if len(layers) > 1 else "only head"
-    problems = [
-        f"encoding.layers: {name} has no layer {layer!r}; it has {known}"
-        for layer in unknown_layers(encoding.layers, layers)
-    ]
+    problems = layer_problems(name, encoding.layers, layers)
     if window is None and encoding.max_tokens is None:
         problems.append(f"{name}: neither configuration nor tokenizer gives a maximum length; set encoding.max_tokens")
     if problems:

@@ -95,7 +95,8 @@ class ServedCalibrator:
         """Labels of texts: a list of them, or a table with a column for each field of the task's prompt."""
         import torch
 
-        from workflows.steps.model import prompts_of, stored_states
+        from workflows.steps.model import prompts_of
+        from workflows.steps.states import stored_states
 
         prompts = self._told["prompts"]
         tokenized = prompts_of(self._tokenizer, prompts, self._rows(model_input))

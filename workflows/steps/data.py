@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.execution.work import StepContext
-from orchestration.graph import Resources, Step, called, in_order
+from orchestration.graph import Resources, Step, called
 from orchestration.store.artifacts import Artifact
 from orchestration.store.files import json_bytes
 from workflows.config.task import prompt_template
@@ -160,12 +160,6 @@ def fill_verbalizer(work: StepContext) -> None:
     found = verbalize(tokenizer, identity["template"], words, rule, work.local["vocabulary"])
     pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
     work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
-
-
-def file_texts(target: Step, task: str, split: str) -> list[Step]:
-    """The texts of a task's split, as they are in its file, that a step and all before it read."""
-    wanted = {"task": task, "split": split}
-    return [step for step in in_order([target]) if step.name == "texts" and step.subject == wanted]
 
 
 def _place(file: SplitFile) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def random_step(
     """Class-balanced demonstrations, the same for all prompts; no row to be predicted has a say in them.
 
     Args:
-        inputs: train_texts and train_labels.
+        inputs: train_rows and train_labels.
         draw: seed, train_size, shots (a class, at most), and spare: the share of each class's rows that stays free.
     """
     subject = {"model": model.name, "task": task.config.name, "demonstrations": f"random seed {draw['seed']}"}
@@ -45,7 +45,7 @@ def random_step(
         version=1,
         run="workflows.steps.demonstrations:fill_random",
         identity={"kind": "random", **_prompts(model, task, encoding), **draw},
-        inputs={role: inputs[role] for role in ("train_texts", "train_labels")},
+        inputs={"train_texts": inputs["train_rows"], "train_labels": inputs["train_labels"]},
         local={"folder": str(model.folder), "task": task.config.name},
         resources=_LIGHT,
         cost="encode",
@@ -151,21 +151,22 @@ def retrieved_step(
     """For each prompt of a split the training rows nearest to it, by words or by state.
 
     Args:
-        inputs: train_texts and train_labels; for the test split test_texts; for `dense` train and test, the states of
+        inputs: train_rows and train_labels; for the test split test_rows; for `dense` train and test, the states of
             bare prompts.
         draw: seed, train_size, and shots (a class, at most, on average).
     """
     told = kind if draw["train_size"] == "full" else f"{kind} seed {draw['seed']}"
     subject = {"model": model.name, "task": task.config.name, "split": split, "demonstrations": told}
-    roles = {"train_texts", "train_labels", *({"test_texts"} if split == "test" else ())}
-    states = {"train", split} if kind == "dense" else set()
+    splits: set[Split] = {"train", split}
+    read = {"train_labels": inputs["train_labels"], **{f"{one}_texts": inputs[f"{one}_rows"] for one in splits}}
+    states = {one: inputs[one] for one in splits if kind == "dense"}
     return Step(
         name="demonstrations",
         label=f"demonstrations {called(subject)}",
         version=2,  # 2: of equally near states the first
         run="workflows.steps.demonstrations:fill_retrieved",
         identity={"kind": kind, "split": split, **_prompts(model, task, encoding), **draw},
-        inputs={role: inputs[role] for role in sorted(roles | states)},
+        inputs=dict(sorted((read | states).items())),
         local={"folder": str(model.folder), "task": task.config.name},
         resources=Resources(cpus=1),
         cost="encode",

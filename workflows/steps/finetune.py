@@ -159,7 +159,7 @@ def fit_step(
         identity={**_identity(method, conditions, seed), "settings": method.whole_settings},
         inputs={
             **_inputs(inputs),
-            "test_texts": inputs["test_texts"],
+            "test_texts": inputs["test_rows"],
             **({"search": search} if search else {}),
         },
         local={**method_local(method.method), **conditions.place},
@@ -300,7 +300,7 @@ def _finetuned(method: Method) -> Finetuned:
 
 
 def _inputs(inputs: Inputs) -> dict[str, Step]:
-    return {role: inputs[role] for role in ("train_texts", "train_labels", "verbalizer")}
+    return {"train_texts": inputs["train_rows"], **{role: inputs[role] for role in ("train_labels", "verbalizer")}}
 
 
 def _texts_of(work: StepContext, seed: int, device: str, most: int | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Steps on a language model: its output head, the semantic basis, and the hidden states of prompts."""
+"""Steps on a language model: its output head, its input embedding, and the hidden states of prompts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step, called
 from orchestration.store.files import json_bytes
-from vocabsem_core.names import RCOND
 from workflows.config.compare import Encoding, Execution
 from workflows.config.layers import stored_layers
 from workflows.config.task import prompt_template
-from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, check_unchanged, token_limit
 from workflows.inputs.tables import field_columns, row_names
@@ -21,12 +19,11 @@ from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.code import code_of
 from workflows.steps.demonstrations import texts_before, told_of
 from workflows.steps.measures import largest, measured, numerics
+from workflows.steps.states import BYTES, stored_states
 
 if TYPE_CHECKING:
     from vocabsem_core.features.prompts import Prompt
 
-_SEEDED_ROWS = 256  # vocabulary rows whose round trip is reported
-_BYTES = {"float16": 2, "float32": 4}
 _STORED = {"torch.float16": "float16"}  # other dtypes are stored as float32, which holds bfloat16 exactly
 
 
@@ -41,7 +38,7 @@ def head_step(model: Model) -> Step:
         local=model.files,
         cost="basis",
         files=model.paths,
-        bytes=model.kept_rows * model.width * _BYTES["float32"],
+        bytes=model.kept_rows * model.width * BYTES["float32"],
         sources=code_of(fill_head),
     )
 
@@ -70,57 +67,6 @@ def fill_head(work: StepContext) -> dict[str, float]:
             work.tell(start, rows, "rows")
     scale, softcap = scale_and_softcap(load_config(folder))
     work.out.write("head.json", json_bytes({"scale": scale, "softcap": softcap, "bias": bias is not None}))
-    return took
-
-
-def basis_step(model: Model) -> Step:
-    """The semantic basis: one row a vocabulary label."""
-    return Step(
-        name="basis",
-        label=f"basis {model.name}",
-        version=1,
-        run="workflows.steps.model:fill_basis",
-        identity={"rcond": RCOND},
-        inputs={"head": head_step(model)},
-        cost="basis",
-        bytes=model.kept_rows * model.width * _BYTES["float32"],
-        sources=code_of(fill_basis),
-    )
-
-
-def fill_basis(work: StepContext) -> dict[str, float]:
-    """Shards of row_id (the token id) and basis [d], float32; diagnostics.json."""
-    import numpy as np
-    import torch
-
-    from orchestration.store.arrow import column_array, table_of
-    from vocabsem_core.numerics.ticks import listening
-    from vocabsem_core.semantics.basis import round_trip, semantic_basis
-    from workflows.methods.inputs.states import read_rows, read_tables
-
-    tables = read_tables(work.inputs["head"])
-
-    def blocks() -> Any:
-        return (torch.tensor(column_array(table, "weight")) for table in tables)
-
-    start, whole = 0, work.inputs["head"].rows
-    with listening(work.tell), measured() as took:
-        basis = semantic_basis(blocks(), work.identity["rcond"], whole)
-        for shard, block in enumerate(blocks()):
-            columns = {"basis": basis.rows(block).numpy()}
-            work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
-            start += len(block)
-            work.tell(start, whole, "rows written")
-    ids = np.sort(np.random.default_rng(0).choice(start, size=min(_SEEDED_ROWS, start), replace=False))
-    rows = basis.rows(torch.from_numpy(read_rows(work.inputs["head"], "weight", ids.tolist())))
-    diagnostics = {
-        "rows": start,
-        "rank": basis.rank,
-        "condition": basis.condition,
-        "round_trip": round_trip(rows, torch.from_numpy(ids), blocks()),
-        "round_trip_rows": len(ids),
-    }
-    work.out.write("diagnostics.json", json_bytes(diagnostics))
     return took
 
 
@@ -192,7 +138,7 @@ def encode_step(
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
         cost="encode",
         files=model.paths,
-        bytes=texts.local["rows"] * len(layers) * model.width * _BYTES[encoding.store_dtype],
+        bytes=texts.local["rows"] * len(layers) * model.width * BYTES[encoding.store_dtype],
         less_memory="lower execution.batch_tokens",
         subject=subject,
         remarks="workflows.steps.truncation:cut_in_states",
@@ -285,18 +231,3 @@ def prompts_of(
 
     ends = identity["position"] != "last"  # a causal model must not have read a closing token before it predicts
     return tokenize(tokenizer, identity["template"], rows, identity["max_tokens"], ends, before, **told)
-
-
-def stored_states(layer: str, states: Any, dtype: str) -> Any:
-    """States as an array of the stored precision. Raises ConfigError, naming the layer, for what it cannot hold."""
-    import torch
-
-    if not torch.isfinite(states).all():
-        raise ConfigError(f"layer {layer}: the model gave states that are not finite; try dtype: float32 for the model")
-    stored = states.to(getattr(torch, dtype))
-    if not torch.isfinite(stored).all():
-        largest = float(states.abs().max())
-        raise ConfigError(
-            f"layer {layer}: states up to {largest:.3g} do not fit {dtype}; set encoding.store_dtype: float32"
-        )
-    return stored.numpy()

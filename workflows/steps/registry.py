@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from workflows.steps import best, corpus, data, demonstrations, finetune, fit, model, paired_test, pretrain, sweep
+from workflows.steps import (
+    basis,
+    best,
+    corpus,
+    data,
+    demonstrations,
+    finetune,
+    fit,
+    model,
+    paired_test,
+    pretrain,
+    sweep,
+)
 
 STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "texts": [
@@ -16,7 +28,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "labels": [(data.labels_step, data.fill_labels)],
     "verbalizer": [(data.verbalizer_step, data.fill_verbalizer)],
     "head": [(model.head_step, model.fill_head)],
-    "basis": [(model.basis_step, model.fill_basis)],
+    "basis": [(basis.basis_step, basis.fill_basis)],
     "embedding": [(model.embedding_step, model.fill_embedding)],
     "demonstrations": [
         (demonstrations.random_step, demonstrations.fill_random),

@@ -15,13 +15,13 @@ from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import Status, TrackedRun, View
-from workflows.compare.graph import materials_steps
+from workflows.compare.graph import shown_rows
 from workflows.compare.tracked_data import data_of, thinned
 from workflows.config.space import Domain, combinations
 from workflows.config.sweep import SweepConfig
 from workflows.errors import in_field
-from workflows.inputs.catalog import find_model, find_task, short_name
-from workflows.inputs.models import check_encoding, describe
+from workflows.extractors.registry import extractor_kind
+from workflows.inputs.catalog import find_task, short_name
 from workflows.kind import Results
 from workflows.results.costs import Costs
 from workflows.results.model import Detail, Result
@@ -45,6 +45,7 @@ class Sweep:
     Attributes:
         base: the folder that paths in the sweep's file are relative to.
         method: its name, where `config` may have the file of a user's own.
+        rows: by split, the step that stores what a person sees of the rows.
     """
 
     config: SweepConfig
@@ -53,6 +54,7 @@ class Sweep:
     model: str
     task: str
     method: str
+    rows: Mapping[str, Step]
     search: Step
     confirm: Step
 
@@ -140,7 +142,7 @@ class Sweep:
             },
             note="\n".join([table(results), "", *self.notes(store, True)]) if results else "",
             tables={"configurations.json": [_row(one, self.space) for one in ordered]} if results else {},
-            data=data_of(self.task, self.confirm),
+            data=data_of(self.task, self.rows, self.confirm),
             files=tuple(path for name in shown if (path := record.folder / name).is_file()),
             view=View(tuple(self.space), ("validation",), "validation") if results else None,
         )
@@ -262,15 +264,18 @@ def sweep(config: SweepConfig, base: Path, data_dir: Path | None, facts: Fingerp
     with in_field("task"):
         task = find_task(config.task, base, data_dir)
     with in_field("model"):
-        model = describe(find_model(config.model, base), facts)
-        check_encoding(model.name, model.layers, model.window, config.encoding)
+        model = extractor_kind(config.model, base).open(config.model, base, facts)
+        model.check_encoding(config.encoding)
+    with in_field("method"):
+        model.check_method(method)
     with in_field("task"):
-        materials = materials_steps(model, task, config.limit, config.encoding, config.execution, facts)
+        materials = model.materials(task, config.limit, config.encoding, config.execution, facts)
     conditions = Conditions(tuple(task.config.words), task.config.metric, config.train_size)
     search = sweep_step(config, method, materials, conditions)
     check_same(config.name, search, store)
     names = (model.name, task.config.name, method.method.name)
-    return Sweep(config, base, method.space, *names, search, confirm_step(config, method, search))
+    confirm = confirm_step(config, method, search)
+    return Sweep(config, base, method.space, *names, shown_rows(materials), search, confirm)
 
 
 def _found_seconds(store: Store, step: Step) -> float:

@@ -76,7 +76,7 @@ def test_all_problems_are_told_at_once(folder):
         "has no layer 'layer_77'; it has layer_00",
         "unknown model 'modell'",
         "unknown task 'trecc'",
-        "train.jsonl: row 9: column 'text' is ' '; expected text",
+        "train.jsonl: row 9: column 'text' is ' '; expected non-empty text",
         "train.jsonl: row 10: label 'goood' has no word",
         "test.jsonl: row 1: column 'label' is empty",
         "task 'mine', model model: labels 'good' and 'bad' have the same tokens",

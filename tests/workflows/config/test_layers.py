@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from tests.integration.workspace import WORKFLOW
 from workflows.config.compare import CompareConfig, MethodConfig
-from workflows.config.layers import layers_read, stored_layers, unknown_layers
+from workflows.config.layers import layer_problems, layers_read, stored_layers
 from workflows.errors import ConfigError
 from workflows.methods.resolved import resolve
 
@@ -27,10 +27,9 @@ def test_all_is_every_layer_once_the_head_first(asked, stored):
 
 
 def test_a_layer_that_a_model_lacks_is_named():
-    assert unknown_layers(["all", "all:mean", "head:mean", "layer_03", "layer_9:mean"], KNOWN) == [
-        "layer_03",
-        "layer_9:mean",
-    ]
+    told = "encoding.layers: tiny has no layer {!r}; it has layer_00 to layer_02, and head"
+    asked = ["all", "all:mean", "head:mean", "layer_03", "layer_9:mean"]
+    assert layer_problems("tiny", asked, KNOWN) == [told.format("layer_03"), told.format("layer_9:mean")]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,8 +203,15 @@ def test_a_score_without_one_of_its_fits_is_no_result(tmp_path: Path) -> None:
     store, fits = open_store(tmp_path), {seed: step("fit", seed) for seed in (0, 1)}
     score = step("score", 0, **{f"seed {seed}": fit for seed, fit in fits.items()})
     cell = Cell(
-        **{"model": "reference", "task": "trec", "method": "knn", "metric": "accuracy", "seeds": (0, 1)},
-        **{"fits": fits, "score": score, "train_size": "full", "labels": ("a", "b"), "model_weights": 7},
+        **{
+            "extractor": SimpleNamespace(name="reference", parameters=7),
+            "rows": {},
+            "task": "trec",
+            "method": "knn",
+            "metric": "accuracy",
+            "seeds": (0, 1),
+        },
+        **{"fits": fits, "score": score, "train_size": "full", "labels": ("a", "b")},
         **{"trials": None, "reference": "knn"},
     )
     numbers = {"mean": 0.5, "low": 0.4, "high": 0.6, "sd_seeds": 0.0}

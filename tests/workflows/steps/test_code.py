@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.test_architecture import NAMES
 from workflows.methods.registry import METHODS, method_named
-from workflows.steps import finetune, fit, model, sweep
+from workflows.steps import basis, finetune, fit, model, sweep
 from workflows.steps.code import code_of, method_code
 from workflows.steps.registry import STEPS
 
@@ -14,10 +14,10 @@ def of_fit(name: str) -> set[str]:
 
 
 def test_a_step_is_of_what_its_function_imports_and_not_of_the_function_beside_it() -> None:
-    basis, encoder = (code_of(fill) for fill in (model.fill_basis, model.EncodeWorker))
-    assert "workflows.steps.model" in basis
-    assert "vocabsem_core.semantics.basis" in basis
-    assert "vocabsem_core.features.encoder" not in basis
+    embedding, encoder = (code_of(fill) for fill in (model.fill_embedding, model.EncodeWorker))
+    assert "vocabsem_core.semantics.basis" in code_of(basis.fill_basis)
+    assert "workflows.steps.model" in embedding
+    assert "vocabsem_core.features.encoder" not in embedding
     assert "vocabsem_core.features.encoder" in encoder
     assert "vocabsem_core.numerics.matmul" in encoder, "which the encoder's module imports"
 

@@ -1,4 +1,4 @@
-"""Which prompts a method's states are of: bare ones, or prompts after demonstrations."""
+"""Which prompts of a language model a method's states are of: bare ones, or prompts after demonstrations."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def prompted(
     else:
         _check_store_the_head(kind, materials)
         found = {split: retrieved_step(kind, model, task, split, materials, draw, config.encoding) for split in _SPLITS}
-    chosen = chosen_texts_step(task, materials["train_texts"], found["train"], "all" if method.learns else "validation")
-    rows = {"train": chosen, "test": materials["test_texts"], "content_free": materials["content_free"].inputs["texts"]}
+    chosen = chosen_texts_step(task, materials["train_rows"], found["train"], "all" if method.learns else "validation")
+    rows = {"train": chosen, "test": materials["test_rows"], "content_free": materials["content_free"].inputs["texts"]}
     encoded = {
         role: encode_step(model, task, rows[role], config.encoding, config.execution, demonstrations)
         for role, demonstrations in found.items()

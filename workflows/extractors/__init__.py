@@ -1,0 +1,1 @@
+"""What turns a task's rows into features: a language model with its prompts is one."""

@@ -1,0 +1,100 @@
+"""A language model with its prompts as a feature extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.graph import Step
+from orchestration.store.artifacts import Store
+from orchestration.store.fingerprint_cache import FingerprintCache
+from orchestration.tracking.tracker import TrackedModel
+from workflows.config.compare import CompareConfig, CompareExecution, Encoding, Execution, Limit
+from workflows.errors import ConfigError
+from workflows.extractors.base import ExtractorKind, FeatureExtractor, Materials
+from workflows.extractors.outline import ReadsPrompts, outline
+from workflows.extractors.prompting import prompted
+from workflows.inputs.catalog import Task, find_model, model_names
+from workflows.inputs.models import Model, describe, model_files
+from workflows.inputs.paths import located
+from workflows.inputs.row_choice import rows_digest
+from workflows.inputs.tables import Split, column_digests, row_count, split_file, text_problems
+from workflows.methods.resolved import ResolvedMethod
+from workflows.serving.mlflow_model import tracked_model
+from workflows.steps.basis import basis_step
+from workflows.steps.data import labels_step, texts_step, verbalizer_step
+from workflows.steps.demonstrations import content_free_step
+from workflows.steps.finetune import place_of, reading_of
+from workflows.steps.model import embedding_step, encode_step, head_step
+
+
+@dataclass(frozen=True)
+class LanguageModel(ReadsPrompts, FeatureExtractor):
+    """A language model found on disk."""
+
+    about: Model
+
+    @property
+    def parameters(self) -> int:
+        return self.about.parameters
+
+    def materials(
+        self, task: Task, limits: Limit, encoding: Encoding, execution: Execution, facts: FingerprintCache
+    ) -> dict[str, Step]:
+        """The input embedding's rows of the label words and the states of content-free prompts are there as well."""
+        model = self.about
+        head, verbalizer = head_step(model), verbalizer_step(model, task)
+        steps = {"verbalizer": verbalizer, "head": head, "basis": basis_step(model.name, head)}
+        steps["embedding"] = embedding_step(model, task, verbalizer)
+        splits: tuple[tuple[Split, int | None], ...] = (("train", limits.train), ("test", limits.test))
+        for split, limit in splits:
+            file = split_file(task, split)
+            digests = column_digests(file, facts)
+            rows = rows_digest(file, list(task.config.words), split, limit, facts)
+            texts = texts_step(task, split, file, digests, row_count(file, facts), limit, rows)
+            steps[f"{split}_rows"] = texts
+            steps[split] = encode_step(model, task, texts, encoding, execution)
+            steps[f"{split}_labels"] = labels_step(task, split, file, digests)
+        content_free = content_free_step(task, model.kind)
+        steps["content_free"] = encode_step(model, task, content_free, encoding, execution)
+        return steps
+
+    def inputs(
+        self,
+        config: CompareConfig,
+        method: ResolvedMethod,
+        size: int | str,
+        task: Task,
+        materials: Materials,
+        seed: int,
+    ) -> Materials:
+        return prompted(config, method, size, self.about, task, materials, seed)
+
+    def prompting(self, task: Task, encoding: Encoding, execution: CompareExecution) -> dict[str, Mapping[str, Any]]:
+        return {"reading": reading_of(self.about, task, encoding), "place": place_of(self.about, execution)}
+
+    def served(self, fit: Step, store: Store) -> TrackedModel | None:
+        return tracked_model(fit, store)
+
+
+def _open(reference: str, base: Path, facts: FingerprintCache) -> LanguageModel:
+    return LanguageModel(describe(find_model(reference, base), facts))
+
+
+def _files(reference: str, base: Path) -> list[Path]:
+    """Of its folder and its YAML file. The catalog's come with the source; an absolute path is the cluster's own."""
+    if Path(reference).is_absolute() or reference in model_names():
+        return []
+    entry = find_model(reference, base)
+    files = [located(base, reference)] if reference.endswith((".yaml", ".yml")) else []
+    if entry.config.hub is not None or (files and Path(str(entry.config.folder)).is_absolute()):
+        return files
+    folder = located(entry.base, str(entry.config.folder))
+    if not folder.is_dir():
+        raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
+    return files + model_files(folder)
+
+
+LANGUAGE_MODEL = ExtractorKind(lambda reference, base: True, _open, outline, text_problems, _files)
