@@ -66,11 +66,10 @@ class Run:
         """One row per result, with the columns of `vocabsem run --json`; nested ones are joined by `_`."""
         import pandas as pd
 
-        from workflows.results.model import document, read_stored
+        from workflows.results.document import flat_row
+        from workflows.results.model import read_stored
 
-        results = read_stored(self.record.read("results.json") or [])
-        rows = document(self.run_id, {}, results, None, 0.0)["results"]
-        return pd.DataFrame([_flat(row) for row in rows])
+        return pd.DataFrame([flat_row(found) for found in read_stored(self.record.read("results.json") or [])])
 
     def best(self) -> dict[str, Any]:
         """Of a sweep: a compare workflow of its best settings and the defaults on the test rows, for `run`.
@@ -332,17 +331,6 @@ def _print(line: str) -> None:
 @contextmanager
 def _silent(*_: Any) -> Iterator[Any]:
     yield lambda *_: None
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A result with its nested parts' fields beside its own; a part that is missing has none."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            found |= {f"{name}_{inner}": entry for inner, entry in value.items()}
-        elif not (name == "versus" and value is None):
-            found[name] = value
-    return found
 
 
 def _check_layer(stored: Artifact, layer: str) -> None:

@@ -17,10 +17,10 @@ from orchestration.tracking.tracker import Status, TrackedRun
 from workflows.config.compare import AnyExecution
 from workflows.errors import Place
 from workflows.findings import Checking
-from workflows.results.model import Detail, Result
+from workflows.results.model import Found
 from workflows.runtime.progress import Say
 
-Results = Sequence[tuple[Result, Detail]]
+Results = Sequence[Found]
 Config = TypeVar("Config", bound=BaseModel)
 
 

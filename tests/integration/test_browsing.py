@@ -86,7 +86,7 @@ def test_a_comparison_says_which_method_is_best_and_what_it_took(finished, brows
     run, results = parent(browsed[1]), finished[1]["results"]
     best = max(results, key=lambda result: result["mean"])
     assert (run.info.run_name, run.data.tags["best_method"]) == ("small with reference", best["method"])
-    assert set(run.data.metrics) == {"best_score", "seconds"}
+    assert set(run.data.metrics) == {"best_score", "seconds", "trained_weights", "calibration_error"}
     assert run.data.metrics["best_score"] == best["mean"]
 
 

@@ -73,8 +73,8 @@ def known(run: api.Run) -> dict[str, Any]:
     tracked, table = run.record.read("tracked.json"), run.table()
     return {
         "run": (run.run_id, run.counts, run.notes),
-        "table": table[[name for name in table if not name.startswith("costs")]].to_json(),
-        "charged": (table[["costs_encode", "costs_basis", "costs_fit"]] > 0).to_dict("list"),
+        "table": table[[name for name in table if not name.endswith(("seconds", "bytes"))]].to_json(),
+        "charged": (table[["encode_seconds", "basis_seconds", "fit_seconds"]] > 0).to_dict("list"),
         "states": run.states(*NAMES).tolist(),
         "labels": run.labels(*NAMES).tolist(),
         "predictions": run.record.read("test-predictions-model-films.json"),
@@ -119,7 +119,7 @@ def test_the_table_has_a_row_per_result(base: Path, done: api.Run) -> None:
     table = done.table()
     assert table["method"].tolist() == ["affinity", "knn"]
     assert table[["model", "task"]].drop_duplicates().to_numpy().tolist() == [["model", "films"]]
-    for column in ("mean", "low", "high", "costs_total", "trained_weights"):
+    for column in ("mean", "low", "high", "seconds", "trained_weights"):
         assert table[column].notna().all()
     assert table["versus_reference"].tolist()[1] == "affinity"
     assert api.open_run("latest", store=base / "store").table().equals(table)

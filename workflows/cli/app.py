@@ -274,7 +274,7 @@ def _run(
 ) -> None:
     """Run a session and show what it came to: a text, one JSON document, or what `instead` makes of the store."""
     from workflows import session
-    from workflows.results import model as results
+    from workflows.results.document import document
     from workflows.runtime import progress
 
     try:
@@ -283,8 +283,8 @@ def _run(
         raise Interrupted(f"{interrupted}\n{_next()}") from interrupted
     seconds = time.monotonic() - started
     if as_json:
-        document = results.document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
-        print(json.dumps({**document, "notes": done.notes, **opened.job.document(opened.store)}))
+        made = document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
+        print(json.dumps({**made, "notes": done.notes, **opened.job.document(opened.store)}))
     elif instead is not None and not done.failures:
         print(instead(opened.store), end="")
     else:

@@ -11,6 +11,7 @@ from orchestration.runs.plan import differences
 from orchestration.runs.record import RunRecord
 from workflows.cli.inspect import changes_document, changes_text
 from workflows.results.model import sized
+from workflows.results.wording import score
 
 _PAYLOAD = ("step", "version", "identity", "inputs")
 _CELL = ("model", "task", "method", "train_size")
@@ -143,4 +144,4 @@ def _table(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _score(numbers: Mapping[str, float] | None) -> str:
-    return f"{numbers['mean']:.3f} ({numbers['low']:.3f} to {numbers['high']:.3f})" if numbers else "none"
+    return score(**numbers) if numbers else "none"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workflows.inputs.paths import named
+from workflows.results.columns import ON_REQUEST
 from workflows.runtime.environment import store_place
 
 
@@ -159,8 +160,7 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="NAMES",
-        help="Additional columns of the table, separated by commas: calibration-error, encode, basis, search, fit, "
-        "peak, states, fit-size, trials, seeds.",
+        help=f"Additional columns of the table, separated by commas: {', '.join(ON_REQUEST)}.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

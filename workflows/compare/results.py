@@ -10,12 +10,12 @@ from orchestration.graph import Step
 from orchestration.store.artifacts import Store
 from workflows.compare.graph import Cell
 from workflows.results.costs import Ledger
-from workflows.results.model import Detail, Result, Versus
+from workflows.results.model import Detail, Found, Result, Versus
 from workflows.steps.best import BEST, lead_of
 from workflows.steps.paired_test import VERSUS
 
 
-def read_result(cell: Cell, ledger: Ledger) -> tuple[Result, Detail] | None:
+def read_result(cell: Cell, ledger: Ledger) -> Found | None:
     """The result of a cell, or None where its score or one of its fits is not there. `judged` adds the verdicts."""
     store = ledger.store
     artifact = store.find(cell.score)

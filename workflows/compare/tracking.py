@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
 from typing import Any
@@ -17,12 +17,13 @@ from workflows.compare.graph import Cell
 from workflows.compare.tracked_data import data_of
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results import columns
-from workflows.results.model import Detail, Result, largest, sized
+from workflows.results.document import flat_row
+from workflows.results.model import Found, largest, sized
 from workflows.results.table import table
+from workflows.results.wording import score
 from workflows.runtime.progress import Say
 
 _VIEW = View(("model", "task", "method"), ("score", "seconds"), "score")
-Found = tuple[Result, Detail]
 _NAMED = 3  # tasks or models in a run's name
 
 
@@ -30,7 +31,7 @@ def tracked(
     record: RunRecord,
     store: Store,
     cells: Sequence[Cell],
-    results: Sequence[tuple[Result, Detail]],
+    results: Sequence[Found],
     status: Status,
     say: Say,
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
@@ -62,7 +63,7 @@ def tracked(
             **({"best_method": best.name} if best else {}),
         },
         note=table(results) if results else "",
-        tables={"results.json": [_row(*found) for found in results]} if done else {},
+        tables={"results.json": [_row(found) for found in results]} if done else {},
         table_files=tuple(sorted(record.folder.glob("test-predictions-*.json"))) if done else (),
         files=tuple(path for name in shown if (path := record.folder / name).is_file()),
         data=tuple(dict.fromkeys(one for cell in cells for one in data_of(cell.task, cell.rows, cell.score))),
@@ -73,42 +74,38 @@ def tracked(
 
 @dataclass(frozen=True)
 class _Best:
-    """The method with the highest score; where there are several tasks, the mean over them and the sum of seconds."""
+    """The method with the highest score, the mean over tasks where there are several."""
 
     name: str
     metrics: dict[str, float]
 
 
-def _best(results: Sequence[tuple[Result, Detail]]) -> _Best:
+def _best(results: Sequence[Found]) -> _Best:
     size, models = largest(results), {result.model for result, _ in results}
-    of: dict[tuple[str, str], list[tuple[float, float | None]]] = {}
+    of: dict[tuple[str, str], list[Found]] = {}
     for result, detail in results:
         if result.train_size == size:
-            of.setdefault((result.model, result.method), []).append((result.mean, detail.costs.total))
-    (model, method), found = max(of.items(), key=lambda pair: fmean(score for score, _ in pair[1]))
-    seconds = [value for _, value in found if value is not None]
-    metrics = {"best_score": fmean(score for score, _ in found), **({"seconds": sum(seconds)} if seconds else {})}
+            of.setdefault((result.model, result.method), []).append((result, detail))
+    means = {name: fmean(result.mean for result, _ in found) for name, found in of.items()}
+    model, method = name = max(means, key=means.__getitem__)
+    metrics = {"best_score": means[name], **columns.metrics(of[name])}
     return _Best(method if len(models) == 1 else f"{method} with {model}", metrics)
 
 
-def _row(result: Result, detail: Detail) -> dict[str, Any]:
+def _row(found: Found) -> dict[str, Any]:
     """A line of the table in MLflow, whose comparison of runs groups by the first column and shows the second."""
+    result, _ = found
+    cells = {name: value for name, value in flat_row(found).items() if not isinstance(value, list)}
     return {
         "result": " / ".join([result.model, result.task, result.method, *sized(result.train_size)]),
-        "score": f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f})",
-        **{name: value for name, value in asdict(result).items() if name != "seeds"},
+        "score": score(result.mean, result.low, result.high),
+        **cells,
         "seeds": " ".join(map(str, result.seeds)),
-        "trained_weights": detail.trained_weights,
-        "total_seconds": detail.costs.total,
-        "marginal_seconds": detail.costs.marginal,
-        "verdict": detail.versus.verdict if detail.versus else "",
-        "versus": f"{detail.versus.mean:+.3f} to {detail.versus.reference}" if detail.versus else "",
-        "p_holm": detail.versus.p_holm if detail.versus else None,
     }
 
 
 def _child(record: RunRecord, store: Store, cell: Cell, seed: int, found: Found, say: Say) -> TrackedRun:
-    result, detail = found
+    _, detail = found
     place = sorted(cell.fits).index(seed)  # the order of `by_seed`
     metrics = {name: score["by_seed"][place] for name, score in detail.scores.items()}
     seeds = {"seed": str(seed)} if len(cell.fits) > 1 else {}
@@ -129,7 +126,7 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, found: Found,
         },
         metrics={
             "score": metrics[cell.metric],
-            **columns.metrics(result, detail),
+            **columns.metrics([found]),
             **{name: value for name, value in metrics.items() if name != cell.metric},
         },
         tags={

@@ -21,7 +21,7 @@ from workflows.config.compare import CompareConfig
 from workflows.kind import Results, WorkflowKind
 from workflows.report.files import write_report, write_reports
 from workflows.results.costs import Ledger
-from workflows.results.model import Detail, Result
+from workflows.results.model import Found
 from workflows.results.verdicts import judged
 from workflows.runtime.progress import Say
 
@@ -67,7 +67,7 @@ class Comparison:
         return []
 
 
-def _result(cell: Cell, ledger: Ledger, say: Say) -> tuple[Result, Detail] | None:
+def _result(cell: Cell, ledger: Ledger, say: Say) -> Found | None:
     """A cell's result; one that is damaged is named and left out, the others are shown."""
     try:
         return read_result(cell, ledger)

@@ -26,8 +26,7 @@ from workflows.inputs.row_choice import rows_digest
 from workflows.inputs.tables import column_digests, row_count, split_file
 from workflows.kind import Results
 from workflows.pretrain.model_card import model_card, weights_digest
-from workflows.results.costs import Costs
-from workflows.results.model import Detail, Result
+from workflows.results.model import Costs, Detail, Found, Result
 from workflows.results.table import table
 from workflows.runtime.progress import Say
 from workflows.steps.corpus import corpus_step, tokenizer_step, tokens_step
@@ -74,7 +73,7 @@ class Pretrain:
                 say(f"no result of {self.config.name} {text}: {error}")
         return found
 
-    def _result(self, text: str, bits: Artifact, model: Artifact) -> tuple[Result, Detail]:
+    def _result(self, text: str, bits: Artifact, model: Artifact) -> Found:
         record, curve = bits.json("bits.json"), model.json(CURVE)
         numbers = {name: record[name] for name in ("mean", "low", "high", "n_test")}
         training = self.config.training

@@ -10,7 +10,7 @@ import yaml
 from orchestration.store.artifacts import Artifact
 from workflows.config.pretrain import PretrainConfig
 from workflows.inputs.corpus import MEASURED_PIECES
-from workflows.results.model import Detail, Result
+from workflows.results.model import Found
 
 _LOSSES = 100  # steps
 _CUT = f"Of the held-out text at most {MEASURED_PIECES:,} pieces are measured, those of smallest hash."
@@ -21,7 +21,7 @@ def model_card(
     corpus: Mapping[str, str],
     model: Artifact,
     tokenizer_digest: str,
-    results: Sequence[tuple[Result, Detail]],
+    results: Sequence[Found],
 ) -> str:
     """Markdown. `corpus`: digest of each file's content, by name; `results`: of every text, the held-out one first."""
     recipe, done = model.json("identity.json")["identity"]["recipe"], model.json("provenance.json")

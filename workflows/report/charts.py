@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from workflows.report.contents import Block, Found, by_size
+from workflows.report.contents import Block, by_size
 from workflows.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -24,6 +24,7 @@ from workflows.report.svg import (
     panel,
     text,
 )
+from workflows.results.model import Found
 
 _LEAST_SECONDS = 1e-3  # what is faster stands at the edge
 _ROW = 19  # pixels a method

@@ -16,9 +16,8 @@ from orchestration.store.artifacts import Store
 from workflows.errors import ConfigError
 from workflows.results.answers import Answer, answers, sentences
 from workflows.results.budgets import budget_note, usual_budget
-from workflows.results.costs import mean
-from workflows.results.model import Result, Versus, largest, read_stored
-from workflows.results.verdicts import Found, comparisons, ranked
+from workflows.results.model import Found, Result, Versus, largest, read_stored
+from workflows.results.verdicts import comparisons, ranked
 from workflows.results.wording import looks_contradictory
 
 
@@ -57,10 +56,6 @@ class Block:
         """Of the scores, or None where a task is missing."""
         results = [result for result, _ in self.of(method)]
         return _average(results) if len(results) == len(self.tasks) else None
-
-    def seconds(self, method: str) -> float | None:
-        """With nothing cached, the mean over tasks; None where not recorded."""
-        return mean([detail.costs.total for _, detail in self.of(method)])
 
     def average_lead(self, method: str) -> Average | None:
         """Of the leads over the reference."""

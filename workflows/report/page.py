@@ -10,9 +10,9 @@ from workflows.report import charts
 from workflows.report.contents import Block, Contents
 from workflows.report.svg import STYLE
 from workflows.results.answers import level
-from workflows.results.columns import COLUMNS
+from workflows.results.columns import COLUMNS, SECONDS
 from workflows.results.model import Detail, Versus
-from workflows.results.wording import CONTRADICTORY, LEVEL, probability, seconds
+from workflows.results.wording import CONTRADICTORY, LEVEL, interval, probability
 
 SIGNS = {"better": "▲", "worse": "▼", "no difference shown": "○"}
 _MIXED_UP = 12  # of the most frequent, where a matrix would be too large
@@ -43,12 +43,13 @@ def page(contents: Contents) -> str:
         level=lambda detail: LEVEL if level(detail) else "",
         LEVEL=LEVEL,
         CONTRADICTORY=CONTRADICTORY,
-        seconds=seconds,
+        seconds=SECONDS,
         remarks=remarks,
         chart_style=STYLE,
         columns=COLUMNS,
         mixed_up=mixed_up,
         p=probability,
+        interval=interval,
     )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from workflows.report.contents import Block, Contents, by_size
 from workflows.report.page import remarks, sign, title
 from workflows.results.answers import level
-from workflows.results.columns import COLUMNS
+from workflows.results.columns import COLUMNS, SECONDS
 from workflows.results.model import Detail
-from workflows.results.wording import CONTRADICTORY, LEVEL, probability, seconds
+from workflows.results.wording import CONTRADICTORY, LEVEL, probability, score
 
 _TEX_SIGNS = {"better": r"$\blacktriangle$", "worse": r"$\blacktriangledown$", "no difference shown": r"$\circ$"}
 _TEX_LEVEL = r"$\sim$"
@@ -83,14 +83,14 @@ def _scores(
 ) -> list[list[str]]:
     """Head and rows: the mean over tasks and the seconds, a column a task, remarks. Seconds are beside the score."""
     several = len(block.tasks) > 1
-    head = ["mean", "seconds", *block.tasks] if several else [*block.tasks, "seconds"]
+    head = ["mean", SECONDS.heading, *block.tasks] if several else [*block.tasks, SECONDS.heading]
     rows = [["method", *head, "remarks"]]
     for method in block.methods:
         found = [block.found.get((method, task)) for task in block.tasks]
         cells = [cell(one[0].mean, one[0].low, one[0].high, signs(one[1])) if one else "none" for one in found]
         average = block.average(method)
         mean = cell(average.mean, average.low, average.high, "") if average else "none"
-        spent = seconds(block.seconds(method))
+        spent = SECONDS.cell(block.of(method))
         rows.append([method, *([mean, spent, *cells] if several else [*cells, spent]), remarks(block, method)])
     return rows
 
@@ -107,7 +107,7 @@ def _curves(contents: Contents, block: Block) -> Iterator[list[list[str]]]:
 
 
 def _cell(mean: float, low: float, high: float, mark: str) -> str:
-    return f"{mean:.3f} ({low:.3f} to {high:.3f}) {mark}".rstrip()
+    return f"{score(mean, low, high)} {mark}".rstrip()
 
 
 def _tex_cell(mean: float, low: float, high: float, mark: str) -> str:

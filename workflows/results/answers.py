@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workflows.results.model import Detail, largest
-from workflows.results.verdicts import Found, grouped, ranked
+from workflows.results.model import Detail, Found, largest
+from workflows.results.verdicts import grouped, ranked
 from workflows.results.wording import lead, seconds
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from workflows.results.model import Detail, Result
+from workflows.results.model import Detail, Found, Result
 
 
-def usual_budget(results: Sequence[tuple[Result, Detail]]) -> tuple[int, int]:
+def usual_budget(results: Sequence[Found]) -> tuple[int, int]:
     """Seeds and trials that most methods have, of equal counts the larger."""
 
     def most(values: Sequence[int]) -> int:

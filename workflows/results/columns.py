@@ -1,4 +1,4 @@
-"""The numbers beside a score, each declared once: the terminal, the page, Markdown and MLflow show them from here."""
+"""The numbers of a result, each declared once: terminal, report, `--json`, pandas and MLflow show them from here."""
 
 from __future__ import annotations
 
@@ -7,53 +7,61 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflows.errors import ConfigError
-from workflows.results.costs import mean
-from workflows.results.model import Detail, Result
-from workflows.results.wording import seconds
+from workflows.results.answers import level
+from workflows.results.model import Detail, Found, Result, mean
+from workflows.results.wording import LEVEL, interval, seconds
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number about a result.
+    """One number of a result.
 
     Attributes:
         name: what `--columns` calls it.
         heading: what tables call it.
+        field: its name in `--json`, in pandas and in MLflow; empty: the fields of `Result` have it.
         value: the number of one result, None where it is not known.
-        text: the cell for one result, or for those of several tasks.
-        metric: its name in MLflow; empty: MLflow does not show it.
+        text: the cell.
+        over: makes one number of those of several tasks.
+        tracked: whether each fit in MLflow has it as a metric.
     """
 
     name: str
     heading: str
+    field: str
     value: Callable[[Result, Detail], Any]
-    text: Callable[[Sequence[Any]], str]
-    metric: str = ""
+    text: Callable[[Any], str]
+    over: Callable[[Sequence[Any]], Any] = mean
+    tracked: bool = False
 
-    def cell(self, results: Sequence[tuple[Result, Detail]]) -> str:
-        """The cell for one result, or for those of several tasks."""
-        return self.text([self.value(*found) for found in results])
+    def of(self, results: Sequence[Found]) -> Any:
+        """The number of one result, or of those of several tasks."""
+        return self.over([self.value(*found) for found in results])
 
-
-def _seconds(values: Sequence[float | None]) -> str:
-    return seconds(mean(values))
-
-
-def _megabytes(values: Sequence[float | None]) -> str:
-    found = mean(values)
-    return "not recorded" if found is None else f"{found / 1e6:,.1f}"
+    def cell(self, results: Sequence[Found]) -> str:
+        """The same as text."""
+        return self.text(self.of(results))
 
 
-def _range(values: Sequence[int | None]) -> str:
+def _first(values: Sequence[Any]) -> Any:
+    return values[0]
+
+
+def _span(values: Sequence[int | None]) -> tuple[int, int] | None:
     known = [value for value in values if value is not None]
-    if not known:
-        return "none"
-    return str(known[0]) if len(set(known)) == 1 else f"{min(known)} to {max(known)}"
+    return (min(known), max(known)) if known else None
 
 
-def _error(values: Sequence[float | None]) -> str:
-    found = mean(values)
-    return "none" if found is None else f"{found:.3f}"
+def _span_text(span: tuple[int, int] | None) -> str:
+    return "none" if span is None else str(span[0]) if span[0] == span[1] else f"{span[0]} to {span[1]}"
+
+
+def _megabytes(value: float | None) -> str:
+    return "not recorded" if value is None else f"{value / 1e6:,.1f}"
+
+
+def _error(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _peak(_: Result, detail: Detail) -> float | None:
@@ -62,28 +70,56 @@ def _peak(_: Result, detail: Detail) -> float | None:
     return costs.peak_cuda if costs.peak_cuda is not None else costs.peak_rss
 
 
+def _sd(result: Result, _: Detail) -> str:
+    same = "same" if len(result.seeds) > 1 else "one seed"
+    return same if result.sd_seeds is None else f"{result.sd_seeds:.3f}"
+
+
+SCORE = Column(
+    "score",
+    "score  ",
+    "",
+    lambda result, detail: (result.mean, level(detail)),
+    lambda found: f"{found[0]:.3f} {LEVEL if found[1] else ' '}",
+    _first,
+)
+SPREAD = (
+    Column(
+        "interval", "95 % interval", "", lambda result, _: (result.low, result.high), lambda v: interval(*v), _first
+    ),
+    Column("sd-seeds", "sd seeds", "", _sd, str, _first),
+)
+SECONDS = Column("seconds", "seconds", "seconds", lambda _, detail: detail.costs.total, seconds, tracked=True)
 COLUMNS = (
-    Column("encode", "encode", lambda _, detail: detail.costs.encode, _seconds),
-    Column("basis", "basis", lambda _, detail: detail.costs.basis, _seconds),
-    Column("search", "search", lambda _, detail: detail.costs.search, _seconds),
-    Column("fit", "fit seconds", lambda _, detail: detail.costs.fit, _seconds),
-    Column("seconds", "seconds", lambda _, detail: detail.costs.total, _seconds, "seconds"),
-    Column("cached", "cached", lambda _, detail: detail.costs.marginal, _seconds),
-    Column("weights", "weights", lambda _, detail: detail.trained_weights, lambda v: f"{max(v):,}", "trained_weights"),
-    Column("peak", "peak MB", _peak, _megabytes),
-    Column("states", "states MB", lambda _, detail: detail.costs.states_bytes, _megabytes),
-    Column("fit-size", "fit MB", lambda _, detail: detail.costs.fit_bytes, _megabytes),
-    Column("trials", "trials", lambda _, detail: detail.trials, _range),
-    Column("seeds", "seeds", lambda result, _: len(result.seeds), lambda v: str(v[0])),
+    Column("encode", "encode", "encode_seconds", lambda _, detail: detail.costs.encode, seconds),
+    Column("basis", "basis", "basis_seconds", lambda _, detail: detail.costs.basis, seconds),
+    Column("search", "search", "search_seconds", lambda _, detail: detail.costs.search, seconds),
+    Column("fit", "fit seconds", "fit_seconds", lambda _, detail: detail.costs.fit, seconds),
+    SECONDS,
+    Column("cached", "cached", "cached_seconds", lambda _, detail: detail.costs.marginal, seconds),
+    Column("weights", "weights", "trained_weights", lambda _, d: d.trained_weights, lambda v: f"{v:,}", max, True),
+    Column("peak", "peak MB", "peak_bytes", _peak, _megabytes),
+    Column("states", "states MB", "states_bytes", lambda _, detail: detail.costs.states_bytes, _megabytes),
+    Column("fit-size", "fit MB", "fit_bytes", lambda _, detail: detail.costs.fit_bytes, _megabytes),
+    Column("trials", "trials", "trials", lambda _, detail: detail.trials, _span_text, _span),
+    Column("seeds", "seeds", "", lambda result, _: len(result.seeds), str, _first),
     Column(
         "calibration-error",
         "calibration error",
+        "calibration_error",
         lambda _, detail: detail.calibration_error,
         _error,
-        "calibration_error",
+        tracked=True,
     ),
 )
 _BY_NAME = {column.name: column for column in COLUMNS}
+ON_REQUEST = tuple(name for name in _BY_NAME if name not in ("seconds", "cached", "weights"))  # by `--columns`
+
+
+def table_columns(results: Sequence[Found]) -> list[Column]:
+    """The columns of the terminal's table, in their order; a sweep and a pretraining know what a fit costs, no more."""
+    whole = any(detail.costs.total is not None for _, detail in results)
+    return [SCORE, *columns(("seconds", "cached") if whole else ("fit",)), *SPREAD, *columns(("weights",))]
 
 
 def columns(names: Sequence[str]) -> list[Column]:
@@ -100,7 +136,12 @@ def asked_columns(text: str) -> list[Column]:
     return columns(names)
 
 
-def metrics(result: Result, detail: Detail) -> dict[str, float]:
-    """What MLflow shows of a result, by the names that it has there."""
-    found = {column.metric: column.value(result, detail) for column in COLUMNS if column.metric}
-    return {name: float(value) for name, value in found.items() if value is not None}
+def numbers(found: Found) -> dict[str, Any]:
+    """Field -> number of a result."""
+    return {column.field: column.value(*found) for column in COLUMNS if column.field}
+
+
+def metrics(results: Sequence[Found]) -> dict[str, float]:
+    """What MLflow has of a result, or of a method's results on several tasks."""
+    known = {column.field: column.of(results) for column in COLUMNS if column.tracked}
+    return {name: float(value) for name, value in known.items() if value is not None}

@@ -1,56 +1,18 @@
-"""What a result cost: seconds of the steps' own work, bytes, and search trials, read from the artifacts."""
+"""What results cost: seconds of the steps' own work, bytes, and search trials, read from the artifacts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 from orchestration.errors import DamagedArtifact
 from orchestration.graph import Step, in_order
 from orchestration.store.artifacts import Artifact, Store
+from workflows.results.model import Costs, mean, total
 
 _PARTS = ("encode", "basis", "search", "fit")  # that steps declare
 _Entry = tuple[Mapping[str, Any], Mapping[str, int]]  # provenance, and file -> bytes
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What one answer costs: one fit, the mean over seeds. None: a step does not say.
-
-    Process start, imports and the loading of models are in no part.
-
-    Attributes:
-        encode: seconds in which workers ran the language model over the prompts it reads, and chose demonstrations for
-            them. Other methods share these states, and each is charged all of it.
-        basis: seconds for the output head and the semantic basis, charged in the same way.
-        search: seconds of all trials.
-        fit: seconds of one fit and of its predictions for the test rows.
-        peak_rss: bytes, the most of a process that searched or fitted, libraries and mapped files included.
-        peak_cuda: bytes of tensors on a GPU.
-        states_bytes: stored states it reads, and the demonstrations before their prompts.
-        fit_bytes: stored files of one fit.
-    """
-
-    encode: float | None = None
-    basis: float | None = None
-    search: float | None = None
-    fit: float | None = None
-    peak_rss: float | None = None
-    peak_cuda: float | None = None
-    states_bytes: int | None = None
-    fit_bytes: int | None = None
-
-    @property
-    def total(self) -> float | None:
-        """Seconds with nothing cached."""
-        return _sum(self.encode, self.basis, self.search, self.fit)
-
-    @property
-    def marginal(self) -> float | None:
-        """Seconds where states and basis are there already."""
-        return _sum(self.search, self.fit)
 
 
 @dataclass
@@ -86,8 +48,10 @@ class Ledger:
         steps = list(in_order([fit]))
         seconds: dict[str, float | None] = dict.fromkeys(_PARTS, 0.0)
         for step in steps:
+            if step.cost and step.cost not in _PARTS:
+                raise ValueError(f"step {step.name!r} has cost {step.cost!r}; expected one of {', '.join(_PARTS)}")
             if step.cost:
-                seconds[step.cost] = _sum(seconds[step.cost], self._told(step, "work_seconds"))
+                seconds[step.cost] = total(seconds[step.cost], self._told(step, "work_seconds"))
         states = [self._bytes(step) for step in steps if step.cost == "encode"]
         worked = [step for step in steps if step.cost in ("search", "fit")]
         peaks = {name: _most([self._told(step, name) for step in worked]) for name in ("peak_rss", "peak_cuda")}
@@ -116,17 +80,6 @@ class Ledger:
 def _entry_of(artifact: Artifact) -> _Entry:
     files = artifact.manifest["files"]
     return artifact.json("provenance.json"), {name: entry["bytes"] for name, entry in files.items()}
-
-
-def _sum(*values: float | None) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them is not known."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if known and len(known) == len(values) else None
 
 
 def _most(values: Sequence[float | None]) -> float | None:

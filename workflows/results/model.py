@@ -4,13 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
-
-from workflows.results.costs import Costs
+from statistics import fmean
+from typing import Any, Literal, TypeAlias, TypeVar
 
 Part = TypeVar("Part", "Result", "Detail")
 Verdict = Literal["better", "worse", "no difference shown"]
 LEVEL = 0.05  # of all comparisons of a run together
+
+
+def total(*values: float | None) -> float | None:
+    """Their sum; None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one answer costs: one fit, the mean over seeds. None: a step does not say.
+
+    Process start, imports and the loading of models are in no part.
+
+    Attributes:
+        encode: seconds in which workers ran the language model over the prompts it reads, and chose demonstrations for
+            them. Other methods share these states, and each is charged all of it.
+        basis: seconds for the output head and the semantic basis, charged in the same way.
+        search: seconds of all trials.
+        fit: seconds of one fit and of its predictions for the test rows.
+        peak_rss: bytes, the most of a process that searched or fitted, libraries and mapped files included.
+        peak_cuda: bytes of tensors on a GPU.
+        states_bytes: stored states it reads, and the demonstrations before their prompts.
+        fit_bytes: stored files of one fit.
+    """
+
+    encode: float | None = None
+    basis: float | None = None
+    search: float | None = None
+    fit: float | None = None
+    peak_rss: float | None = None
+    peak_cuda: float | None = None
+    states_bytes: int | None = None
+    fit_bytes: int | None = None
+
+    @property
+    def total(self) -> float | None:
+        """Seconds with nothing cached."""
+        return total(self.encode, self.basis, self.search, self.fit)
+
+    @property
+    def marginal(self) -> float | None:
+        """Seconds where states and basis are there already."""
+        return total(self.search, self.fit)
 
 
 @dataclass(frozen=True)
@@ -100,7 +149,10 @@ class Detail:
     to_best: Versus | None = None
 
 
-def largest(results: Sequence[tuple[Result, Detail]]) -> int | str:
+Found: TypeAlias = tuple[Result, Detail]
+
+
+def largest(results: Sequence[Found]) -> int | str:
     """The training size that the table shows."""
     sizes = {result.train_size for result, _ in results}
     return "full" if "full" in sizes or not sizes else max(size for size in sizes if isinstance(size, int))
@@ -111,53 +163,24 @@ def sized(size: int | str) -> list[str]:
     return [] if size == "full" else [f"{size} rows per class"]
 
 
-def stored(results: Sequence[tuple[Result, Detail]]) -> list[dict[str, Any]]:
+def stored(results: Sequence[Found]) -> list[dict[str, Any]]:
     """Results as the record of a run holds them: results.json."""
     return [{**asdict(result), **asdict(detail)} for result, detail in results]
 
 
-def read_stored(document: Sequence[Mapping[str, Any]]) -> list[tuple[Result, Detail]]:
+def read_stored(document: Sequence[Mapping[str, Any]]) -> list[Found]:
     """Results from the record of a run. JSON has made words of the seeds that name the settings."""
     return [(_part(Result, line), _part(Detail, _typed(line))) for line in document]
 
 
 def _typed(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an older version has one number for all costs."""
     return {
         **line,
         "settings": {int(seed): found for seed, found in line["settings"].items()},
-        "costs": Costs(**line["costs"]) if "costs" in line else Costs(fit=line["fit_seconds"]),
+        "costs": Costs(**line["costs"]),
         **{name: Versus(**line[name]) if line.get(name) else None for name in ("versus", "to_best")},
     }
 
 
 def _part(kind: type[Part], line: Mapping[str, Any]) -> Part:
     return kind(**{one.name: line[one.name] for one in fields(kind) if one.name in line})
-
-
-def document(
-    run_id: str,
-    outcomes: Mapping[str, int],
-    results: Sequence[tuple[Result, Detail]],
-    mlflow_run_id: str | None,
-    seconds: float,
-) -> dict[str, Any]:
-    """What `run --json` prints."""
-    return {
-        "run_id": run_id,
-        "steps": dict(outcomes),
-        "results": [
-            {
-                **asdict(result),
-                "trained_weights": detail.trained_weights,
-                "costs": {**asdict(detail.costs), "total": detail.costs.total, "marginal": detail.costs.marginal},
-                "versus": asdict(detail.versus) if detail.versus is not None else None,
-                "to_best": asdict(detail.to_best) if detail.to_best is not None else None,
-                "constant_prediction": detail.constant_prediction,
-                "calibration_error": detail.calibration_error,
-            }
-            for result, detail in results
-        ],
-        "mlflow_run_id": mlflow_run_id,
-        "seconds": round(seconds, 2),
-    }

@@ -6,23 +6,20 @@ from collections.abc import Sequence
 
 from workflows.results.answers import answers, level, sentences
 from workflows.results.budgets import budget_note, usual_budget
-from workflows.results.columns import Column, columns
-from workflows.results.model import Detail, Result, largest
+from workflows.results.columns import Column, table_columns
+from workflows.results.model import Found, largest
 from workflows.results.verdicts import comparisons, grouped, ranked
 from workflows.results.wording import CONTRADICTORY, LEVEL, looks_contradictory, verdict
 
 
-def table(results: Sequence[tuple[Result, Detail]], more: Sequence[Column] = ()) -> str:
+def table(results: Sequence[Found], more: Sequence[Column] = ()) -> str:
     """One block a model and task, and below them what the columns mean. Smaller training sizes are the report's.
 
     `more`: columns beside the usual ones.
     """
     size = largest(results)
     shown = [(result, detail) for result, detail in results if result.train_size == size]
-    usual = usual_budget(shown)
-    whole = any(detail.costs.total is not None for _, detail in shown)
-    costs, rest = columns(("seconds", "cached") if whole else ("fit",)), [*columns(("weights",)), *more]
-    head = ["method", "score  ", *_headings(costs), "95 % interval", "sd seeds", *_headings(rest)]
+    usual, columns = usual_budget(shown), [*table_columns(shown), *more]
     told = {(answer.best[0].model, answer.best[0].task): sentences(answer) for answer in answers(shown)}
     lines = []
     for group in grouped(shown).values():
@@ -31,8 +28,8 @@ def table(results: Sequence[tuple[Result, Detail]], more: Sequence[Column] = ())
         rows = "" if size == "full" else f", trained on {size} rows per class"
         lines += ["", f"{first.task}   ({first.metric}, {first.n_test} {first.rows} rows, model {first.model}{rows})"]
         compared = next((detail.versus.reference for _, detail in block if detail.versus), None)
-        cells = [(*head, "" if compared is None else f"against {compared}")]
-        cells += [_row(result, detail, usual, costs, rest) for result, detail in block]
+        head = ["method", *(column.heading for column in columns), "" if compared is None else f"against {compared}"]
+        cells = [head, *([f[0].method, *(column.cell([f]) for column in columns), _notes(f, usual)] for f in block)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for name, *numbers, last in cells:
             fields = [f"{text:>{width}}" for text, width in zip(numbers, widths[1:-1], strict=True)]
@@ -41,31 +38,17 @@ def table(results: Sequence[tuple[Result, Detail]], more: Sequence[Column] = ())
     return "\n".join([*lines[1:], *_legend(results, shown)])
 
 
-def _headings(shown: Sequence[Column]) -> list[str]:
-    return [column.heading for column in shown]
-
-
-def _row(
-    result: Result, detail: Detail, usual: tuple[int, int], costs: Sequence[Column], rest: Sequence[Column]
-) -> tuple[str, ...]:
-    same = "same" if len(result.seeds) > 1 else "one seed"
+def _notes(found: Found, usual: tuple[int, int]) -> str:
+    result, detail = found
     notes = [
         *([verdict(detail.versus)] if detail.versus else []),
         *([f"[{note}]"] if (note := budget_note(result, detail, usual)) else []),
         *(["[one class predicted throughout]"] if detail.constant_prediction else []),
     ]
-    return (
-        result.method,
-        f"{result.mean:.3f} {LEVEL if level(detail) else ' '}",
-        *(column.cell([(result, detail)]) for column in costs),
-        f"{result.low:.3f} to {result.high:.3f}",
-        same if result.sd_seeds is None else f"{result.sd_seeds:.3f}",
-        *(column.cell([(result, detail)]) for column in rest),
-        " ".join(notes),
-    )
+    return " ".join(notes)
 
 
-def _legend(results: Sequence[tuple[Result, Detail]], shown: Sequence[tuple[Result, Detail]]) -> list[str]:
+def _legend(results: Sequence[Found], shown: Sequence[Found]) -> list[str]:
     reference = next((detail.versus.reference for _, detail in shown if detail.versus), None)
     if reference is None:
         return []

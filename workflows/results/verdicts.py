@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from workflows.results.model import LEVEL, Detail, Result, Verdict, Versus
-
-Found = tuple[Result, Detail]
+from workflows.results.model import LEVEL, Detail, Found, Result, Verdict, Versus
 
 
 def ranked(found: Iterable[Found]) -> list[Found]:

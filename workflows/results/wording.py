@@ -11,6 +11,16 @@ CONTRADICTORY = (
 )
 
 
+def interval(low: float, high: float) -> str:
+    """An interval in three digits."""
+    return f"{low:.3f} to {high:.3f}"
+
+
+def score(mean: float, low: float, high: float) -> str:
+    """A score with its interval."""
+    return f"{mean:.3f} ({interval(low, high)})"
+
+
 def verdict(versus: Versus) -> str:
     """A verdict in words, with the interval of the difference and p."""
     span = f"{versus.low:+.3f} to {versus.high:+.3f}"
@@ -36,5 +46,5 @@ def probability(p: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """An artifact of an older version may not say."""
+    """Of a step that is damaged or gone they are not known."""
     return "not recorded" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

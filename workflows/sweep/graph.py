@@ -23,8 +23,7 @@ from workflows.errors import in_field
 from workflows.extractors.registry import extractor_kind
 from workflows.inputs.catalog import find_task, short_name
 from workflows.kind import Results
-from workflows.results.costs import Costs
-from workflows.results.model import Detail, Result
+from workflows.results.model import Costs, Detail, Found, Result
 from workflows.results.table import table
 from workflows.runtime.progress import Say
 from workflows.search.trials import best_first
@@ -73,7 +72,7 @@ class Sweep:
             return []
         return [self._result(found, candidate) for candidate in found["candidates"]]
 
-    def _result(self, found: Mapping[str, Any], candidate: Mapping[str, Any]) -> tuple[Result, Detail]:
+    def _result(self, found: Mapping[str, Any], candidate: Mapping[str, Any]) -> Found:
         numbers = {**{part: candidate[part] for part in ("mean", "low", "high")}, "sd_seeds": candidate["sd"]}
         seeds = self._seeds
         name = f"{self.method}: {candidate['name']}"

@@ -8,8 +8,7 @@ from typing import Any
 
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store, open_store
-from workflows.results.costs import Costs
-from workflows.results.model import Detail, Result, Versus, stored
+from workflows.results.model import Costs, Detail, Result, Versus, stored
 from workflows.results.verdicts import judged
 
 METHODS = ("zero-shot", "calibration", "knn_50%")  # the last in LaTeX: \_ and \%

@@ -6,8 +6,7 @@ import pytest
 
 from tests.workflows.results.test_model import entry
 from workflows.results.answers import answers, sentences
-from workflows.results.costs import Costs
-from workflows.results.model import Detail, Result, Versus
+from workflows.results.model import Costs, Detail, Result, Versus
 from workflows.results.table import table
 from workflows.results.verdicts import comparisons, judged
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from workflows.results.budgets import budget_note, usual_budget
-from workflows.results.costs import Costs
-from workflows.results.model import Detail, Result
+from workflows.results.model import Costs, Detail, Result
 
 
 def found(seeds: int, budget: int | None, trials: int | None = None, **more: Any) -> tuple[Result, Detail]:

@@ -1,5 +1,7 @@
 """A column is declared once, and every view shows it."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.workflows.report import made_up
@@ -7,10 +9,11 @@ from workflows.errors import ConfigError
 from workflows.report import page, plain
 from workflows.report.contents import read_contents
 from workflows.results import columns as declared
-from workflows.results.columns import COLUMNS, Column, asked_columns, columns, metrics
+from workflows.results.columns import COLUMNS, ON_REQUEST, Column, asked_columns, columns, metrics
+from workflows.results.document import flat_row, row
 from workflows.results.table import table
 
-ANSWER = Column("answer", "the answer", lambda *_: 42, lambda values: f"{values[0]} of {len(values)}", "the_answer")
+ANSWER = Column("answer", "the answer", "the_answer", lambda *_: 42, str, lambda v: f"{v[0]} of {len(v)}")
 
 
 def test_one_declaration_adds_a_column_to_every_view(monkeypatch, tmp_path):
@@ -22,7 +25,10 @@ def test_one_declaration_adds_a_column_to_every_view(monkeypatch, tmp_path):
     assert "<td>42 of 2</td>" in page.page(contents)
     assert "| the answer |" in plain.markdown(contents)
     assert "| 42 of 2 |" in plain.markdown(contents)
-    assert metrics(*found[0])["the_answer"] == 42.0
+    assert row(found[0])["the_answer"] == 42
+    assert flat_row(found[0])["the_answer"] == 42
+    monkeypatch.setattr(declared, "COLUMNS", (replace(ANSWER, over=max, tracked=True),))
+    assert metrics(found[:1]) == {"the_answer": 42.0}
     assert "the answer" in table(found, [ANSWER])
     assert "42 of 1" in table(found, [ANSWER])
 
@@ -33,7 +39,7 @@ def test_the_calibration_error_is_shown_where_it_is_asked_for():
     assert "calibration error" in shown
     assert "0.100" in shown
     assert "calibration error" not in table(found)
-    assert metrics(*found[0])["calibration_error"] == 0.1
+    assert metrics(found[:1])["calibration_error"] == 0.1
 
 
 def test_columns_are_asked_for_with_commas_between():
@@ -49,5 +55,6 @@ def test_the_option_lists_every_column_that_the_table_lacks():
     from workflows.cli.options import Columns
 
     told = Columns.__metadata__[0].help
-    usual = {"seconds", "cached", "weights"}
-    assert set(told.split(": ")[1].rstrip(".").split(", ")) == {column.name for column in COLUMNS} - usual
+    assert told.endswith(f": {', '.join(ON_REQUEST)}.")
+    assert "calibration-error" in ON_REQUEST
+    assert "seconds" not in ON_REQUEST

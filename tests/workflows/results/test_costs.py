@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from orchestration.graph import Step
 from orchestration.store.artifacts import Store, open_store
 from orchestration.store.files import json_bytes
-from workflows.results.costs import Costs, Ledger
+from workflows.results.costs import Ledger
+from workflows.results.model import Costs
 
 
 def step(name: str, number: int = 0, **inputs: Step) -> Step:
@@ -87,3 +89,9 @@ def test_nothing_is_charged_for_what_a_method_does_not_read(store: Store) -> Non
     found = Ledger(store).costs({0: fit})
     assert (found.encode, found.basis, found.search, found.total) == (0.0, 0.0, 0.0, 7.0)
     assert Costs().total is None
+
+
+def test_a_step_with_an_unknown_cost_is_named(tmp_path: Path) -> None:
+    fit = replace(step("fit"), cost="fitting")
+    with pytest.raises(ValueError, match=r"step 'fit' has cost 'fitting'; expected one of encode, basis, search, fit$"):
+        Ledger(open_store(tmp_path)).costs({0: fit})
