@@ -144,6 +144,22 @@ def test_one_function_asks_an_error_for_its_exit_status():
     assert asking == ["orchestration.errors"]
 
 
+def test_what_sees_features_knows_no_language_model():
+    """It asks `workflows.extractors.registry` for an extractor; what language models need stands in that room."""
+    of_language_models = {
+        "workflows.extractors.language_model", "workflows.extractors.outline", "workflows.extractors.prompting",
+        "workflows.inputs.models", "workflows.inputs.hub", "workflows.inputs.row_checks",
+        "workflows.serving.mlflow_model", "workflows.steps.demonstrations", "workflows.steps.model",
+        "vocabsem_core.features.prompts", "vocabsem_core.features.encoder", "vocabsem_core.features.checkpoints",
+    }  # fmt: skip
+    rooms = ("results", "report", "compare", "sweep", "session", "search", "runtime")
+    steps = ("basis", "best", "code", "data", "fit", "method_steps", "paired_test", "states", "sweep")
+    blind = [path for path in MODULES if room_of(module_of(path))[1] in rooms]
+    blind += [REPOSITORY / "workflows" / "steps" / f"{name}.py" for name in steps]
+    knowing = {module_of(path): found for path in blind if (found := imported(path) & of_language_models)}
+    assert knowing == {}
+
+
 def test_a_method_says_what_it_is_given_and_nobody_asks_for_its_class():
     """Methods that train the model are known by their `input_kind`; only the steps that train one name their class."""
     knowing = {module_of(path) for path in MODULES if "workflows.methods.finetuned" in imported(path)}

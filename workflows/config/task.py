@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vocabsem_core.names import LabelTokens, Metric
 from workflows.config.strict import PathText, Strict
+from workflows.errors import ConfigError
 
 
 class Source(Strict):
@@ -55,7 +56,10 @@ class TaskConfig(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="short name; lower case letters, digits, . _ -")
     source: Source
-    template: str = Field(description="the prompt, up to the position of the label word; fields in braces")
+    template: str | None = Field(
+        None,
+        description="the prompt, up to the position of the label word; fields in braces; required for language models",
+    )
     masked_template: str | None = Field(
         None,
         description="the prompt for masked models, with {mask} in place of the label word; none: template {mask}",
@@ -79,7 +83,7 @@ class TaskConfig(Strict):
         from string import Formatter
 
         try:
-            named = {field for _, field, _, _ in Formatter().parse(self.template) if field is not None}
+            named = {field for _, field, _, _ in Formatter().parse(self.template or "") if field is not None}
         except ValueError as error:
             raise ValueError(f"template {self.template!r}: {error}; write a field as {{text}}") from error
         fields = set(self.source.columns)
@@ -91,7 +95,7 @@ class TaskConfig(Strict):
                 f"masked_template {masked!r}: expected {{mask}} once, in place of the label word, and one or more of "
                 f"{sorted(fields)} in braces"
             )
-        if not named or not named <= fields:
+        if self.template is not None and (not named or not named <= fields):
             raise ValueError(
                 f"template {self.template!r} names the fields {sorted(named)}; expected one or more of "
                 f"{sorted(fields)} in braces"
@@ -100,7 +104,13 @@ class TaskConfig(Strict):
 
 
 def prompt_template(task: TaskConfig, kind: str) -> str:
-    """The template for a kind of model: a masked one needs a place for its mask."""
-    if kind != "masked":
-        return task.template
-    return task.masked_template or f"{task.template} {{mask}}"
+    """The template for a kind of language model: a masked one needs a place for its mask.
+
+    Raises ConfigError for a task without one.
+    """
+    if kind == "masked" and task.masked_template is not None:
+        return task.masked_template
+    if task.template is None:
+        fields = " ".join(f"{{{field}}}" for field in task.source.columns)
+        raise ConfigError(f"task {task.name!r} has no template, which a language model needs, such as: {fields!r}")
+    return f"{task.template} {{mask}}" if kind == "masked" else task.template

@@ -19,15 +19,14 @@ from workflows.extractors.prompting import prompted
 from workflows.inputs.catalog import Task, find_model, model_names
 from workflows.inputs.models import Model, describe, model_files
 from workflows.inputs.paths import located
-from workflows.inputs.row_choice import rows_digest
-from workflows.inputs.tables import Split, column_digests, row_count, split_file, text_problems
+from workflows.inputs.tables import Split, text_problems
 from workflows.methods.resolved import ResolvedMethod
 from workflows.serving.mlflow_model import tracked_model
 from workflows.steps.basis import basis_step
-from workflows.steps.data import labels_step, texts_step, verbalizer_step
+from workflows.steps.data import labels_step, texts_step
 from workflows.steps.demonstrations import content_free_step
 from workflows.steps.finetune import place_of, reading_of
-from workflows.steps.model import embedding_step, encode_step, head_step
+from workflows.steps.model import embedding_step, encode_step, head_step, verbalizer_step
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,9 @@ class LanguageModel(ReadsPrompts, FeatureExtractor):
         steps["embedding"] = embedding_step(model, task, verbalizer)
         splits: tuple[tuple[Split, int | None], ...] = (("train", limits.train), ("test", limits.test))
         for split, limit in splits:
-            file = split_file(task, split)
-            digests = column_digests(file, facts)
-            rows = rows_digest(file, list(task.config.words), split, limit, facts)
-            texts = texts_step(task, split, file, digests, row_count(file, facts), limit, rows)
-            steps[f"{split}_rows"] = texts
+            steps[f"{split}_rows"] = texts = texts_step(task, split, limit, facts)
             steps[split] = encode_step(model, task, texts, encoding, execution)
-            steps[f"{split}_labels"] = labels_step(task, split, file, digests)
+            steps[f"{split}_labels"] = labels_step(task, split, facts)
         content_free = content_free_step(task, model.kind)
         steps["content_free"] = encode_step(model, task, content_free, encoding, execution)
         return steps

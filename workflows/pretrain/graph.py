@@ -22,8 +22,6 @@ from workflows.config.pretrain import PretrainConfig
 from workflows.errors import ConfigError, in_field
 from workflows.inputs.catalog import find_task
 from workflows.inputs.corpus import corpus_digests, corpus_files
-from workflows.inputs.row_choice import rows_digest
-from workflows.inputs.tables import column_digests, row_count, split_file
 from workflows.kind import Results
 from workflows.pretrain.model_card import model_card, weights_digest
 from workflows.results.model import Costs, Detail, Found, Result
@@ -199,10 +197,7 @@ def _task_texts(config: PretrainConfig, base: Path, data_dir: Path | None, facts
     for index, reference in enumerate(config.evaluation.tasks):
         with in_field("evaluation", "tasks", index):
             task = find_task(reference, base, data_dir)
-            file = split_file(task, "test")
-            limit, digests = config.evaluation.rows, column_digests(file, facts)
-            rows = rows_digest(file, list(task.config.words), "test", limit, facts)
-            found[task.config.name] = texts_step(task, "test", file, digests, row_count(file, facts), limit, rows)
+            found[task.config.name] = texts_step(task, "test", config.evaluation.rows, facts)
     return found
 
 

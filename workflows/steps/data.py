@@ -1,7 +1,8 @@
-"""Steps on rows: texts, labels, and the tokens of label words."""
+"""Steps on rows: what a model reads of them, and their labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,66 +10,89 @@ from typing import Any
 from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step, called
 from orchestration.store.artifacts import Artifact
-from orchestration.store.files import json_bytes
-from workflows.config.task import prompt_template
+from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.catalog import Task
 from workflows.inputs.labels import label_numbers
-from workflows.inputs.models import Model, checked_tokenizer
-from workflows.inputs.row_choice import chosen_rows, digest_of
-from workflows.inputs.tables import Part, Split, SplitFile, changed, kept_rows, row_hash, text_rows, unchanged_columns
+from workflows.inputs.row_choice import chosen_rows, digest_of, rows_digest
+from workflows.inputs.row_files import Value
+from workflows.inputs.tables import (
+    Part,
+    Split,
+    SplitFile,
+    changed,
+    column_digests,
+    kept_rows,
+    row_count,
+    row_hash,
+    split_file,
+    text_rows,
+    unchanged_columns,
+)
 from workflows.steps import ROWS_PER_SHARD
 from workflows.steps.code import code_of
 
+Columns = Mapping[str, Sequence[Value]]  # of a file: column -> values
 _LIGHT = Resources(cpus=0)  # reads a file; must not wait behind the encoder for a core
 
 
-def texts_step(
+def texts_step(task: Task, split: Split, limit: int | None, facts: FingerprintCache) -> Step:
+    """The prompt fields of a split's rows. Labels are no part of it, so that a changed label encodes nothing anew."""
+    return rows_step("texts", fill_texts, task, split, limit, facts)
+
+
+def fill_texts(work: StepContext) -> None:
+    """Shards of row_id (place in the file), row_hash and the fields; with a limit, the rows of smallest hash."""
+    fill_rows(work, text_rows)
+
+
+def rows_step(
+    kind: str,
+    fill: Callable[[StepContext], None],
     task: Task,
     split: Split,
-    file: SplitFile,
-    digests: dict[str, str],
-    count: int,
     limit: int | None,
-    rows: str | None = None,
+    facts: FingerprintCache,
 ) -> Step:
-    """The prompt fields of a split's rows. Labels are no part of it, so that a changed label encodes nothing anew.
+    """What an extractor reads of a split's rows: the fields of `columns` in the task's `source`.
 
     Args:
-        file: where the rows are.
-        digests: of the file's columns.
-        count: rows of the file.
+        kind: of the step.
+        fill: calls `fill_rows` with what reads and checks the fields.
         limit: rows that are kept at most.
-        rows: digest of which rows these are, where labels have a say in that.
+        facts: remembers digests of files.
     """
+    file, names = split_file(task, split), list(task.config.words)
+    digests, count = column_digests(file, facts), row_count(file, facts)
+    rows = rows_digest(file, names, split, limit, facts)  # where labels have a say in which rows these are
     subject = {"task": task.config.name, "split": split}
     return Step(
-        name="texts",
-        label=f"texts {called(subject)}",
+        name=kind,
+        label=f"{kind} {called(subject)}",
         version=1,
-        run="workflows.steps.data:fill_texts",
+        run=f"{fill.__module__}:{fill.__name__}",
         identity={
             "fields": {field: digests[column] for field, column in sorted(file.columns.items())},
             "limit": limit,
             "rows_per_shard": ROWS_PER_SHARD,
             **({"rows": rows} if rows is not None else {}),
         },
-        local={**_place(file), "split": split, "names": list(task.config.words), "rows": min(count, limit or count)},
+        local={**_place(file), "split": split, "names": names, "rows": min(count, limit or count)},
         resources=_LIGHT,
         files=(str(file.path),),
         subject=subject,
-        sources=code_of(fill_texts),
+        sources=code_of(fill),
     )
 
 
-def fill_texts(work: StepContext) -> None:
-    """Shards of row_id (place in the file), row_hash and the fields; with a limit, the rows of smallest hash."""
+def fill_rows(work: StepContext, read: Callable[[SplitFile, Columns], list[dict[str, Any]]]) -> None:
+    """Shards of row_id (place in the file), row_hash and the fields that `read` gives of every row of the file."""
     from orchestration.store.arrow import table_of
 
     identity, local, file = work.identity, work.local, _file(work)
     by_label = "rows" in identity
     digests = {file.columns[field]: digest for field, digest in identity["fields"].items()}
     columns = unchanged_columns(file, digests, [file.label] if by_label else [])
-    rows = text_rows(file, columns)
+    rows = read(file, columns)
     if by_label:
         kept = chosen_rows(file, columns, local["names"], local["split"], identity["limit"])
         if digest_of(kept) != identity["rows"]:
@@ -85,15 +109,17 @@ def fill_texts(work: StepContext) -> None:
         work.out.write_shard(shard, table_of(part, shown))
 
 
-def labels_step(task: Task, split: Split, file: SplitFile, digests: dict[str, str]) -> Step:
+def labels_step(task: Task, split: Split, facts: FingerprintCache) -> Step:
     """The class number of every row."""
+    file, names = split_file(task, split), list(task.config.words)
+    column = column_digests(file, facts)[file.label]
     subject = {"task": task.config.name, "split": split}
     return Step(
         name="labels",
         label=f"labels {called(subject)}",
         version=1,
         run="workflows.steps.data:fill_labels",
-        identity={"column": digests[file.label], "values": file.values, "names": list(task.config.words)},
+        identity={"column": column, "values": file.values, "names": names},
         local=_place(file),
         resources=_LIGHT,
         files=(str(file.path),),
@@ -126,40 +152,6 @@ def without_validation(step: Step, artifact: Artifact) -> dict[str, str]:
         for place, name in enumerate(step.identity["names"])
         if numbers.count(place) == 1
     }
-
-
-def verbalizer_step(model: Model, task: Task) -> Step:
-    """The vocabulary rows that stand for each label."""
-    return Step(
-        name="verbalizer",
-        label=f"verbalizer {model.name} {task.config.name}",
-        version=2,
-        run="workflows.steps.data:fill_verbalizer",
-        identity={
-            "tokenizer": model.tokenizer,
-            "template": prompt_template(task.config, model.kind),
-            "words": [
-                [label, word] for label, word in task.config.words.items()
-            ],  # a list: the order of classes counts
-            "label_tokens": task.config.label_tokens,
-        },
-        local={"folder": str(model.folder), "vocabulary": model.kept_rows},
-        resources=_LIGHT,
-        files=model.paths,
-        sources=code_of(fill_verbalizer),
-    )
-
-
-def fill_verbalizer(work: StepContext) -> None:
-    """verbalizer.json: labels, their tokens, the rule, and each token as text."""
-    from vocabsem_core.features.prompts import verbalize
-
-    identity = work.identity
-    tokenizer = checked_tokenizer(Path(work.local["folder"]), identity["tokenizer"])
-    words, rule = dict(identity["words"]), identity["label_tokens"]
-    found = verbalize(tokenizer, identity["template"], words, rule, work.local["vocabulary"])
-    pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
-    work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
 
 
 def _place(file: SplitFile) -> dict[str, Any]:

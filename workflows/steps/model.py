@@ -1,8 +1,9 @@
-"""Steps on a language model: its output head, its input embedding, and the hidden states of prompts."""
+"""Steps on a language model: its output head, its rows for label words, and the hidden states of prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from workflows.config.compare import Encoding, Execution
 from workflows.config.layers import stored_layers
 from workflows.config.task import prompt_template
 from workflows.inputs.catalog import Task
-from workflows.inputs.models import Model, check_unchanged, token_limit
+from workflows.inputs.models import Model, check_unchanged, checked_tokenizer, token_limit
 from workflows.inputs.tables import field_columns, row_names
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.code import code_of
@@ -68,6 +69,40 @@ def fill_head(work: StepContext) -> dict[str, float]:
     scale, softcap = scale_and_softcap(load_config(folder))
     work.out.write("head.json", json_bytes({"scale": scale, "softcap": softcap, "bias": bias is not None}))
     return took
+
+
+def verbalizer_step(model: Model, task: Task) -> Step:
+    """The vocabulary rows that stand for each label."""
+    return Step(
+        name="verbalizer",
+        label=f"verbalizer {model.name} {task.config.name}",
+        version=2,
+        run="workflows.steps.model:fill_verbalizer",
+        identity={
+            "tokenizer": model.tokenizer,
+            "template": prompt_template(task.config, model.kind),
+            "words": [
+                [label, word] for label, word in task.config.words.items()
+            ],  # a list: the order of classes counts
+            "label_tokens": task.config.label_tokens,
+        },
+        local={"folder": str(model.folder), "vocabulary": model.kept_rows},
+        resources=Resources(cpus=0),  # reads a file; must not wait behind the encoder for a core
+        files=model.paths,
+        sources=code_of(fill_verbalizer),
+    )
+
+
+def fill_verbalizer(work: StepContext) -> None:
+    """verbalizer.json: labels, their tokens, the rule, and each token as text."""
+    from vocabsem_core.features.prompts import verbalize
+
+    identity = work.identity
+    tokenizer = checked_tokenizer(Path(work.local["folder"]), identity["tokenizer"])
+    words, rule = dict(identity["words"]), identity["label_tokens"]
+    found = verbalize(tokenizer, identity["template"], words, rule, work.local["vocabulary"])
+    pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]
+    work.out.write("verbalizer.json", json_bytes({**asdict(found), "pieces": pieces}))
 
 
 def embedding_step(model: Model, task: Task, verbalizer: Step) -> Step:

@@ -26,7 +26,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
         (demonstrations.content_free_step, demonstrations.fill_content_free),
     ],
     "labels": [(data.labels_step, data.fill_labels)],
-    "verbalizer": [(data.verbalizer_step, data.fill_verbalizer)],
+    "verbalizer": [(model.verbalizer_step, model.fill_verbalizer)],
     "head": [(model.head_step, model.fill_head)],
     "basis": [(basis.basis_step, basis.fill_basis)],
     "embedding": [(model.embedding_step, model.fill_embedding)],

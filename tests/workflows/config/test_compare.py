@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from workflows.config import compare as config
 from workflows.config import task as task_config
 from workflows.config.compare import CompareConfig, MethodConfig, ModelConfig
-from workflows.config.task import TaskConfig
+from workflows.config.task import TaskConfig, prompt_template
+from workflows.errors import ConfigError
 
 
 def compare(**changes: Any) -> CompareConfig:
@@ -103,6 +104,15 @@ def test_a_template_with_an_open_brace_is_refused(template: str) -> None:
 def test_a_template_may_use_several_fields_and_doubled_braces() -> None:
     pair = {"train": "a.csv", "test": "b.csv", "columns": {"text_a": "p", "text_b": "h"}}
     assert task(source=pair, template="{text_a} {{x}} {text_b}").source.columns == {"text_a": "p", "text_b": "h"}
+
+
+def test_a_language_model_needs_a_template_of_its_kind() -> None:
+    masked = task(template=None, masked_template="{text}: {mask}")
+    assert prompt_template(masked, "masked") == "{text}: {mask}"
+    with pytest.raises(ConfigError, match=r"task 'mine' has no template, which a language model needs, such as: "):
+        prompt_template(masked, "causal")
+    with pytest.raises(ValidationError, match=r"expected \{mask\} once"):
+        task(template=None, masked_template="{text}")
 
 
 def test_a_task_needs_two_words() -> None:
