@@ -39,6 +39,17 @@ class ClusterError(UserError):
     """Ray cannot be reached or started."""
 
 
+class WorkerError(UserError):
+    """What a worker process raised, with its message and exit status."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message, exit_code)  # both: it travels between processes
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 class LeaseLost(Exception):
     """Another driver took over while this writer did not respond, and commits the artifact instead."""
 

@@ -9,7 +9,6 @@ bundled one. Exit status 1 where something differs.
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
@@ -18,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
 
+import typer
 import yaml
 
 from orchestration.store.files import checksum
@@ -107,19 +108,18 @@ def check(name: str, corpus: Path, store: Path, executor: str) -> bool:
     return not lines
 
 
-def main() -> int:
-    """The command; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.card", description=__doc__.splitlines()[0])
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("names", nargs="*", metavar="name", default=NAMES, help=", ".join(NAMES))
-    parser.add_argument("--executor", choices=("ray", "inline"), default="ray")
-    parser.add_argument("--store", type=Path, help="none: an empty one, shared by the names and dropped at the end")
-    given = parser.parse_args()
+def main(
+    corpus: Annotated[Path, typer.Argument(help="Folder of the texts that the models were trained on.")],
+    names: Annotated[list[str] | None, typer.Argument(help=f"Models (default: {', '.join(NAMES)}).")] = None,
+    executor: Annotated[Literal["ray", "inline"], typer.Option(help="As of `vocabsem run`.")] = "ray",
+    store: Annotated[Path | None, typer.Option(help="Store of the runs (default: a temporary one).")] = None,
+) -> None:
+    """Pretrain the bundled models again and compare them with their cards. Exit status 1 if anything differs."""
     with TemporaryDirectory() as folder:
-        store = given.store or Path(folder) / "store"
-        done = [check(name, given.corpus, store, given.executor) for name in given.names]
-    return int(not all(done))
+        place = store or Path(folder) / "store"
+        done = [check(name, corpus, place, executor) for name in names or NAMES]
+    raise typer.Exit(int(not all(done)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -7,13 +7,14 @@ them. docs/capacity.md is made from here.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from workflows.steps import ROWS_PER_SHARD
 
@@ -190,7 +191,7 @@ def page() -> str:
         f"{ROWS_PER_SHARD:,} rows: there are {math.ceil(a.prompts / ROWS_PER_SHARD)} shards, and any more GPUs would "
         "be idle. The cost covers all GPUs from the start to the last shard.",
         "With your own numbers:",
-        "```sh\npython -m tools.capacity gpu_price=3.5 gpu_flops=989e12 store_write=10e9 --gpus 4 16\n```",
+        "```sh\npython -m tools.capacity gpu_price=3.5 gpu_flops=989e12 store_write=10e9 --gpus 4 --gpus 16\n```",
         "## Assumptions",
         assumptions_table(a),
         "## How it is calculated",
@@ -233,22 +234,27 @@ def changed(pairs: Sequence[str]) -> Assumptions:
     return Assumptions(**values)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table for the assumptions given; 2 where one is not known."""
-    parser = argparse.ArgumentParser(prog="python -m tools.capacity", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("changes", metavar="NAME=VALUE", nargs="*", help="an assumption other than docs/capacity.md's")
-    parser.add_argument("--gpus", type=int, nargs="+", default=GPUS, help="numbers of GPUs (default: 1 8 64)")
-    given = parser.parse_args(arguments)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=VALUE", help="Assumptions that differ from those of docs/capacity.md."),
+    ] = None,
+    gpus: Annotated[
+        list[int] | None, typer.Option(min=1, help="A number of GPUs; can be repeated (default: 1, 8 and 64).")
+    ] = None,
+) -> None:
+    """Calculate bytes, seconds and cost of a large run from named assumptions."""
     try:
-        assumptions = changed(given.changes)
-        if min(given.gpus) < 1:
-            raise ValueError(f"--gpus {min(given.gpus)}: expected 1 or more")
+        assumptions = changed(changes or ())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table(assumptions, given.gpus), assumptions_table(assumptions), sep="\n\n")
-    return 0
+        raise typer.Exit(2) from None
+    print(table(assumptions, gpus or GPUS), assumptions_table(assumptions), sep="\n\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

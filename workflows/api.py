@@ -138,7 +138,7 @@ class Run:
         """What a step of the run made, by what the step is about."""
         from orchestration.graph import called, folder_of
 
-        steps = [step for step in self.record.read("graph.json")["steps"] if step["step"] == kind]
+        steps = [step for step in self.record.steps() if step["step"] == kind]
         about = [step["subject"] for step in steps if step["subject"].keys() == subject.keys()]
         what = f"{noun} of {', '.join(subject.values())}"
         if subject not in about:

@@ -52,7 +52,10 @@ class Job(Protocol):
         ...
 
     def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
-        """Write what the record of a run holds beside its results, before it is tracked; says what is damaged."""
+        """Write what the record of a run holds beside its results, before it is tracked; says what is damaged.
+
+        `results`: as `with_earlier` gives them.
+        """
         ...
 
     def tracked(

@@ -174,13 +174,14 @@ def _carry_out(
         outcomes = run_plan(plan, lambda: open_engine(execution, session.store, steps, missing, emit, say), emit)
     results = session.job.results(session.store, say)
     known = read_stored(record.read("results.json") or [])  # a run that fails now may have been done before
-    record.write("results.json", stored(session.job.with_earlier(results, known)))
+    kept = session.job.with_earlier(results, known)
+    record.write("results.json", stored(kept))
     failed = any(outcome.state in ("failed", "skipped") for outcome in outcomes.values())
     counts = _counts(outcomes)
     if counts["ran"]:
         record.write_made([key for key, outcome in outcomes.items() if outcome.state == "ran"])
     if counts["ran"] or failed or not is_finished(record, session.tracker):
-        session.job.add_to_record(record, session.store, results, say)
+        session.job.add_to_record(record, session.store, kept, say)
         return outcomes, results, _track(session, record, results, "FAILED" if failed else "FINISHED", say)
     return outcomes, results, None
 

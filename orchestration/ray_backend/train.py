@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from orchestration.errors import UserError, exit_code_of
+from orchestration.errors import WorkerError, exit_code_of
 from orchestration.execution.work import callable_of
 from orchestration.graph import Resources
 from orchestration.ray_backend.placement import in_a_line, lacks_memory
@@ -30,17 +30,6 @@ _LOOKS = "0.2"  # seconds between Ray Train's looks at its workers: the end of a
 _RUN, _CHECKPOINT = "ray", "checkpoint-"  # in the scratch folder
 _KEPT = 2  # checkpoints: one may be read while the next is written
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-
-class TrainingError(UserError):
-    """What a worker raised on purpose, in its own words; or a want of disk, of memory, or of a way to each other."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message, exit_code)  # both: it travels between processes
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return self.args[0]
 
 
 @dataclass(frozen=True)
@@ -108,12 +97,12 @@ def _telling_of_want(scratch: Path, fewer_rows: str) -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise TrainingError(
+            raise WorkerError(
                 f"{error.filename or scratch}: cannot be written ({error.strerror}). The last checkpoint is kept: make "
                 "room, then run again."
             ) from error
         if lacks_memory(error) and exit_code_of(error) is None:
-            raise TrainingError(
+            raise WorkerError(
                 f"a worker of the training ran out of memory ({in_a_line(error)}). Give it fewer rows a step"
                 f"{fewer_rows and f' ({fewer_rows})'}, more workers, or a smaller model.",
                 exit_code=1,
@@ -152,7 +141,7 @@ def run_workers(
         fewer_rows: the setting by which a step takes fewer rows, for the message where memory runs out.
 
     A worker that dies is started again, with all others, from the last checkpoint; so is a training whose driver died
-    when it is begun again. Raises TrainingError for a disk that cannot be written to, for memory that runs out, for
+    when it is begun again. Raises WorkerError for a disk that cannot be written to, for memory that runs out, for
     workers that cannot start as one team, and for what a worker of Ray's raised on purpose, which ends all of them.
     """
     with _telling_of_want(scratch, fewer_rows):
@@ -194,12 +183,12 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
             return
         except WorkerGroupError as error:
             for failure in error.worker_failures.values():
-                if isinstance(failure, TrainingError):
+                if isinstance(failure, WorkerError):
                     raise failure from error
             if not failures_left:
                 raise
         except ControllerError as error:
-            raise TrainingError(
+            raise WorkerError(
                 "the workers of the training could not start as one team "
                 f"({in_a_line(error.controller_failure)}). Look whether their nodes reach each other by network, and "
                 "whether torch.cuda.is_available() on each node that gives a GPU.",
@@ -223,5 +212,5 @@ def _train_worker(job: dict[str, Any]) -> None:
             callable_of(job["function"])(seat, job["config"])
     except Exception as error:
         if (code := exit_code_of(error)) is not None:  # its own words, which Ray would bury in a traceback
-            raise TrainingError(str(error), code) from error
+            raise WorkerError(str(error), code) from error
         raise

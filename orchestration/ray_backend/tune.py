@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestration.errors import UserError, exit_code_of
+from orchestration.errors import WorkerError, exit_code_of
 from orchestration.execution.work import callable_of
 from orchestration.graph import Resources
 from orchestration.ray_backend.early_stopping import EarlyStopper, Stopping
@@ -32,17 +32,6 @@ from orchestration.store.scratch import begin_anew
 
 Watch = Callable[[int, Mapping[str, float]], Collection[str]]
 _PACKS, _TUNE, _MISTAKE = "packs", "tune", "mistake.json"  # in the scratch folder
-
-
-class SearchError(UserError):
-    """What a worker raised, in its own words."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message, exit_code)  # both: it travels between processes
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return self.args[0]
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,7 @@ def search(
     """Try all that is proposed with "module:function"(setup, pack, watch), which returns a record for each.
 
     With a limit of `seconds`, no pack is begun after it and those under way end after their epoch. A pack whose worker
-    dies is tried again in halves. Returns the records in no order. Raises SearchError for what a worker raised.
+    dies is tried again in halves. Returns the records in no order. Raises WorkerError for what a worker raised.
     """
     (scratch / _PACKS).mkdir(parents=True, exist_ok=True)
     (scratch / _MISTAKE).unlink(missing_ok=True)
@@ -160,7 +149,7 @@ def _tune(
     with contextlib.redirect_stdout(io.StringIO()):  # a banner, with the largest integer as the number of trials
         tuner.fit()
     if (scratch / _MISTAKE).is_file():
-        raise SearchError(**json.loads((scratch / _MISTAKE).read_text(encoding="utf-8")))
+        raise WorkerError(**json.loads((scratch / _MISTAKE).read_text(encoding="utf-8")))
 
 
 def _outcome(scratch: Path, pack: Pack) -> list[Record] | None:

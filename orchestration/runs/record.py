@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from orchestration.errors import StoreError
 from orchestration.graph import Step, in_order, run_id_of
 from orchestration.store import files
 from orchestration.store.artifacts import Store
@@ -76,8 +77,21 @@ class RunRecord:
         """Note the keys of the steps that it has computed now."""
         self.write(_MADE, {"ended": _now(), "keys": list(keys)})
 
+    def steps(self) -> list[dict[str, Any]]:
+        """Each step of the graph: its label, subject, key and what the key is made of.
+
+        Raises StoreError for a record of an earlier version, in which steps have no subject.
+        """
+        steps = self.read(_GRAPH)["steps"]
+        if not all("subject" in step for step in steps):
+            raise StoreError(
+                f"run {self.run_id} was recorded by an earlier version; remove {self} and run its workflow again "
+                "(artifacts are kept)"
+            )
+        return steps
+
     def made_last(self) -> list[str]:
-        """Keys of the steps that it computed the last time it computed any. Old records only know of all times."""
+        """Keys of the steps that it computed the last time it computed any; of every time where it never ended."""
         found = self.read(_MADE)
         return found["keys"] if found is not None else self.keys_made()
 

@@ -103,14 +103,14 @@ def test_a_cached_run_finds_what_the_first_run_made(tmp_path: Path, monkeypatch:
 
 def test_both_loops_of_pretraining_take_the_same_batch_and_learn_from_it() -> None:
     recipe = replace(pretrain.SHAPE, vocabulary=50, width=8, layers=1, heads=1, context=4, batch_rows=4)
-    ours = pretrain.our_loop(recipe, half=False)
+    ours = pretrain.our_loop(recipe, bf16=False)
     assert ours() > ours() > ours()
-    assert pretrain.loop_seconds(recipe, "plain", half=False) > 0
+    assert pretrain.loop_seconds(recipe, "plain", bf16=False) > 0
 
 
 def test_two_workers_share_a_batch() -> None:
     recipe = replace(pretrain.SHAPE, vocabulary=50, width=8, layers=1, heads=1, context=4, batch_rows=4)
-    assert pretrain.shared_seconds(recipe, 2, half=False) > 0
+    assert pretrain.shared_seconds(recipe, 2, bf16=False) > 0
 
 
 @pytest.mark.parametrize("settings", [sweep.RESIDUAL, sweep.PAPER])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.tune import SearchError, WorkerSlots, search
+from orchestration.ray_backend.tune import WorkerError, WorkerSlots, search
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 NEVER = Stopping("none", 1, 1)
@@ -75,7 +75,7 @@ def test_a_configuration_that_kills_its_worker_is_lost_alone_and_tried_again_by_
 
 
 def test_what_a_worker_raises_ends_the_search_in_its_own_words_and_keeps_the_rest(tmp_path):
-    with pytest.raises(SearchError, match=r"^the label 'x' has no rows$") as caught:
+    with pytest.raises(WorkerError, match=r"^the label 'x' has no rows$") as caught:
         run(tmp_path, FixedTrials(1, 1, 1), mistake="2")
     assert caught.value.exit_code == 2
     kept = [json.loads(path.read_text())[0]["key"] for path in (tmp_path / "packs").glob("*.json")]

@@ -13,7 +13,7 @@ from tests.vocabsem_core.features.test_encoder import LAYERS, LENGTHS, plain_for
 from vocabsem_core.features.checkpoints import load_model, load_tokenizer
 from vocabsem_core.features.encoder import Encoder, common_prefix
 from vocabsem_core.features.prompts import tokenize
-from vocabsem_core.numerics.matmul import half_is_fast
+from vocabsem_core.numerics.matmul import bf16_is_fast
 
 OTHERS = {**tiny.MASKED, **tiny.SEQ2SEQ, "mamba": tiny.mamba}
 NEAR = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 3e-2}  # length of the difference, as a share
@@ -93,4 +93,4 @@ def test_a_model_quantised_to_four_bits_keeps_its_head_and_gives_like_states(pro
 
 
 def test_bfloat16_is_chosen_from_ampere_on():
-    assert half_is_fast("cuda") == (torch.cuda.get_device_capability() >= (8, 0))
+    assert bf16_is_fast("cuda") == (torch.cuda.get_device_capability() >= (8, 0))

@@ -14,21 +14,21 @@ from vocabsem_core.numerics.memory import forget_peaks, peak_bytes, tokens_of_a_
 KINDS = ("lora", "ia3", "full")
 
 
-def trained(device, kind, half=False, dropout=0.0):
+def trained(device, kind, bf16=False, dropout=0.0):
     """Losses and scores after all epochs of a Llama, which has no dropout of its own."""
     model = tiny.llama().to(device)
     with adapted(model, Adaptation(kind, dropout=dropout), 0) as weights:
-        fit = Finetuning(Classifier(model, TOKENS, half), weights, labelled(), labelled(), SCHEDULE, 0)
+        fit = Finetuning(Classifier(model, TOKENS, bf16), weights, labelled(), labelled(), SCHEDULE, 0)
         while not fit.over:
             fit.epoch()
         fit.use_best()
-        return fit.losses, Classifier(model, TOKENS, half).scores(prompts())
+        return fit.losses, Classifier(model, TOKENS, bf16).scores(prompts())
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_class_logits_are_the_processors(name):
     found, expected = (
-        Classifier(BUILDERS[name]().to(device), TOKENS, half=False).scores(prompts()) for device in ("cuda", "cpu")
+        Classifier(BUILDERS[name]().to(device), TOKENS, bf16=False).scores(prompts()) for device in ("cuda", "cpu")
     )
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
@@ -42,9 +42,9 @@ def test_without_dropout_the_losses_are_the_processors(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_dropout_and_products_in_bfloat16_it_learns(kind):
-    losses, scores = trained("cuda", kind, half=True, dropout=0.1)
+    losses, scores = trained("cuda", kind, bf16=True, dropout=0.1)
     with torch.no_grad():
-        before = functional.cross_entropy(Classifier(tiny.llama(), TOKENS, half=False).scores(prompts()), labelled()[1])
+        before = functional.cross_entropy(Classifier(tiny.llama(), TOKENS, bf16=False).scores(prompts()), labelled()[1])
     assert min(losses) < float(before)
     assert torch.isfinite(scores).all()
 
@@ -77,7 +77,7 @@ def test_a_pass_of_a_large_model_keeps_to_its_memory():
     with torch.device("cuda"):
         model = LlamaForCausalLM(config)
     tokens, length = tokens_of_a_pass(config), 256
-    classifier = Classifier(model, [[1], [2]], half=True)
+    classifier = Classifier(model, [[1], [2]], bf16=True)
     assert classifier.part_tokens == tokens < 16384
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 1000, (tokens // length, length), generator=draw).tolist()

@@ -7,7 +7,7 @@ from ray.util import placement_group_table
 
 from orchestration.ray_backend import process_group
 from orchestration.ray_backend.early_stopping import Stopping
-from orchestration.ray_backend.train import TrainingError, run_workers
+from orchestration.ray_backend.train import WorkerError, run_workers
 from orchestration.ray_backend.tune import WorkerSlots, search
 from tests.orchestration.ray_backend.test_tune import Packs, numbers
 from tests.orchestration.trainings import HERE
@@ -31,7 +31,7 @@ def test_when_a_worker_dies_all_go_on_from_the_checkpoint(tmp_path):
 
 
 def test_a_mistake_of_one_ends_those_that_wait_for_it_and_is_not_repeated(tmp_path):
-    with pytest.raises(TrainingError, match=r"^there is no such thing: expected another$") as told:
+    with pytest.raises(WorkerError, match=r"^there is no such thing: expected another$") as told:
         run_workers(f"{HERE}:refuse", {}, tmp_path, 2, 1.0, 0.0)
     assert told.value.exit_code == 2
     assert starts(tmp_path, 0) == starts(tmp_path, 1) == ["start"]
@@ -39,7 +39,7 @@ def test_a_mistake_of_one_ends_those_that_wait_for_it_and_is_not_repeated(tmp_pa
 
 def test_a_full_disk_is_told_once_and_the_checkpoint_before_is_gone_on_from(tmp_path):
     sizes = [1, 1 << 20, 1]
-    with pytest.raises(TrainingError, match=r"cannot be written \(File too large\).* checkpoint is kept: make room"):
+    with pytest.raises(WorkerError, match=r"cannot be written \(File too large\).* checkpoint is kept: make room"):
         run_workers(f"{HERE}:count", {"to": 3, "sizes": sizes, "most": 1 << 19}, tmp_path, 1, 1.0, 0.0)
     assert starts(tmp_path) == ["None"]
     assert [path.name for path in tmp_path.glob("*checkpoint-*")] == ["checkpoint-000001"]
@@ -49,7 +49,7 @@ def test_a_full_disk_is_told_once_and_the_checkpoint_before_is_gone_on_from(tmp_
 
 def test_want_of_memory_is_told_once_with_what_takes_less(tmp_path):
     with pytest.raises(
-        TrainingError,
+        WorkerError,
         match=r"out of memory \(OutOfMemoryError: CUDA out of memory. Tried .* GiB\)\. Give it fewer rows a step",
     ) as told:
         run_workers(f"{HERE}:exhaust", {}, tmp_path, 2, 1.0, 0.0)
@@ -60,7 +60,7 @@ def test_want_of_memory_is_told_once_with_what_takes_less(tmp_path):
 def test_a_team_that_does_not_form_is_told_and_leaves_its_cores(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(process_group, "ProcessGroup", partial(process_group.ProcessGroup, init_method="by post"))
-        with pytest.raises(TrainingError, match=r"start as one team \(ValueError: .*\(by post\).*\)\. Look whether"):
+        with pytest.raises(WorkerError, match=r"start as one team \(ValueError: .*\(by post\).*\)\. Look whether"):
             run_workers(f"{HERE}:count", {"to": 1}, tmp_path, 2, 1.0, 0.0)
     assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
     assert (run_workers(f"{HERE}:count", {"to": 1}, tmp_path, 2, 1.0, 0.0) / "at").read_text() == "1"

@@ -8,10 +8,11 @@ import pytest
 import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
 from orchestration.store.arrow import table_of, write_table
 from tests import tiny
-from tools.capacity import Assumptions, basis_bytes, changed, estimate, main, row_bytes, table, token_flops, weights
+from tools.capacity import Assumptions, app, basis_bytes, changed, estimate, row_bytes, table, token_flops, weights
 from workflows.inputs.catalog import find_model
 
 A = Assumptions()
@@ -92,11 +93,11 @@ def test_more_gpus_than_shards_bring_nothing():
     assert estimate(A, 1, shards - 1).seconds["compute"] == 2 * estimate(A, 1, shards).seconds["compute"]
 
 
-def test_the_command_takes_other_numbers(capsys):
-    assert main(["gpu_price=5", "--gpus", "3"]) == 0
-    printed = capsys.readouterr().out
-    assert table(dataclasses.replace(A, gpu_price=5), [3]) in printed
-    assert "| `gpu_price` | 5 |" in printed
+def test_the_command_takes_other_numbers():
+    done = CliRunner().invoke(app, ["gpu_price=5", "--gpus", "3"])
+    assert done.exit_code == 0
+    assert table(dataclasses.replace(A, gpu_price=5), [3]) in done.stdout
+    assert "| `gpu_price` | 5 |" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -105,12 +106,13 @@ def test_the_command_takes_other_numbers(capsys):
         (["price=5"], "no assumption 'price'; there are feed_forward"),
         (["gpu_price=much"], "expected gpu_price=NUMBER"),
         (["gpu_price=0"], "above 0"),
-        (["--gpus", "0"], "expected 1 or more"),
+        (["--gpus", "0"], "greater than or equal to 1"),
     ],
 )
-def test_a_wrong_assumption_is_one_line(capsys, arguments, told):
-    assert main(arguments) == 2
-    assert told in capsys.readouterr().err
+def test_a_wrong_assumption_is_told(arguments, told):
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert told in done.stderr
 
 
 def test_changed_keeps_the_rest():

@@ -91,11 +91,11 @@ class Classifier:
     Args:
         model: a transformers language model with its head.
         tokens: for each class, the vocabulary rows that stand for it; its logit is their logits' mean.
-        half: whether products are taken in bfloat16.
+        bf16: whether products are taken in bfloat16.
     """
 
-    def __init__(self, model: Any, tokens: Sequence[Sequence[int]], half: bool) -> None:
-        self.model, self._tokens, self._half = model, [list(rows) for rows in tokens], half
+    def __init__(self, model: Any, tokens: Sequence[Sequence[int]], bf16: bool) -> None:
+        self.model, self._tokens, self._bf16 = model, [list(rows) for rows in tokens], bf16
         self._encoder = Encoder(model)
         self.part_tokens = min(_PART_TOKENS[model.device.type], tokens_of_a_pass(model.config))
 
@@ -103,7 +103,7 @@ class Classifier:
     def numerics(self) -> dict[str, str]:
         """The precision of the weights, and that of products."""
         weights = str(self.model.dtype).removeprefix("torch.")
-        return {"dtype": weights, "products": "bfloat16" if self._half else weights}
+        return {"dtype": weights, "products": "bfloat16" if self._bf16 else weights}
 
     @torch.no_grad()
     def check(self, prompts: Prompts) -> None:
@@ -114,7 +114,7 @@ class Classifier:
     def logits(self, prompts: Prompts) -> Float[Tensor, "n c"]:
         """Class logits of one batch, float32."""
         device = self.model.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self._half):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self._bf16):
             states = self._encoder.states(prompts.ids, prompts.positions)["head"]
         linear, flat = self.model.get_output_embeddings(), [token for rows in self._tokens for token in rows]
         bias = None if getattr(linear, "bias", None) is None else linear.bias[flat].float()

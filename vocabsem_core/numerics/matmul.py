@@ -18,7 +18,7 @@ _SHAPES = ((1024, 256, 64), (64, 1024, 256), (256, 256, 256))  # rows, inner, co
 
 
 @cache
-def half_is_fast(device: str) -> bool:
+def bf16_is_fast(device: str) -> bool:
     """Whether a device, "cpu" or "cuda", multiplies bfloat16 much faster than float32.
 
     A GPU does where it has the instructions (NVIDIA's from Ampere on; those before it only imitate them). A processor
@@ -28,8 +28,8 @@ def half_is_fast(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     left, right = torch.ones(256, 256), torch.ones(256, 1024)  # short, or seldom would one be left alone
-    half = left.bfloat16(), right.bfloat16()
-    return _times_faster(lambda: torch.mm(*half), lambda: torch.mm(left, right)) > _CLEARLY
+    bf16 = left.bfloat16(), right.bfloat16()
+    return _times_faster(lambda: torch.mm(*bf16), lambda: torch.mm(left, right)) > _CLEARLY
 
 
 @contextmanager

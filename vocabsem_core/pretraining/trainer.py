@@ -109,19 +109,19 @@ class Pretraining:
         rank, world: which part of each batch is this process's, of how many. With more than one, a process group of
             torch.distributed must be there.
         device: where it runs.
-        half: whether products are taken in bfloat16 (weights and sums stay float32).
+        bf16: whether products are taken in bfloat16 (weights and sums stay float32).
         compiled: whether torch.compile is used.
 
     Raises InputError where a batch cannot be shared evenly.
     """
 
-    def __init__(self, recipe: Recipe, rank: int, world: int, device: torch.device, half: bool, compiled: bool) -> None:
+    def __init__(self, recipe: Recipe, rank: int, world: int, device: torch.device, bf16: bool, compiled: bool) -> None:
         if recipe.batch_rows % world:
             raise InputError(
                 f"a batch of {recipe.batch_rows} rows cannot be shared by {world} workers; expected a multiple"
             )
         self.recipe, self.step = recipe, 0
-        self._rank, self._world, self._device, self._half = rank, world, device, half
+        self._rank, self._world, self._device, self._bf16 = rank, world, device, bf16
         self.model = new_model(recipe).to(device).train()
         if device.type == "cpu":
             _attend_plainly(self.model)
@@ -134,7 +134,7 @@ class Pretraining:
             {"params": [p for p in rest if p.ndim != 2], "weight_decay": 0.0},
         ]
         self._optimizers = {
-            "muon": Muon(blocks, recipe.learning_rate, decay, half),
+            "muon": Muon(blocks, recipe.learning_rate, decay, bf16),
             "adamw": torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=_BETAS, fused=True),
         }
 
@@ -144,7 +144,7 @@ class Pretraining:
         predicted = batch.shape[0] * (batch.shape[1] - 1)
         total = torch.zeros((), device=self._device)
         for part in own.split(self._part_rows(len(own))):
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
                 loss = self._loss(part) / predicted
             loss.backward()
             total += loss.detach()

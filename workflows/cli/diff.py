@@ -47,7 +47,7 @@ def _steps(record: RunRecord) -> dict[str, dict[str, Any]]:
     """Steps by label, numbered where one label stands for several."""
     seen: Counter[str] = Counter()
     found = {}
-    for step in record.read("graph.json")["steps"]:
+    for step in record.steps():
         seen[step["label"]] += 1
         number = seen[step["label"]]
         found[step["label"] if number == 1 else f"{step['label']} ({number})"] = step
@@ -100,8 +100,8 @@ def _content(line: Mapping[str, Any]) -> str:
 
 
 def _place(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells a result from the others of its run. A record of an older version names no training size."""
-    return tuple({"train_size": "full", **line}[name] for name in _CELL)
+    """What tells a result from the others of its run."""
+    return tuple(line[name] for name in _CELL)
 
 
 def diff_text(document: Mapping[str, Any]) -> str:

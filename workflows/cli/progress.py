@@ -1,17 +1,14 @@
-"""How far a command of the store is: a line on standard error after ten seconds, then every thirty."""
+"""Progress of a command of the store: a line on standard error after ten seconds, then every thirty."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestration.store.scratch import StepProgress
-from workflows.runtime.pace import Pace
-
-FIRST_SECONDS, NEXT_SECONDS = 10.0, 30.0
+from workflows.runtime.pace import Pace, repeating
 
 
 @contextmanager
@@ -20,18 +17,11 @@ def progress_lines(label: str, unit: str) -> Iterator[Callable[[int, int], None]
 
     What is yielded is called with the units done and the units in all.
     """
-    pace, ended = Pace(label, time.monotonic()), threading.Event()
+    pace = Pace(label, time.monotonic())
 
-    def lines() -> None:
-        seconds = FIRST_SECONDS
-        while not ended.wait(seconds):
-            print(pace.line(time.monotonic()), file=sys.stderr, flush=True)
-            seconds = NEXT_SECONDS
+    def line() -> None:
+        if pace.is_due(now := time.monotonic()):
+            print(pace.line(now), file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=lines, daemon=True)
-    thread.start()
-    try:
+    with repeating(line):
         yield lambda done, of: pace.hear(StepProgress(done, of, unit), time.monotonic())
-    finally:
-        ended.set()
-        thread.join()

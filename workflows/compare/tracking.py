@@ -18,7 +18,7 @@ from workflows.compare.tracked_data import data_of
 from workflows.report.files import HTML, MARKDOWN
 from workflows.results import columns
 from workflows.results.document import flat_row
-from workflows.results.model import Found, largest, sized
+from workflows.results.model import Found, by_place, largest, sized
 from workflows.results.table import table
 from workflows.results.wording import score
 from workflows.runtime.progress import Say
@@ -36,7 +36,7 @@ def tracked(
     say: Say,
 ) -> tuple[TrackedRun, tuple[TrackedRun, ...]]:
     """The runs of a comparison: a parent with the summary, and a child for each fit."""
-    found = {result.place: (result, detail) for result, detail in results}
+    found = by_place(results)
     children = [
         _child(record, store, cell, seed, found[cell.place], say)
         for cell in cells

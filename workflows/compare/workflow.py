@@ -21,7 +21,7 @@ from workflows.config.compare import CompareConfig
 from workflows.kind import Results, WorkflowKind
 from workflows.report.files import write_report, write_reports
 from workflows.results.costs import Ledger
-from workflows.results.model import Found
+from workflows.results.model import Found, by_place
 from workflows.results.verdicts import judged
 from workflows.runtime.progress import Say
 
@@ -42,13 +42,13 @@ class Comparison:
 
     def with_earlier(self, results: Results, earlier: Results) -> Results:
         """By the places of its own cells, since a method may have got another name; verdicts are over all of them."""
-        found = {result.place: (result, detail) for result, detail in (*earlier, *results)}
+        found = by_place((*earlier, *results))
         return judged([found[cell.place] for cell in self.cells if cell.place in found])
 
     def add_to_record(self, record: RunRecord, store: Store, results: Results, say: Say) -> None:
         """The reports and the tables of predictions, where there is a result."""
         if results:
-            write_reports(record, store)
+            write_reports(record, store, results)
             for name, predictions in prediction_tables(self.cells, store, say):
                 record.write(name, predictions)
 

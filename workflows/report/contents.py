@@ -151,10 +151,15 @@ class Contents:
 
 def read_contents(record: RunRecord, store: Store) -> Contents:
     """Of a comparison. Raises ConfigError for a run that has no results."""
-    workflow = (record.folder / "workflow.yaml").read_text(encoding="utf-8")
     results = read_stored(record.read("results.json") or [])
     if not results:
         raise ConfigError(f"run {record.run_id} has no results yet; run its workflow again")
+    return contents_of(record, store, results)
+
+
+def contents_of(record: RunRecord, store: Store, results: Sequence[Found]) -> Contents:
+    """The same, of results that are at hand; at least one."""
+    workflow = (record.folder / "workflow.yaml").read_text(encoding="utf-8")
     graph = record.read("graph.json")
     made = set(record.made_last())
     counts = Counter(step["step"] for step in graph["steps"])
@@ -164,7 +169,7 @@ def read_contents(record: RunRecord, store: Store) -> Contents:
     return Contents(
         record.run_id,
         graph["started"],
-        results,
+        list(results),
         _blocks(shown),
         reference,
         answers(results),

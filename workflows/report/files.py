@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestration.runs.record import RunRecord
 from orchestration.store import files
 from orchestration.store.artifacts import Store
 from workflows.errors import ConfigError
-from workflows.report.contents import read_contents
+from workflows.report.contents import contents_of, read_contents
 from workflows.report.page import page
 from workflows.report.plain import latex, markdown
+from workflows.results.model import Found
 
 FORMS = {"html": page, "markdown": markdown, "latex": latex}
 HTML, MARKDOWN = "report.html", "report.md"  # in the record of a run
@@ -22,14 +24,19 @@ def write_report(record: RunRecord, store: Store, form: str, place: Path) -> Non
     text = FORMS[form](read_contents(record, store))
     if not place.parent.is_dir():
         raise ConfigError(f"{place}: no folder {place.parent}; make it, or name another file")
+    _write(text, place)
+
+
+def write_reports(record: RunRecord, store: Store, results: Sequence[Found]) -> None:
+    """The two that every run leaves in its record."""
+    contents = contents_of(record, store, results)
+    for form, name in (("html", HTML), ("markdown", MARKDOWN)):
+        _write(FORMS[form](contents), record.folder / name)
+
+
+def _write(text: str, place: Path) -> None:
     try:
         staged = files.stage(place.parent, place.name, lambda path: path.write_text(text, encoding="utf-8"))
         os.replace(staged, place)
     except OSError as error:
         raise ConfigError(f"{place}: cannot be written ({error.strerror}); name another file") from error
-
-
-def write_reports(record: RunRecord, store: Store) -> None:
-    """The two that every run leaves in its record."""
-    for form, name in (("html", HTML), ("markdown", MARKDOWN)):
-        write_report(record, store, form, record.folder / name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -150,6 +150,11 @@ class Detail:
 
 
 Found: TypeAlias = tuple[Result, Detail]
+
+
+def by_place(results: Iterable[Found]) -> dict[tuple[str, str, str, int | str], Found]:
+    """Results by what tells them from the others of their run; of two with one place the later."""
+    return {result.place: (result, detail) for result, detail in results}
 
 
 def largest(results: Sequence[Found]) -> int | str:

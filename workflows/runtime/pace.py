@@ -1,8 +1,33 @@
-"""How fast work goes, from what it says of itself, and the words for it."""
+"""How fast work goes, from the progress it reports, and the line that says so."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from orchestration.store.scratch import StepProgress
+
+FIRST_SECONDS, NEXT_SECONDS = 10.0, 30.0  # until the first line about work under way, and between two
+LOOK_SECONDS = 1.0  # between two looks
+
+
+@contextmanager
+def repeating(look: Callable[[], None]) -> Iterator[None]:
+    """Call a function every second, in a thread, for as long as this lasts."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            look()
+
+    thread = threading.Thread(target=repeat, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Pace:
@@ -18,6 +43,7 @@ class Pace:
         self.told: StepProgress | None = None
         self._first: tuple[float, float] | None = None  # when something was heard first, and how much was done then
         self._last = began
+        self._due = began + FIRST_SECONDS
 
     def hear(self, told: StepProgress | None, now: float) -> None:
         """Hear how far it is; None is nothing new. Less than before, or another unit, is work begun anew."""
@@ -26,6 +52,13 @@ class Pace:
         if self._first is None or self.told is None or told.unit != self.told.unit or told.done < self.told.done:
             self._first = (now, told.done)
         self.told, self._last = told, now
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a line about it; after one, not again for `NEXT_SECONDS`."""
+        if now < self._due:
+            return False
+        self._due = now + NEXT_SECONDS
+        return True
 
     @property
     def rate(self) -> float | None:

@@ -17,7 +17,7 @@ from orchestration.graph import Step
 from orchestration.runs.plan import Planned
 from orchestration.store.artifacts import Store
 from orchestration.store.scratch import StepProgress, scratch_folder, told
-from workflows.runtime.pace import Pace, duration
+from workflows.runtime.pace import FIRST_SECONDS, Pace, duration, repeating
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,6 @@ Say = Callable[[str], None]
 Look = Callable[[Step], StepProgress | None]  # what a step says of itself
 Watching = Callable[[Sequence[Planned], Say, Look], AbstractContextManager[Emit]]
 _ENDS = ("ran", "shared", "failed", "skipped")
-_LOOK_SECONDS = 1.0  # between looks at what steps say
-_FIRST_SECONDS, _NEXT_SECONDS = 10.0, 30.0  # until the first plain line about a step under way, and between two
 _SHOWN_SECONDS = 2.0  # a step under way for longer has a line of the display
 _MOST = 6  # steps that are told of at once
 
@@ -78,28 +76,26 @@ class _Flights:
 def plain_lines(plan: Sequence[Planned], say: Say, look: Look) -> Iterator[Emit]:
     """A line for each step that ends and each shard that is made, and for what takes long one every 30 seconds."""
     flights, lock = _Flights(plan, look), threading.Lock()
-    due: dict[Pace, float] = {}
 
     def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
         with lock:
             took = flights.hear(kind, step, details)
             if line := _line(kind, step, details):
                 count = f"{flights.ended:>{len(str(flights.total))}} of {flights.total}  " if kind in _ENDS else ""
-                say(f"  {count}{line}" + (f", {duration(took)}" if took >= _FIRST_SECONDS else ""))
+                say(f"  {count}{line}" + (f", {duration(took)}" if took >= FIRST_SECONDS else ""))
 
     def tell() -> None:
         with lock:
             now = time.monotonic()
-            late = [pace for pace in flights.look() if now >= due.get(pace, pace.began + _FIRST_SECONDS)]
+            late = [pace for pace in flights.look() if pace.is_due(now)]
             for pace in late[:_MOST]:
                 say(f"  {pace.line(now)}")
             if len(late) > _MOST:
                 say(f"  and {len(late) - _MOST} more steps are running")
-            due.update(dict.fromkeys(late, now + _NEXT_SECONDS))
 
     if flights.total:
         say(f"  {flights.cached} steps are cached, {flights.total} to run")
-        with _again_and_again(tell):
+        with repeating(tell):
             yield emit
     else:
         yield emit
@@ -160,26 +156,8 @@ def live_display(plan: Sequence[Planned], say: Say, look: Look, console: Console
 
     with bars:
         whole = bars.add_task("run", total=flights.total, amount="", note="")
-        with _again_and_again(rows):
+        with repeating(rows):
             yield emit
-
-
-@contextmanager
-def _again_and_again(look: Callable[[], None]) -> Iterator[None]:
-    """Call a function every moment, on a thread of its own, for as long as this lasts."""
-    ended = threading.Event()
-
-    def repeat() -> None:
-        while not ended.wait(_LOOK_SECONDS):
-            look()
-
-    thread = threading.Thread(target=repeat, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _line(kind: str, step: Step, details: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ def fill_pretrain(work: StepContext) -> None:
     threads = None if alone else max(1, int(cores))
     config = {"identity": dict(work.identity), "shards": shards, "local": dict(local), "threads": threads}
     last = run_workers("workflows.steps.pretrain:train", config, work.scratch, workers, cores, gpus, _FEWER_ROWS)
-    training = Pretraining(recipe, 0, 1, torch.device("cpu"), half=False, compiled=False)
+    training = Pretraining(recipe, 0, 1, torch.device("cpu"), bf16=False, compiled=False)
     training.load(last / _STATE)
     with TemporaryDirectory() as folder:
         training.model.eval().half().save_pretrained(folder)
@@ -102,7 +102,7 @@ def train(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     """One worker's part of a training: steps until the last, from the last checkpoint on."""
     import torch
 
-    from vocabsem_core.numerics.matmul import half_is_fast
+    from vocabsem_core.numerics.matmul import bf16_is_fast
     from vocabsem_core.numerics.memory import keep_freed_memory
     from vocabsem_core.pretraining.trainer import Pretraining, rows_of_step
 
@@ -111,8 +111,8 @@ def train(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     keep_freed_memory()
     local, recipe, last = config["local"], _recipe(config["identity"]), config["identity"]["stop_after"]
     device = torch.device(seat.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    half = local["precision"] == "bfloat16" or (local["precision"] == "auto" and half_is_fast(device.type))
-    training = Pretraining(recipe, seat.rank, seat.world, device, half, local["compile"])
+    bf16 = local["precision"] == "bfloat16" or (local["precision"] == "auto" and bf16_is_fast(device.type))
+    training = Pretraining(recipe, seat.rank, seat.world, device, bf16, local["compile"])
     curve: dict[str, list[float]] = {"loss": [], "learning_rate": [], "tokens_per_second": []}
     if seat.checkpoint is not None:
         training.load(seat.checkpoint / _STATE)

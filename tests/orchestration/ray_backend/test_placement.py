@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestration.errors import ClusterError, OutOfMemory
 from orchestration.graph import Resources
 from orchestration.ray_backend.placement import check_fits, explained, memory_limit, ray_options, reserved
-from orchestration.ray_backend.train import TrainingError
+from orchestration.ray_backend.train import WorkerError
 from tests.orchestration.steps import number, squares
 
 MB = 10**6
@@ -105,7 +105,7 @@ def test_want_of_a_gpus_memory_names_what_takes_less(error):
 
 
 def test_what_explains_itself_stays_as_it_is():
-    error = TrainingError("a worker ran out of memory (MemoryError: can't allocate memory). Give it fewer rows.", 1)
+    error = WorkerError("a worker ran out of memory (MemoryError: can't allocate memory). Give it fewer rows.", 1)
     assert explained(error, number(3), Resources(1, 0, None, 10), died=False) is error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.ray_backend import train
-from orchestration.ray_backend.train import TrainingError, WorkerContext, run_workers
+from orchestration.ray_backend.train import WorkerContext, WorkerError, run_workers
 from tests.orchestration.trainings import HERE, Refused
 
 
@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_stays(tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(TrainingError, match=r"weights: cannot be written .* is kept: make room") as told:
+        with pytest.raises(WorkerError, match=r"weights: cannot be written .* is kept: make room") as told:
             count(tmp_path, to=2)
     assert told.value.exit_code == 2
     assert kept(tmp_path) == ["checkpoint-000001", "starts 0"]

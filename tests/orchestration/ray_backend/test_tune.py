@@ -14,7 +14,7 @@ from orchestration.ray_backend import trial_queue
 from orchestration.ray_backend import tune as module
 from orchestration.ray_backend.early_stopping import Stopping
 from orchestration.ray_backend.trial_queue import Pack, Record, TrialQueue, seconds_spent
-from orchestration.ray_backend.tune import SearchError, Watch, WorkerSlots, search
+from orchestration.ray_backend.tune import Watch, WorkerError, WorkerSlots, search
 from orchestration.ray_backend.tune_searcher import PackSearcher
 from orchestration.store.files import replace_json
 from orchestration.store.scratch import told
@@ -291,8 +291,8 @@ def test_what_was_lost_beside_others_is_tried_again_and_the_others_are_not(tmp_p
 
 
 def test_a_workers_mistake_keeps_its_words_and_exit_code_between_processes() -> None:
-    found = pickle.loads(pickle.dumps(SearchError("no such number", 2)))
-    assert (type(found), str(found), found.exit_code) == (SearchError, "no such number", 2)
+    found = pickle.loads(pickle.dumps(WorkerError("no such number", 2)))
+    assert (type(found), str(found), found.exit_code) == (WorkerError, "no such number", 2)
 
 
 def test_a_board_is_exhausted_once_nothing_waits(tmp_path: Path) -> None:

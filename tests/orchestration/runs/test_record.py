@@ -72,3 +72,13 @@ def test_lines_that_an_older_version_ran_together_are_passed_over(store):
     assert record.keys_made() == [number(2).key]
     (planned,) = make_plan([number(2)], store)
     assert planned.why == f"its folder {number(2).folder} is gone; run {record.run_id} had made it"
+
+
+def test_the_steps_of_an_earlier_version_are_refused(store):
+    record = open_run(store, [number(2)], "workflow: a")
+    (step,) = record.steps()
+    assert (step["label"], step["subject"]) == ("number 2", {})
+    del step["subject"]
+    record.write("graph.json", {**record.read("graph.json"), "steps": [step]})
+    with pytest.raises(StoreError, match=r"recorded by an earlier version; remove .* and run its workflow again"):
+        record.steps()

@@ -36,13 +36,13 @@ def labelled():
 
 
 def begin(model, weights, schedule=SCHEDULE, seed=0, team=ALONE):
-    return Finetuning(Classifier(model, TOKENS, half=False), weights, labelled(), labelled(), schedule, seed, team)
+    return Finetuning(Classifier(model, TOKENS, bf16=False), weights, labelled(), labelled(), schedule, seed, team)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_class_logits_are_the_models_own_of_the_label_words(name):
     model, found = BUILDERS[name](), prompts()
-    classifier = Classifier(model, TOKENS, half=False)
+    classifier = Classifier(model, TOKENS, bf16=False)
     classifier.check(found)
     scores = classifier.scores(found)
     for row, (ids, position) in enumerate(zip(found.ids, found.positions, strict=True)):
@@ -59,7 +59,7 @@ def test_every_family_learns(name):
     model = BUILDERS[name]()
     with adapted(model, Adaptation("full"), 0) as weights:
         fit = begin(model, weights)
-        before = functional.cross_entropy(Classifier(model, TOKENS, half=False).scores(prompts()), labelled()[1])
+        before = functional.cross_entropy(Classifier(model, TOKENS, bf16=False).scores(prompts()), labelled()[1])
         while not fit.over:
             fit.epoch()
     assert min(fit.losses) < float(before)
@@ -183,7 +183,7 @@ def share(rank, place, kind):
         fit = begin(model, weights, team=ProcessGroup(rank, 2))
         while not fit.over:
             fit.epoch()
-        scores = Classifier(model, TOKENS, half=False).scores(prompts(), ProcessGroup(rank, 2))
+        scores = Classifier(model, TOKENS, bf16=False).scores(prompts(), ProcessGroup(rank, 2))
     if rank == 0:
         torch.save({"losses": fit.losses, "scores": scores}, place / "found.pt")
     distributed.destroy_process_group()
@@ -198,7 +198,7 @@ def test_two_processes_come_to_the_same_as_one(kind, tmp_path):
         fit = begin(model, weights)
         while not fit.over:
             fit.epoch()
-        scores = Classifier(model, TOKENS, half=False).scores(prompts())
+        scores = Classifier(model, TOKENS, bf16=False).scores(prompts())
     found = torch.load(tmp_path / "found.pt")
     assert found["losses"] == pytest.approx(fit.losses, rel=1e-3)
     torch.testing.assert_close(found["scores"], scores, atol=1e-2, rtol=1e-2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vocabsem_core.numerics import matmul as products
-from vocabsem_core.numerics.matmul import fast_float32, half_is_fast
+from vocabsem_core.numerics.matmul import bf16_is_fast, fast_float32
 
 MATMUL = torch.backends.mkldnn.matmul
 
@@ -19,16 +19,16 @@ def _tried_anew():
 
 
 def test_half_precision_is_tried_out():
-    assert isinstance(half_is_fast("cpu"), bool)
+    assert isinstance(bf16_is_fast("cpu"), bool)
 
 
 @pytest.mark.parametrize("has_it", [True, False])
 def test_a_gpu_that_only_imitates_half_precision_is_not_fast_at_it(monkeypatch, has_it):
     """As before Ampere: bfloat16 can be had, and is no faster."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_it)
-    half_is_fast.cache_clear()
-    assert half_is_fast("cuda") is has_it
-    half_is_fast.cache_clear()
+    bf16_is_fast.cache_clear()
+    assert bf16_is_fast("cuda") is has_it
+    bf16_is_fast.cache_clear()
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 3), (33, 256, 129), (1024, 256, 64), (5, 4096, 2)])

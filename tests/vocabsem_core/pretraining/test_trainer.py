@@ -33,7 +33,7 @@ def rows(count: int = 12) -> torch.Tensor:
 
 
 def training(recipe: Recipe = RECIPE) -> Pretraining:
-    return Pretraining(recipe, 0, 1, CPU, half=False, compiled=False)
+    return Pretraining(recipe, 0, 1, CPU, bf16=False, compiled=False)
 
 
 def losses(run: Pretraining, steps: int) -> list[float]:
@@ -155,11 +155,11 @@ def test_a_checkpoint_that_was_cut_is_refused(tmp_path):
 )
 def test_a_shape_or_share_that_does_not_come_out_even_is_refused(change, world, told):
     with pytest.raises(InputError, match=told):
-        Pretraining(dataclasses.replace(RECIPE, **change), 0, world, CPU, half=False, compiled=False)
+        Pretraining(dataclasses.replace(RECIPE, **change), 0, world, CPU, bf16=False, compiled=False)
 
 
 def test_products_in_half_precision_learn_too():
-    run = Pretraining(RECIPE, 0, 1, CPU, half=True, compiled=False)
+    run = Pretraining(RECIPE, 0, 1, CPU, bf16=True, compiled=False)
     exact = training()
     assert losses(run, 3) == pytest.approx(losses(exact, 3), rel=2e-2)
     assert run.model.transformer.wte.weight.dtype == torch.float32

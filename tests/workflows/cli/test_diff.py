@@ -99,14 +99,6 @@ def test_results_of_several_training_sizes_are_compared_each_with_its_own(store)
     assert names == [f"reference / trec / knn{size}" for size in (" / 4 rows per class", " / 16 rows per class", "")]
 
 
-def test_a_record_that_names_no_training_size_is_of_all_rows(store):
-    a, b = (run(store, number(n), results=[entry()]) for n in (2, 3))
-    (line,) = a.read("results.json")
-    a.write("results.json", [{name: value for name, value in line.items() if name != "train_size"}])
-    (row,) = diff_document(a, b)["results"]
-    assert (row["train_size"], row["difference"]) == ("full", 0.0)
-
-
 def test_a_run_that_is_not_done_has_no_results_to_compare(store):
     a, b = run(store, number(2)), open_run(store, [number(3)], "workflow: a")
     assert diff_document(a, b)["results"] == []

@@ -3,13 +3,13 @@
 import re
 import time
 
-from workflows.cli import progress
 from workflows.cli.progress import progress_lines
+from workflows.runtime import pace
 
 
 def test_lines_say_how_much_is_done(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(progress, "NEXT_SECONDS", 0.01)
+    for name in ("LOOK_SECONDS", "FIRST_SECONDS", "NEXT_SECONDS"):
+        monkeypatch.setattr(pace, name, 0.01)
     with progress_lines("verify", "folders") as told:
         told(3, 12)
         time.sleep(0.3)

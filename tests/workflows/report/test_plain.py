@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflows.report.made_up import METHODS, MODELS, SIZES, TASKS, found, record_of
+from tests.workflows.report.made_up import METHODS, MODELS, SIZES, TASKS, found, record_of, results
 from workflows.errors import ConfigError
 from workflows.report.contents import read_contents
 from workflows.report.files import write_report, write_reports
@@ -68,7 +68,7 @@ def test_each_special_letter_is_escaped(words: str, expected: str) -> None:
 
 def test_a_run_leaves_two_reports_in_its_record(tmp_path: Path) -> None:
     record, store = record_of(tmp_path)
-    write_reports(record, store)
+    write_reports(record, store, results())
     assert (record.folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (record.folder / "report.md").read_text(encoding="utf-8").startswith("# 3 methods on 2 tasks")
     assert not list(record.folder.glob(".tmp*"))
@@ -82,7 +82,10 @@ def test_a_report_needs_neither_torch_nor_mlflow_nor_matplotlib(tmp_path: Path) 
         "import sys; from pathlib import Path\n"
         "from orchestration.runs.record import RunRecord; from orchestration.store.artifacts import Store\n"
         "from workflows.report.files import write_reports\n"
-        f"write_reports(RunRecord({record.run_id!r}, Path({str(record.folder)!r})), Store(Path({str(store.root)!r})))\n"
+        "from workflows.results.model import read_stored\n"
+        f"record = RunRecord({record.run_id!r}, Path({str(record.folder)!r}))\n"
+        "results = read_stored(record.read('results.json'))\n"
+        f"write_reports(record, Store(Path({str(store.root)!r})), results)\n"
         "print([name for name in ('torch', 'mlflow', 'ray', 'matplotlib', 'scipy', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

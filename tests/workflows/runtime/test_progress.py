@@ -10,7 +10,7 @@ from orchestration.runs.plan import make_plan
 from orchestration.store.artifacts import open_store
 from orchestration.store.scratch import StepProgress
 from tests.orchestration.steps import broken, number, squares, total
-from workflows.runtime import progress
+from workflows.runtime import pace, progress
 from workflows.runtime.progress import live_display, looking_in, plain_lines, watching_on
 
 
@@ -73,9 +73,9 @@ def test_nothing_is_displayed_where_nothing_is_to_be_done(tmp_path):
 
 
 def test_a_step_under_way_is_told_of_in_lines_and_on_the_display(tmp_path, monkeypatch):
-    for name in ("_LOOK_SECONDS", "_FIRST_SECONDS", "_SHOWN_SECONDS"):
-        monkeypatch.setattr(progress, name, 0.01)
-    monkeypatch.setattr(progress, "_NEXT_SECONDS", 0.05)
+    monkeypatch.setattr(progress, "_SHOWN_SECONDS", 0.01)
+    for name, seconds in (("LOOK_SECONDS", 0.01), ("FIRST_SECONDS", 0.01), ("NEXT_SECONDS", 0.05)):
+        monkeypatch.setattr(pace, name, seconds)
     told = [StepProgress(100, 400, "rows"), StepProgress(200, 400, "rows", "best 0.5")]
     plan, lines, screen = make_plan([number(2)], open_store(tmp_path)), [], io.StringIO()
 
@@ -101,8 +101,8 @@ def test_a_step_under_way_is_told_of_in_lines_and_on_the_display(tmp_path, monke
 
 
 def test_a_step_that_says_nothing_is_named_with_its_time(tmp_path, monkeypatch):
-    for name in ("_LOOK_SECONDS", "_FIRST_SECONDS"):
-        monkeypatch.setattr(progress, name, 0.01)
+    for name in ("LOOK_SECONDS", "FIRST_SECONDS"):
+        monkeypatch.setattr(pace, name, 0.01)
     plan, lines = make_plan([number(2)], open_store(tmp_path)), []
     with plain_lines(plan, lines.append, lambda step: None) as watch:
         watch("started", plan[0].step, {})
@@ -111,8 +111,8 @@ def test_a_step_that_says_nothing_is_named_with_its_time(tmp_path, monkeypatch):
 
 
 def test_of_many_steps_under_way_a_few_are_named_and_the_others_counted(tmp_path, monkeypatch):
-    for name in ("_LOOK_SECONDS", "_FIRST_SECONDS"):
-        monkeypatch.setattr(progress, name, 0.05)
+    for name in ("LOOK_SECONDS", "FIRST_SECONDS"):
+        monkeypatch.setattr(pace, name, 0.05)
     plan, lines = make_plan([number(value) for value in range(9)], open_store(tmp_path)), []
     with plain_lines(plan, lines.append, lambda step: None) as watch:
         for planned in plan:
