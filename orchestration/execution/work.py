@@ -53,7 +53,16 @@ class StepContext:
         report_alive(self.sign_file(shard))
 
     def tell(self, done: float, of: float, unit: str, note: str = "", part: str = WHOLE, at_once: bool = False) -> None:
-        """Say how far the work is, or a part of it, for whoever watches the run; see `scratch.tell`."""
+        """Report progress of the work, or of a part of it, to whoever watches the run.
+
+        Args:
+            done: units that are done.
+            of: units in all; 0: not known.
+            unit: their name in the plural: "rows".
+            note: more to show: "best 0.512".
+            part: name of the part, where several processes report.
+            at_once: whether to write it even if the last report was a moment ago.
+        """
         tell(self.scratch, StepProgress(done, of, unit, note), part, at_once)
 
 

@@ -65,9 +65,16 @@ class Cluster:
         self._client = _client(self.address)
 
     def submit(self, work: str, command: Sequence[str], folder: Path, told: Mapping[str, str]) -> tuple[Job, bool]:
-        """Run a command in a copy of a folder; the job, and whether it is new: work that is under way goes on.
+        """Run a command in a copy of a folder.
 
-        Words of the command may name environment variables of the cluster, such as $RAY_ADDRESS.
+        Args:
+            work: name of the work; while a job with this name runs, no second one is started.
+            command: its words; those that begin with $ are environment variables of the cluster.
+            folder: uploaded, and the job's working directory.
+            told: metadata that the list of jobs shows.
+
+        Returns:
+            The job, and whether it is new.
         """
         with _explaining(self.address):
             known = [job for job in self.jobs() if job.told[_MARK] == work]

@@ -111,7 +111,11 @@ def in_a_line(error: BaseException) -> str:
 def explained(error: BaseException, step: Step, asked: Resources, died: bool) -> BaseException:
     """An out-of-memory error as one that names the step and the setting; any other as it is.
 
-    `died`: whether the process is gone. A limit can end it, where a library does not bear that memory is refused.
+    Args:
+        error: what a worker raised, or Ray for it.
+        step: that was running.
+        asked: what it reserved.
+        died: whether the process is gone: a limit can end it, where a library does not survive a refused allocation.
     """
     if exit_code_of(error) is not None:  # it explains itself
         return error

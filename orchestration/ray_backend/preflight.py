@@ -188,8 +188,16 @@ def look(
 ) -> dict[str, Any]:
     """What a node says when it is asked: runs there.
 
-    `name` is the file it leaves in `folder`, `carried` the driver's folder, which goes along with a job; `gpu`: whether
-    its torch has to find one.
+    Args:
+        store: folder of the store.
+        folder: in the store, where the nodes leave files for each other to find.
+        name: the file that this node leaves there.
+        files: paths that the steps read -> their bytes.
+        carried: the driver's folder, which goes along with a job.
+        source: packages whose code is compared.
+        packages: installed packages whose versions are compared.
+        mirror: of a store in a bucket.
+        gpu: whether torch must find a GPU.
     """
     missing, wrote = [], False
     place = Path(folder)

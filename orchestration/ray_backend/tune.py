@@ -54,8 +54,17 @@ def search(
 ) -> list[Record]:
     """Try all that is proposed with "module:function"(setup, pack, watch), which returns a record for each.
 
-    With a limit of `seconds`, no pack is begun after it and those under way end after their epoch. A pack whose worker
-    dies is tried again in halves. Returns the records in no order. Raises WorkerError for what a worker raised.
+    Args:
+        function: tries a pack of configurations.
+        setup: its first argument, the same for every pack.
+        proposals: where configurations come from; hears each result.
+        places: how many packs at a time, and what each reserves; `concurrent` 0 is this process.
+        stopping: the rule that ends configurations early.
+        seconds: no pack is begun after this time, and those under way end after their epoch; None: no limit.
+        scratch: folder of the results; a search that is called again continues from it.
+
+    A pack whose worker dies is tried again in halves. Returns the records in no order. Raises WorkerError for what a
+    worker raised.
     """
     (scratch / _PACKS).mkdir(parents=True, exist_ok=True)
     (scratch / _MISTAKE).unlink(missing_ok=True)

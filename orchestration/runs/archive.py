@@ -55,7 +55,13 @@ class Moved:
 
 
 def export_run(store: Store, record: RunRecord, file: Path, progress: Progress = no_progress) -> Moved:
-    """Write a run and every artifact it reaches to a tar file, each byte checked on its way.
+    """Write a run and every artifact it reaches to a tar file, and check each byte.
+
+    Args:
+        store: that holds them.
+        record: of the run.
+        file: the archive; must not exist.
+        progress: is called with the artifacts done and those in all.
 
     Raises StoreError where the file exists or cannot be written, DamagedArtifact where the store is not whole.
     """

@@ -39,7 +39,14 @@ def entry_of(path: Path) -> dict[str, Any]:
 
 
 def damage_of(path: Path, entry: Mapping[str, Any], every_byte: bool, name: str = "") -> Damage | None:
-    """How a file differs from its entry, in size or in any byte; None where it does not. `name`: what to call it."""
+    """How a file differs from its entry; None where it does not.
+
+    Args:
+        path: of the file.
+        entry: its size and checksum, as `entry_of` made it.
+        every_byte: whether to compare the checksum as well as the size.
+        name: what messages call the file; empty: its path.
+    """
     name = name or str(path)
     if not path.is_file():
         return Damage(name, "no file", f"{entry['bytes']} bytes")

@@ -309,8 +309,13 @@ class Mirror:
 def open_mirror(url: str, name: str, content: bytes, fill: bool) -> tuple[Mirror, bytes | None]:
     """A bucket's mirror on this machine, and what the bucket's object `name` holds.
 
-    With `fill` it gets `content` where there is none. Raises StoreError where the bucket does not answer, and where the
-    folder of copies cannot be written.
+    Args:
+        url: s3://bucket/prefix.
+        name: of an object that marks a store.
+        content: what it holds in a new one.
+        fill: whether to make it where there is none.
+
+    Raises StoreError where the bucket does not answer, and where the folder of copies cannot be written.
     """
     bucket = parse(url)
     given = os.environ.get("VOCABSEM_CACHE")

@@ -54,9 +54,13 @@ def scratch_folder(store: Path, step_folder: str) -> Path:
 
 
 def tell(folder: Path, told: StepProgress, part: str = WHOLE, at_once: bool = False) -> None:
-    """Say how far a step, or a part of it, is. Costs next to nothing when called often, and never fails a step.
+    """Report progress of a step, or of a part of it. Cheap when called often, and never fails a step.
 
-    `at_once`: whether it must be heard though the last time was a moment ago.
+    Args:
+        folder: the step's scratch folder.
+        told: how far it is.
+        part: name of the part, where several processes report.
+        at_once: whether to write it even if the last report was a moment ago.
     """
     path = folder / _PROGRESS / f"{part}.json"
     if _too_soon(path) and not at_once:

@@ -75,7 +75,11 @@ class Writer:
     ) -> None:
         """Write and commit one shard: the file first, then its sidecar with the checksum of the file that is there.
 
-        `measured`: what it took to make; see `measured_in_all`.
+        Args:
+            index: of the shard, from 0.
+            table: a pyarrow.Table.
+            numerics: device, dtype, batch size, threads.
+            measured: seconds and memory it took; see `measured_in_all`.
         """
         from orchestration.store import arrow
 

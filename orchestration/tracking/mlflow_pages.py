@@ -21,7 +21,17 @@ def alone(experiment_id: str, run_id: str) -> str:
 
 
 def share(client: MlflowClient, experiment_id: str, run_id: str, view: View) -> str:
-    """Keep a view of a run's children in its experiment; the page that shows it."""
+    """Keep a view of a run's children in its experiment.
+
+    Args:
+        client: of the server.
+        experiment_id: of the run.
+        run_id: of the parent.
+        view: columns and order.
+
+    Returns:
+        The page that shows it, as the part of the URL after the host.
+    """
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
         "orderByKey": f"metrics.`{view.order}`",

@@ -23,7 +23,14 @@ _WANTED = "tracked.json"  # what MLflow shall hold
 def write_projection(
     record: RunRecord, experiment: str, parent: TrackedRun, children: Iterable[TrackedRun] = ()
 ) -> None:
-    """Write what MLflow shall hold of a run. Its files are files of the record."""
+    """Write what MLflow shall hold of a run.
+
+    Args:
+        record: of the run; files of the tracked runs are files of it.
+        experiment: name of the MLflow experiment.
+        parent: the run itself.
+        children: its fits or configurations.
+    """
     document = {
         "experiment": experiment,
         "parent": _document(parent, record),

@@ -40,7 +40,14 @@ def balanced(rows: Sequence[Sequence[int]], shots: int, seed: int) -> list[int]:
 def token_counts(
     tokenizer: Any, template: str, rows: Sequence[Mapping[str, str]], before: Sequence[str] | None = None
 ) -> list[int]:
-    """Tokens of each row's prompt as it would be encoded, uncut."""
+    """Tokens of each row's prompt as it would be encoded, uncut.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        template: of the prompt, with the rows' fields in braces.
+        rows: the fields of each row.
+        before: text before each prompt, such as demonstrations; None: nothing.
+    """
     return [len(prompt.ids) for prompt in tokenize(tokenizer, template, rows, _NO_LIMIT, before=before)]
 
 

@@ -18,7 +18,17 @@ _DISTANCES = 1 << 22  # at a time: in float64 and as keys they take some 150 MB
 def nearest(
     queries: Float[Tensor, "n d"], train: Float[Tensor, "m d"], k: int, distance: Distance
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Distances and row numbers of the k nearest training states of each query, in `smallest`'s order."""
+    """The k nearest training states of each query, in `smallest`'s order.
+
+    Args:
+        queries: n states.
+        train: m states.
+        k: neighbours; m at most.
+        distance: `cosine` (1 - similarity) or `euclidean`.
+
+    Returns:
+        Distances, and row numbers in `train`.
+    """
     if distance == "cosine":
         queries, train = functional.normalize(queries, dim=-1), functional.normalize(train, dim=-1)
     gaps_to = _euclidean_to(train) if distance == "euclidean" else lambda part: 1 - part @ train.T

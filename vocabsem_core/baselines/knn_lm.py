@@ -18,7 +18,14 @@ def squared_scale(train: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
 def neighbour_shares(
     gaps: Float[Tensor, "n k"], votes: Int[Tensor, "n k"], n_classes: int, temperature: float
 ) -> Float[Tensor, "n c"]:
-    """p(y) ∝ Σ exp(-gap² / temperature) over the neighbours that vote for y, gaps being relative to `squared_scale`."""
+    """p(y) ∝ Σ exp(-gap² / temperature) over the neighbours that vote for y.
+
+    Args:
+        gaps: distances to the k neighbours, divided by the root of `squared_scale`.
+        votes: the neighbours' labels.
+        n_classes: c.
+        temperature: above 0; higher is nearer to equal votes.
+    """
     weights = torch.softmax(-gaps.square() / temperature, dim=1)
     shares = torch.zeros(len(gaps), n_classes, dtype=weights.dtype)
     return shares.scatter_add(1, votes, weights)

@@ -17,7 +17,13 @@ def fit_probe(
 ) -> dict[str, Tensor]:
     """Weights [c, d] and bias [c] of the classes, in the space of the states as given (the standardisation folded in).
 
-    `inverse_penalty` is scikit-learn's C: smaller is stronger L2. Raises InputError for fewer than two classes.
+    Args:
+        states: n training states.
+        labels: class numbers from 0.
+        n_classes: c, two at least; every class needs a row.
+        inverse_penalty: scikit-learn's C; smaller is stronger L2.
+
+    Raises InputError where a class has no row, or there are fewer than two.
     """
     if len(labels.unique()) != n_classes or n_classes < 2:
         raise InputError(

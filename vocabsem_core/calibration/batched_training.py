@@ -34,9 +34,13 @@ def structure(settings: CalibrationSettings) -> tuple[Any, ...]:
 
 
 def lane_bytes(settings: CalibrationSettings, width: int, targets: int, read: int | None = None) -> int:
-    """About how much memory a lane takes in a pack, against `targets` basis rows: weights, AdamW's, activations.
+    """About how many bytes a lane takes in a pack: weights, AdamW's moments, activations.
 
-    `read` dimensions of several layers side by side; None: those of the one that is moved, `width`.
+    Args:
+        settings: of the lane.
+        width: d, dimensions of the states that are moved.
+        targets: basis rows that the states are compared with.
+        read: dimensions of several layers side by side; None: `width`.
     """
     zeros, basis = torch.zeros(read or width), torch.zeros(targets if settings.learn_targets else 1, width)
     weights = sum(w.numel() for w in untrained(settings, zeros, zeros + 1, torch.Generator(), basis).values())

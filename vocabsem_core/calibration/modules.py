@@ -138,7 +138,12 @@ def untrained(
 ) -> Weights:
     """The weights a training starts from, of the dtype of `mean`, on the CPU.
 
-    Of the dimensions that are read, the first d are moved.
+    Args:
+        settings: decide the module.
+        mean: of the training states.
+        deviation: their standard deviation. Of the dimensions that are read, the first d are moved.
+        generator: of the random weights.
+        basis: a row per class, where learned targets start.
 
     The residual module's U is zero, so it starts as the identity. Every other matrix is uniform within ± 1/√(columns),
     as torch.nn.Linear's are.
@@ -179,6 +184,13 @@ def calibrated_logits(
     settings: CalibrationSettings,
     weights: dict[str, Tensor],
 ) -> Float[Tensor, "n c"]:
-    """Semantic logits of calibrated states over the task's labels; to learned targets where there are any."""
+    """Semantic logits of calibrated states over the task's labels.
+
+    Args:
+        states: n states, of one layer or of several side by side.
+        basis: a row per class; learned targets, where the weights have them, are used in its place.
+        settings: of the training.
+        weights: of the trained module.
+    """
     moved = residual(states, weights) if settings.module == "residual" else paper(states, weights)
     return semantic_logits(moved, weights.get(LEARNED, basis), settings.similarity, weights["log_temperature"].exp())

@@ -46,9 +46,15 @@ def residual_similarities(
     targets: Float[Tensor, "k d"] | Float[Tensor, "lanes k d"],
     similarity: Similarity,
 ) -> Float[Tensor, "lanes k n"]:
-    """Semantic logits at temperature 1, of rows that all lanes share or of each lane's own; targets alike.
+    """Semantic logits at temperature 1 of the moved states.
 
-    `weights` are those of `for_training`; `read` and `keep` dropout's factors of z and of the hidden units.
+    Args:
+        states: rows that all lanes share, or rows of each lane.
+        weights: as `for_training` gives them.
+        read: dropout's factors of the standardised states z; None: no dropout.
+        keep: dropout's factors of the r hidden units; None: no dropout.
+        targets: k basis rows, shared or of each lane.
+        similarity: of moved states and targets.
     """
     width, rank = weights[MOVES].shape[-1], weights[MOVES].shape[-2] - 1
     moved, standard = states[..., :width], (states - weights["mean"]) / weights["deviation"]

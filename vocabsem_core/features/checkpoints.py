@@ -149,8 +149,14 @@ def _without(error: Exception, place: Path, folder: Path) -> str:
 def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) -> Any:
     """A language model with its head, in evaluation mode.
 
-    `four_bit` quantises the blocks on loading, by bitsandbytes; the LM head stays as it is. Raises InputError
-    where files are missing or broken, transformers knows no such model, or bitsandbytes is not installed.
+    Args:
+        folder: with config.json, weights as safetensors, and tokenizer files.
+        dtype: torch's name: "float32", "bfloat16", "float16".
+        device: torch's name: "cpu", "cuda".
+        four_bit: quantise the blocks on loading, by bitsandbytes; the LM head stays as it is.
+
+    Raises InputError where files are missing or broken, transformers knows no such model, or bitsandbytes is not
+    installed.
     """
     from transformers.utils.logging import disable_progress_bar
 

@@ -204,9 +204,14 @@ def verbalize(
 ) -> Verbalizer:
     """Label words to vocabulary rows: the tokens of prompt + " " + word beyond the prompt's own (our choice).
 
-    `auto` takes first tokens where all differ and none is a mere space, else the mean over each word's tokens.
-    `vocabulary` is how many tokens the model has. Raises InputError for a word without tokens or with one that the
-    model lacks, and for labels whose tokens are the same.
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        template: of the prompt, with fields in braces.
+        words: label -> word.
+        rule: which tokens of a word count. `auto`: the first where all differ and none is a mere space, else the mean.
+        vocabulary: how many tokens the model has; None: not checked.
+
+    Raises InputError for a word without tokens or with one that the model lacks, and for labels with the same tokens.
     """
     before_mask = template.split(f"{{{MASK}}}")[0].rstrip()
     prompt, _ = render(before_mask, dict.fromkeys(template_fields(template), "text"))

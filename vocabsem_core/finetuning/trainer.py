@@ -271,7 +271,17 @@ class Finetuning:
 
 
 def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[Int[Tensor, " batch"]]:
-    """Every row once, in batches of like length whose order follows from seed and epoch."""
+    """Every row once, in batches of similar length; their order follows from seed and epoch.
+
+    Args:
+        lengths: tokens of each row.
+        size: rows of a batch; the last has what is left.
+        seed: of the training.
+        epoch: from 0.
+
+    Returns:
+        Row numbers of each batch.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order, known = torch.randperm(len(lengths), generator=generator), torch.tensor(lengths)
     found = [

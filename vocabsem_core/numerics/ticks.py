@@ -13,7 +13,14 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def tick(done: Number, of: Number, unit: str, note: str = "") -> None:
-    """Say that `done` of `of` units ("epochs") are done; cheap enough for every batch."""
+    """Report progress to whoever listens; cheap enough for every batch.
+
+    Args:
+        done: units that are done.
+        of: units in all; 0: not known.
+        unit: their name in the plural: "epochs".
+        note: more to show: "best 0.512".
+    """
     if (listener := _listener.get()) is not None:
         listener(done, of, unit, note)
 
@@ -30,7 +37,14 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def part_of_more(before: Number, of: Number, unit: str, size: Number = 1, note: str = "") -> Iterator[None]:
-    """Within, ticks are of a part of larger work: `size` of its `of` units, after the `before` that are done.
+    """Within, ticks are of a part of larger work.
+
+    Args:
+        before: units of the whole that are done.
+        of: units of the whole.
+        unit: their name in the plural: "trials".
+        size: units that the part is.
+        note: more to show.
 
     What the part says of itself joins the note: two trials in, "37 of 100 epochs" is told as 2.37 of 8 trials.
     """

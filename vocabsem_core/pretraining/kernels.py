@@ -62,7 +62,13 @@ class _SummedLoss(torch.autograd.Function):
 def causal_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, scaling: float, **unused: Any
 ) -> tuple[Float[Tensor, "batch tokens heads size"], None]:
-    """Attention to a token and those before it, as transformers calls it, on [batch, heads, tokens, size].
+    """Attention to a token and those before it, as transformers calls it.
+
+    Args:
+        module: not used.
+        query, key, value: [batch, heads, tokens, size].
+        mask: not used: all tokens are real.
+        scaling: factor of the products.
 
     Plain products and a softmax: on a processor torch's fused kernel takes two to four times as long, forward and
     backward, for contexts of 512 and 128 tokens. The scores of all pairs are kept for the backward pass.

@@ -58,8 +58,14 @@ def similarities(
 ) -> Float[Tensor, "*products"]:
     """Semantic logits at temperature 1 from the products of states with basis rows and from squared norms of both.
 
-    In training this is cheaper than `semantic_logits`: no normalised state is made, nor the gradient to one. The axes
-    are the caller's; they need only fit together.
+    In training this is cheaper than `semantic_logits`: no normalised state is made, nor the gradient to one. Axes are
+    the caller's; they must broadcast.
+
+    Args:
+        dots: products of states and basis rows.
+        squares: squared norms of the states.
+        basis_squares: squared norms of the basis rows.
+        kind: the similarity.
     """
     if kind == "dot":
         return dots

@@ -46,7 +46,15 @@ def score(
     metric: Metric,
     seed: int = 0,
 ) -> Score:
-    """Score predictions with their interval; the resampling is seeded, so the same input gives the same numbers."""
+    """Score predictions, with a 95 % bootstrap interval over items.
+
+    Args:
+        predictions: class numbers, a row per seed.
+        labels: true class numbers.
+        n_classes: how many there are.
+        metric: `accuracy` or `macro_f1`.
+        seed: of the resampling; the same input gives the same interval.
+    """
     by_seed = metric_of(predictions, labels, n_classes, metric, np.ones((1, len(labels))))[0]
     draws = draws_of_items(len(labels), np.random.default_rng(seed))
     resampled = [metric_of(predictions, labels, n_classes, metric, weights).mean(axis=1) for weights in draws]
@@ -69,7 +77,14 @@ def metric_of(
     metric: Metric,
     weights: Float[np.ndarray, "draws n"],
 ) -> Float[np.ndarray, "draws seeds"]:
-    """The metric of each seed's predictions under each draw of item weights (ones: the plain score).
+    """The metric of each seed's predictions under each draw of items.
+
+    Args:
+        predictions: class numbers, a row per seed.
+        labels: true class numbers.
+        n_classes: how many there are.
+        metric: `accuracy` or `macro_f1`.
+        weights: how often each draw has each item; a row of ones gives the plain score.
 
     macro_f1 is the mean over classes of 2 tp / (2 tp + fp + fn), 0 for a class neither present nor predicted, as
     scikit-learn has it with all classes named.

@@ -50,6 +50,14 @@ def lead(
 ) -> Lead:
     """The lead of one method over another.
 
+    Args:
+        first: predicted class numbers, a row per seed.
+        second: the other method's, on the same items; it may have another number of seeds.
+        labels: true class numbers.
+        n_classes: how many there are.
+        metric: `accuracy` or `macro_f1`.
+        seed: of the resampling and of random swaps.
+
     p of accuracy is exact, and for one seed that of the exact McNemar test; p of macro-F1 is of `SWAPS` random swaps.
     """
     first, second = in_pairs(first, second)
