@@ -11,6 +11,7 @@ from orchestration.graph import in_order
 from orchestration.store.artifacts import open_store
 from tools.reference import pages
 from workflows.cli.app import app
+from workflows.config.compare import ModelConfig
 from workflows.config.space import Domain
 from workflows.config.task import TaskConfig
 from workflows.config.yaml_file import read_workflow
@@ -50,7 +51,7 @@ def test_every_command_shown_exists_with_its_options(page):
 def test_every_yaml_shown_is_valid(page):
     for text in blocks(page, "yaml"):
         document = yaml.safe_load(text)
-        model = WORKFLOWS.get(document.get("workflow"), TaskConfig)
+        model = WORKFLOWS.get(document.get("workflow"), TaskConfig if "template" in document else ModelConfig)
         model.model_validate(document)
 
 

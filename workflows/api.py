@@ -227,22 +227,30 @@ def open_run(run: str = "latest", *, store: Place | None = None) -> Run:
     return Run(record.run_id, {}, (), (), record, opened)
 
 
-def load_model(model: str, *, base: Place | None = None, device: str | None = None) -> tuple[Any, Any]:
-    """A language model with its head, and its tokenizer; no store is needed.
+def load_model(
+    model: str, *, base: Place | None = None, device: str | None = None, store: Place | None = None
+) -> tuple[Any, Any]:
+    """A language model with its head, and its tokenizer.
 
     Args:
-        model: catalog name (`reference` is bundled), folder, model YAML file, or Hugging Face id (id@revision).
+        model: catalog name (`reference` is bundled), folder, GGUF or model YAML file, or Hugging Face id (id@revision).
         base: the folder that a relative path starts from; None: the current one.
         device: None: a GPU where there is one.
+        store: where a GGUF file's dequantised weights are kept; no other model needs one.
     """
     import torch
 
+    from orchestration.store.artifacts import open_store
+    from orchestration.store.fingerprint_cache import FingerprintCache
     from vocabsem_core.features import checkpoints
     from workflows.inputs.catalog import find_model
     from workflows.inputs.models import find_files
 
-    entry = find_model(model, Path(base or "."))
-    folder, device = find_files(entry), device or ("cuda" if torch.cuda.is_available() else "cpu")
+    entry, root = find_model(model, Path(base or ".")), Path()
+    if entry.config.gguf is not None:
+        root = open_store(store_place(_text(store), None)).root
+    folder = find_files(entry, FingerprintCache(root / "facts.json"))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = checkpoints.load_model(folder, entry.config.dtype, device, entry.config.quantization == "4bit")
     return loaded, checkpoints.load_tokenizer(folder)
 

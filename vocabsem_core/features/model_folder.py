@@ -65,6 +65,8 @@ def _chosen(folder: Path) -> str:
             "or name a folder that `save_pretrained` wrote."
         )
     pickled = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
+    if gguf := sorted(path.name for path in folder.glob("*.gguf")):
+        raise InputError(f"{folder}: no *.safetensors file; name its GGUF file as the model: {folder / gguf[0]}")
     hint = (
         f"it has pickled weights ({', '.join(pickled)}), which can run code when loaded; convert them with "
         "`model.save_pretrained(folder)`"

@@ -16,12 +16,19 @@ from workflows.config.strict import PathText, Strict
 
 
 class ModelConfig(Strict):
-    """A language model: a local folder or a Hugging Face id."""
+    """A language model: a local folder, a Hugging Face id, or a GGUF file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="short name")
     folder: PathText | None = Field(None, description="folder that save_pretrained wrote; relative to this YAML file")
     hub: str | None = Field(None, description="Hugging Face model id")
     revision: str = Field("main", description="commit of `hub`; pin it, since `main` may change")
+    gguf: PathText | None = Field(
+        None, description="GGUF file: relative to this YAML file, or the name of a file in `hub` or `package`"
+    )
+    package: str | None = Field(
+        None, pattern=r"^[\w.-]+==[\w.+-]+$", description="installed Python package with the file `gguf`: name==version"
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file `gguf`; checked if given")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
     quantization: Literal["none", "4bit"] = Field(
         "none", description="4bit: quantise the blocks on loading; needs bitsandbytes and a GPU"
@@ -29,8 +36,13 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _one_place(self) -> ModelConfig:
-        if (self.folder is None) == (self.hub is None):
-            raise ValueError("expected exactly one of `folder` and `hub`")
+        places = [place for place in (self.folder, self.hub, self.package) if place is not None]
+        if len(places) + (not places and self.gguf is not None) != 1:
+            raise ValueError("expected exactly one of `folder`, `hub`, `package` and `gguf`")
+        if self.gguf is not None and self.folder is not None:
+            raise ValueError("expected `gguf` without `folder`: the path of the file itself")
+        if self.gguf is None and (self.package or self.sha256):
+            raise ValueError(f"`{'package' if self.package else 'sha256'}` needs `gguf`, the file that it is about")
         return self
 
 

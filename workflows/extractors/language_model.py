@@ -12,12 +12,12 @@ from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import TrackedModel
 from workflows.config.compare import CompareConfig, CompareExecution, Encoding, Execution, Limit
-from workflows.errors import ConfigError
 from workflows.extractors.base import ExtractorKind, FeatureExtractor, Materials
 from workflows.extractors.outline import ReadsPrompts, outline
 from workflows.extractors.prompting import prompted
 from workflows.inputs.catalog import Task, find_model, model_names
-from workflows.inputs.models import Model, describe, model_files
+from workflows.inputs.gguf import gguf_file
+from workflows.inputs.models import Model, describe, local_folder, model_files
 from workflows.inputs.paths import located
 from workflows.inputs.tables import Split, text_problems
 from workflows.methods.resolved import ResolvedMethod
@@ -83,13 +83,10 @@ def _files(reference: str, base: Path) -> list[Path]:
     if Path(reference).is_absolute() or reference in model_names():
         return []
     entry = find_model(reference, base)
-    files = [located(base, reference)] if reference.endswith((".yaml", ".yml")) else []
-    if entry.config.hub is not None or (files and Path(str(entry.config.folder)).is_absolute()):
+    files, config = [located(base, reference)] if reference.endswith((".yaml", ".yml")) else [], entry.config
+    if config.hub or config.package or (files and Path(str(config.folder or config.gguf)).is_absolute()):
         return files
-    folder = located(entry.base, str(entry.config.folder))
-    if not folder.is_dir():
-        raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
-    return files + model_files(folder)
+    return files + ([gguf_file(entry)] if config.gguf else model_files(local_folder(entry)))
 
 
 LANGUAGE_MODEL = ExtractorKind(lambda reference, base: True, _open, outline, text_problems, _files)

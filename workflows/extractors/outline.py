@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Protocol, get_args
 
 from workflows.config.compare import Encoding
@@ -13,9 +15,10 @@ from workflows.errors import ConfigError
 from workflows.extractors.base import Described, Outline
 from workflows.extractors.prompting import check_suits
 from workflows.findings import Words
-from workflows.inputs.catalog import find_model
+from workflows.inputs.catalog import ModelEntry, find_model
+from workflows.inputs.gguf import gguf_file
 from workflows.inputs.hub import hub_model
-from workflows.inputs.models import check_encoding, find_files, token_limit
+from workflows.inputs.models import check_encoding, local_folder, token_limit
 from workflows.inputs.row_checks import Reader
 from workflows.methods.base import Need
 from workflows.methods.resolved import ResolvedMethod
@@ -117,19 +120,37 @@ class LanguageModelOutline(ReadsPrompts, Outline):
 
 
 def outline(reference: str, base: Path, problems: list[str]) -> LanguageModelOutline:
-    """Of a model on the hub only configuration and tokenizer are fetched; of a folder the head's place is checked."""
     from vocabsem_core.features.architectures import layer_names
-    from vocabsem_core.features.checkpoints import head_place, load_tokenizer, model_without_memory
+    from vocabsem_core.features.checkpoints import load_tokenizer, model_without_memory
     from vocabsem_core.features.prompts import window_of
 
     entry = find_model(reference, base, problems)
     place = entry.config
-    if place.hub is not None:
-        folder = hub_model(place.hub, place.revision, weights=False)
-    else:
-        folder = find_files(entry)
-        head_place(folder)
-    kind, model = model_without_memory(folder)
-    tokenizer = load_tokenizer(folder)
+    with _description(entry) as folder:
+        kind, model = model_without_memory(folder)
+        tokenizer = load_tokenizer(folder)
     four_bit, window = place.quantization == "4bit", window_of(model, tokenizer)
     return LanguageModelOutline(Tokens(place.name, tokenizer, kind, four_bit, window, layer_names(model), model))
+
+
+@contextmanager
+def _description(entry: ModelEntry) -> Iterator[Path]:
+    """A folder with a model's configuration and tokenizer.
+
+    Of a model on the hub only these are fetched; a GGUF file is read for them and not dequantised; of a folder the
+    head's place is checked.
+    """
+    from vocabsem_core.features.checkpoints import head_place
+    from vocabsem_core.features.gguf import write_description
+
+    place = entry.config
+    if place.gguf is not None:
+        file = gguf_file(entry)
+        with TemporaryDirectory(prefix="vocabsem-gguf-") as made:
+            write_description(file, Path(made))
+            yield Path(made)
+    elif place.hub is not None:
+        yield hub_model(place.hub, place.revision, weights=False)
+    else:
+        head_place(folder := local_folder(entry))
+        yield folder

@@ -72,7 +72,7 @@ def find_task(reference: str, base: Path, data_dir: Path | None, problems: list[
 
 
 def find_model(reference: str, base: Path, problems: list[str] | None = None) -> ModelEntry:
-    """A model by catalog name, model YAML file, folder, or Hugging Face id (id or id@revision).
+    """A model by catalog name, model YAML file, GGUF file, folder, or Hugging Face id (id or id@revision).
 
     Raises ConfigError where it is none of these. `problems` are as in `read_yaml`.
     """
@@ -84,12 +84,14 @@ def find_model(reference: str, base: Path, problems: list[str] | None = None) ->
         return ModelEntry(read_yaml(path, ModelConfig), path.parent)
     if (folder := located(base, reference)).is_dir():
         return ModelEntry(ModelConfig(name=short_name(folder.name), folder=str(folder)), base)
+    if reference.endswith(".gguf"):
+        return ModelEntry(ModelConfig(name=short_name(folder.stem), gguf=str(folder)), base)
     hub, _, revision = reference.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub) and not reference.startswith("."):
         return ModelEntry(ModelConfig(name=short_name(hub.split("/")[1]), hub=hub, revision=revision or "main"), base)
     raise ConfigError(
-        f"unknown model {reference!r}; {nearest(reference, model_names())} Or name a folder, a model's .yaml file, "
-        "or a Hugging Face id such as openai-community/gpt2."
+        f"unknown model {reference!r}; {nearest(reference, model_names())} Or name a folder, a .gguf file, a model's "
+        ".yaml file, or a Hugging Face id such as openai-community/gpt2."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from workflows.errors import ConfigError
 
@@ -17,19 +17,22 @@ _WEIGHTS = "*.safetensors"
 _DESCRIPTION = ["*.json", "*.model", "vocab.*", "merges.txt"]  # configuration and tokenizer
 
 
-def hub_file(repository: str, revision: str, file: str, elsewhere: str) -> Path:
-    """One file of a data set. Raises ConfigError where it is neither cached nor to be had; `elsewhere`: what to do."""
+def hub_file(
+    repository: str, revision: str, file: str, elsewhere: str, kind: Literal["dataset", "model"] = "dataset"
+) -> Path:
+    """One file of a repository. `elsewhere`: what else to do where it is neither cached nor to be had (ConfigError)."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    place: dict[str, Any] = {"repo_id": repository, "filename": file, "repo_type": "dataset", "revision": revision}
-    with _telling(f"{file} of data set {repository}@{revision}", elsewhere):
+    place: dict[str, Any] = {"repo_id": repository, "filename": file, "repo_type": kind, "revision": revision}
+    called = f"{'data set' if kind == 'dataset' else kind} {repository}"
+    with _telling(f"{file} of {called}@{revision}", elsewhere):
         try:
             return Path(hf_hub_download(**place, local_files_only=True))
         except LocalEntryNotFoundError:
             pass
         except ValueError as error:
-            raise ConfigError(f"{file} of data set {repository!r}: not an id or file of the hub ({error})") from error
+            raise ConfigError(f"{file} of {called}: not an id or file of the hub ({error})") from error
         _check_reachable()
         return Path(hf_hub_download(**place))
 

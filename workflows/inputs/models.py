@@ -15,7 +15,9 @@ from workflows.config.compare import Encoding
 from workflows.config.layers import layer_problems
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import ModelEntry
+from workflows.inputs.gguf import dequantised
 from workflows.inputs.hub import hub_model
+from workflows.inputs.paths import located
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".bin")
 
@@ -80,11 +82,21 @@ def token_limit(window: int | None, encoding: Encoding) -> int | None:
     return min((limit for limit in (window, encoding.max_tokens) if limit is not None), default=None)
 
 
-def find_files(entry: ModelEntry) -> Path:
-    """The model's folder, fetched from the hub where needed. Raises ConfigError where it is not there."""
+def find_files(entry: ModelEntry, facts: FingerprintCache) -> Path:
+    """The model's folder, fetched from the hub or made from a GGUF file where needed.
+
+    Raises ConfigError where it is not there, InputError for a GGUF file that cannot be read.
+    """
+    if entry.config.gguf is not None:
+        return dequantised(entry, facts)
     if entry.config.hub is not None:
         return hub_model(entry.config.hub, entry.config.revision)
-    folder = (entry.base / str(entry.config.folder)).resolve()
+    return local_folder(entry)
+
+
+def local_folder(entry: ModelEntry) -> Path:
+    """The folder that an entry names. Raises ConfigError where it is not there."""
+    folder = located(entry.base, str(entry.config.folder))
     if not folder.is_dir():
         raise ConfigError(f"model {entry.config.name!r}: no folder {folder}")
     return folder
@@ -92,7 +104,7 @@ def find_files(entry: ModelEntry) -> Path:
 
 def describe(entry: ModelEntry, facts: FingerprintCache) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
-    folder = find_files(entry)
+    folder = find_files(entry, facts)
     sources = model_files(folder)
     found = facts.get("model 6", sources, lambda: _facts(folder))
     return Model(

@@ -122,6 +122,17 @@ def test_what_links_lead_to_goes_along_under_their_names(folder, tmp_path_factor
     assert shipment(read_workflow(copied, WORKFLOWS), copied, None, False).digest() == found.digest()
 
 
+def test_a_gguf_file_goes_along_by_itself_or_with_its_model_file(folder):
+    (folder / "tiny.gguf").write_text("weights")
+    write(folder, "tiny.yaml", {"name": "other", "gguf": "tiny.gguf"})
+    write(folder, "packed.yaml", {"name": "packed", "package": "ours==1", "gguf": "ours/tiny.gguf"})
+    found = carried(folder, {**WORKFLOW, "models": ["tiny.gguf", "tiny.yaml", "packed.yaml"]})
+    assert {"inputs/tiny.gguf", "inputs/tiny.yaml", "inputs/packed.yaml"} <= set(found.inputs)
+    (folder / "tiny.gguf").unlink()
+    with pytest.raises(ConfigError, match=r"model 'tiny': no file .*tiny\.gguf"):
+        carried(folder, {**WORKFLOW, "models": ["tiny.gguf"]})
+
+
 def test_a_workflow_file_that_is_a_link_takes_what_lies_beside_it(folder, tmp_path):
     (folder / "blobs").mkdir()
     (folder / write(folder, "w.yaml", WORKFLOW)).rename(folder / "blobs" / "abc123")

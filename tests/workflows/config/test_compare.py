@@ -128,7 +128,7 @@ def test_a_name_that_is_no_plain_path_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("place", [{}, {"folder": "f", "hub": "o/n"}], ids=["neither", "both"])
 def test_a_model_has_exactly_one_place(place: dict[str, str]) -> None:
-    with pytest.raises(ValidationError, match="exactly one of `folder` and `hub`"):
+    with pytest.raises(ValidationError, match="exactly one of `folder`, `hub`, `package` and `gguf`"):
         ModelConfig.model_validate({"name": "m", **place})
 
 

@@ -64,6 +64,13 @@ def test_a_catalog_model_loads_under_its_files_name(name: str, tmp_path: Path) -
     assert find_model(name, tmp_path).config.name == name
 
 
+@pytest.mark.parametrize("name", model_names())
+def test_a_catalog_model_is_pinned(name: str, tmp_path: Path) -> None:
+    config = find_model(name, tmp_path).config
+    assert config.hub is None or re.fullmatch("[0-9a-f]{40}", config.revision)
+    assert config.package is None or config.sha256
+
+
 @pytest.mark.parametrize(("name", "train", "test"), STARTERS)
 def test_a_starter_task_has_its_rows(name: str, train: int, test: int, tmp_path: Path) -> None:
     assert (len(rows(name, "train", tmp_path)), len(rows(name, "test", tmp_path))) == (train, test)

@@ -97,6 +97,13 @@ def test_a_cached_file_of_a_data_set_is_found_offline(cache: Path, revision: str
     assert hub_file("org/name", revision, "data/train.csv", ELSEWHERE).read_text() == "text,label\n"
 
 
+def test_a_cached_file_of_a_model_is_found_offline_and_a_missing_one_is_named(cache: Path) -> None:
+    store(cache, "models--org--name", {"small-Q8_0.gguf": "weights"})
+    assert hub_file("org/name", "main", "small-Q8_0.gguf", ELSEWHERE, kind="model").read_text() == "weights"
+    with pytest.raises(ConfigError, match=r"large\.gguf of model org/name@main is not in the local cache"):
+        hub_file("org/name", "main", "large.gguf", ELSEWHERE, kind="model")
+
+
 @pytest.mark.parametrize("revision", [COMMIT, "main"])
 def test_a_cached_model_is_found_offline(cache: Path, revision: str) -> None:
     snapshot = store(cache, "models--org--name", {"config.json": "{}", "model.safetensors": "weights"})

@@ -24,7 +24,7 @@ from workflows.inputs.models import (
     checked_tokenizer,
     content_digests,
     describe,
-    find_files,
+    local_folder,
 )
 from workflows.steps.model import encode_step
 
@@ -136,7 +136,7 @@ def test_a_tokenizer_is_loaded_where_it_is_the_one_of_the_keys(copy: Path, tmp_p
 
 def test_a_folder_is_relative_to_its_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
-    assert find_files(ModelEntry(ModelConfig(name="m", folder="weights"), tmp_path)) == (tmp_path / "weights").resolve()
+    assert local_folder(ModelEntry(ModelConfig(name="m", folder="weights"), tmp_path)) == tmp_path / "weights"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
