@@ -120,6 +120,7 @@ class LanguageModelOutline(ReadsPrompts, Outline):
 
 
 def outline(reference: str, base: Path, problems: list[str]) -> LanguageModelOutline:
+    """A language model by its configuration and tokenizer, without its weights; a folder must have a head."""
     from vocabsem_core.features.architectures import layer_names
     from vocabsem_core.features.checkpoints import load_tokenizer, model_without_memory
     from vocabsem_core.features.prompts import window_of
