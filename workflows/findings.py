@@ -40,13 +40,13 @@ class Findings:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """A user's mistake becomes a problem, or several; what follows it in the block is left out."""
+        """A user's mistake becomes a problem, or several, each told once; what follows it in the block is left out."""
         try:
             yield
         except Exception as error:
             if exit_code_of(error) != 2:
                 raise
-            self.problems.extend(str(error).splitlines())
+            self.problems.extend(line for line in str(error).splitlines() if line not in self.problems)
 
 
 @dataclass(frozen=True)

@@ -74,20 +74,19 @@ def check_parts(names: Names, methods: Methods, encoding: Encoding, limits: Limi
         with checking.field():
             check_distinct(noun, found)
     trained = any(method.learns or method.demonstrations != "none" for _, method in methods)
-    # Where no method reads the label words a run does not either.
-    reads_words = any(method.reads_label_words for _, method in methods)
     for task in tasks:
         checked = Checked(task.config.name)
         findings.tasks.append(checked)
         rows = _check_rows(task, limits, trained, set(kinds.values()), checked, findings)
         read = {split: rows[split] for split in rows if trained or split == "test"}
-        for model in models.values():
+        for reference, model in models.items():
             with findings.collecting():
                 for split, used in read.items():
                     file = split_file(task, split).path
                     problems = model.row_problems(task.config, used, file, encoding)
                     findings.problems.extend(_first(problems, str(file)))
-            if reads_words:
+            # Where no method reads the label words a run does not either.
+            if any(method.reads_label_words and method.config.runs_under(reference) for _, method in methods):
                 with findings.collecting():
                     checked.words.append(model.words(task.config))
 

@@ -148,6 +148,11 @@ def test_words_are_not_checked_where_no_method_reads_them(folder):
     assert check(folder, {"words": {"good": "fine", "bad": "fine"}}, methods=["knn"]).problems == []
 
 
+def test_a_task_without_a_template_is_told_once_for_language_models(folder):
+    (problem,) = check(folder, {"template": None}).problems
+    assert problem.startswith("task 'mine' has no template, which a language model needs, such as: '{text}")
+
+
 def test_a_template_that_fills_the_window_is_a_problem(folder):
     template = "a review that somebody wrote about some other film: {text}\n sentiment:"
     (problem,) = check(folder, {"template": template}, encoding={"max_tokens": 8}).problems

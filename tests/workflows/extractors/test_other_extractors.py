@@ -17,7 +17,7 @@ from orchestration.graph import in_order
 from orchestration.runs.record import runs
 from orchestration.store.artifacts import Store, open_store
 from orchestration.tracking.tracker import TrackingError
-from tests.workflows.extractors.numbers import CLASSES, NUMBERS, net
+from tests.workflows.extractors.numbers import CLASSES, NUMBERS, Net, Numbers, net
 from tests.workflows.sweeps import QUIET
 from workflows.api import open_run
 from workflows.cli.validate import validate
@@ -213,6 +213,24 @@ def test_a_method_that_needs_more_is_refused_at_once(method: str, base: Path, st
     assert exit_code_of(told.value) == 2
     assert "workflow.yaml" in str(told.value)
     assert REFUSED[method] in "\n".join(validate(base / "workflow.yaml", None).problems)
+
+
+def test_without_a_linear_head_there_are_the_methods_on_training_states_alone(
+    base: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, of_the_head = Net.materials, ("head", "basis", "verbalizer")
+    monkeypatch.setattr(Numbers, "gives", frozenset({"train"}))
+    monkeypatch.setattr(
+        Net,
+        "materials",
+        lambda *given: {role: step for role, step in whole(*given).items() if role not in of_the_head},
+    )
+    headless = ["linear-probe", "centroid", "knn"]
+    session = opened(base, store, {**WORKFLOW, "methods": headless})
+    assert not {step.name for step in in_order(session.job.targets)} & set(of_the_head)
+    for method in [name for name in METHODS if name not in headless]:
+        with pytest.raises(ConfigError, match=rf"method '{method}' needs (basis|head), which net does not have"):
+            opened(base, store, {**WORKFLOW, "methods": ["knn", method]})
 
 
 def test_tokens_are_no_matter_of_numbers(base: Path, store: Store) -> None:
