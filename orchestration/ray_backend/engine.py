@@ -295,7 +295,7 @@ def _connect(address: str | None) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address!r} ({error}). Start one with `ray start --head`, give its host:port, "
-            "and set RAY_AUTH_MODE=token where it asks for a token; or leave the address out to run on this machine."
+            "and set RAY_AUTH_MODE=token where it requires a token; or leave the address out to run on this machine."
         ) from error
 
 

@@ -279,9 +279,9 @@ def about_the_token(address: str, found: str) -> str:
     if wrong:
         told = "the token is not the cluster's"
     elif os.environ.get("RAY_AUTH_MODE") != "token":
-        told = "the cluster asks for a token, and RAY_AUTH_MODE is not set to `token`, so none was sent"
+        told = "the cluster requires a token, and RAY_AUTH_MODE is not set to `token`, so none was sent"
     else:
-        told = f"the cluster asks for a token, and there is none in {given}"
+        told = f"the cluster requires a token, and {given} holds none"
     return (
         f"{address}: {told}. On the head, `ray get-auth-token` prints it; put it into a file that only you can read "
         "(mode 600), then set RAY_AUTH_TOKEN_PATH to the file and RAY_AUTH_MODE=token."

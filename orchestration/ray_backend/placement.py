@@ -124,7 +124,11 @@ def explained(error: BaseException, step: Step, asked: Resources, died: bool) ->
     of_the_node = isinstance(error, MemoryError) or _NO_MEMORY[0] in str(error)
     if limit is not None and of_the_node:
         return OutOfMemory(f"{step.label} needs more memory than its limit of {limit}; raise the limit")
-    told = "raise it, so that fewer run beside it" if limit else "set it, so that fewer run side by side"
+    told = (
+        "raise it, so that fewer steps run at the same time"
+        if limit
+        else "set it, so that fewer steps run at the same time"
+    )
     if type(error).__name__ == "OutOfMemoryError" and died:  # Ray's: the node ran full, and this process was chosen
         return OutOfMemory(f"{step.label} was ended because its node ran out of memory; {setting}: {told}")
     if limit is not None and died:

@@ -166,8 +166,8 @@ def pool_size(asked: Resources, nodes: Sequence[Mapping[str, float]]) -> tuple[i
     else:
         cpus = asked.cpus
     if not fitting(cpus):
-        beside = " beside its GPUs" if gpus else ""
-        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many{beside}. Ask for fewer.")
+        free = " next to its GPUs" if gpus else ""
+        raise ClusterError(f"a worker asks for {cpus:g} cores; no node has as many{free}. Ask for fewer.")
     return fitting(cpus), {"num_cpus": cpus, "num_gpus": gpus}
 
 

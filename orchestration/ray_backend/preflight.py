@@ -32,7 +32,7 @@ from orchestration.store.scratch import SCRATCH
 ANSWER_SECONDS = 60.0  # for a node to answer; a first task there unpacks a job's files and starts a process
 _TORCH_SECONDS = 30.0  # for a node's torch to be loaded; of one that takes longer nothing is said
 _SETTLE_SECONDS = 5.0  # for a file that a node wrote to be seen here through a network file system
-_REMOVED = "so that a job's files are removed while they are read. Start the second with a --temp-dir of its own."
+_REMOVED = "so that a job's files are removed while they are read. Start the second with another --temp-dir."
 _PACKAGE = "_ray_pkg_"  # in the names of folders that Ray unpacks
 _FOLDER = "preflight"  # in the store's scratch folder
 
@@ -253,7 +253,7 @@ def _without_use_of_gpus() -> list[str]:
 
 def _look_into_bucket(mirror: Mirror, place: Path, name: str, shared: bool) -> list[str]:
     """What a node lacks for a store in a bucket: it reads the driver's object and writes one of its own."""
-    mend = "A node's environment is that of its `ray start`: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the others."
+    mend = "Set AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the others before `ray start` on every node."
     try:
         place.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(place.name)
@@ -351,7 +351,7 @@ def _unseen(nodes: Sequence[Node], folder: Path) -> list[str]:
         if time.monotonic() > until:
             break
         time.sleep(0.1)
-    cache = "what it writes into the store does not appear here. Mount the folder without a cache of its own."
+    cache = "what it writes into the store does not appear here. Mount the folder without a client-side cache."
     return [f"{node}: {cache}" for node in waited]
 
 

@@ -69,7 +69,7 @@ def fill(record: RunRecord, tracker: Tracker) -> Filled:
     without = {
         run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model
     }
-    _log.debug("%s: told %s of it and %d children", record, tracker.name, len(children))
+    _log.debug("%s: written to %s with %d children", record, tracker.name, len(children))
     told = {"experiment": wanted["experiment"], **asdict(shown), "status": parent.status, "without": without}
     record.write(TOLD, {**_place(record, tracker), **told, "workflow": _workflow(record)})
     return Filled(shown.run_id, tuple(run.name for run in (parent, *children) if run.key in without))

@@ -104,6 +104,6 @@ def test_a_cluster_whose_token_cannot_be_read_says_where_to_get_it(written, tmp_
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout.startswith(f"2 127.0.0.1:6379: the cluster asks for a token, and there is none in {tmp_path}")
+    assert done.stdout.startswith(f"2 127.0.0.1:6379: the cluster requires a token, and {tmp_path}")
     assert "`ray get-auth-token` prints it" in done.stdout
     assert "Traceback" not in done.stderr

@@ -117,7 +117,7 @@ MISTAKES = {
     "a listed space": (with_line('space = ["k"]'), r"line 4: .* has space = \['k'\]; expected"),
     "no such setting": (
         "from workflows.config.space import Domain\n" + with_line('space = {"k": Domain(choice=(1, 2))}'),
-        r"line 5: .* has space\['k'\], which is none of its Settings",
+        r"line 5: .* has space\['k'\], which is not one of its Settings",
     ),
     "arguments": (with_line("def __init__(self, k): ..."), r"line 4: Constant\(\): TypeError: .*'k'"),
     "an error when made": (with_line("def __init__(self): 1 / 0"), r"line 7: Constant\(\): ZeroDivisionError"),

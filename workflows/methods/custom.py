@@ -85,7 +85,7 @@ def _wrong(found: type[Method]) -> str | None:
         if not isinstance(domain, Domain):
             return f"has space[{name!r}] = {domain!r}; expected a vocabsem.Domain, such as Domain(choice=(1, 2))"
         if name not in found.Settings.model_fields:
-            return f"has space[{name!r}], which is none of its Settings: {', '.join(found.Settings.model_fields)}"
+            return f"has space[{name!r}], which is not one of its Settings: {', '.join(found.Settings.model_fields)}"
     return None
 
 

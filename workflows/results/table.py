@@ -54,7 +54,7 @@ def _legend(results: Sequence[Found], shown: Sequence[Found]) -> list[str]:
         return []
     lines = [
         "",
-        "seconds: encoding, basis, search and one fit, with nothing cached; cached: search and fit alone.",
+        "seconds: encoding, basis, search and one fit, with nothing cached; cached: search and fit only.",
         f"against {reference}: paired randomisation test on the test rows; in brackets the 95 % interval of the "
         f"difference, and p after Holm over {comparisons(shown)} comparisons, those with the best method included.",
     ]

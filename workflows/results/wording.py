@@ -6,8 +6,8 @@ from workflows.results.model import Versus
 
 LEVEL = "~"  # not shown to be worse than the best
 CONTRADICTORY = (
-    'An interval without 0 beside "no difference shown" is no contradiction: the interval is of that comparison alone, '
-    "p is corrected for all comparisons of the run."
+    'An interval without 0 next to "no difference shown" is not a contradiction: the interval is for that '
+    "comparison alone, while p is corrected for all comparisons of the run."
 )
 
 

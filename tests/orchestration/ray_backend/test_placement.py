@@ -82,7 +82,9 @@ def test_want_of_memory_names_the_step_and_the_setting(error):
     )
     free = explained(error, number(3), Resources(1), died=False)
     assert str(free).startswith(f"number 3 ran out of memory ({type(error).__name__}")
-    assert str(free).endswith("; execution.resources.number.memory_gb: set it, so that fewer run side by side")
+    assert str(free).endswith(
+        "; execution.resources.number.memory_gb: set it, so that fewer steps run at the same time"
+    )
     assert "\n" not in str(free)
 
 

@@ -96,7 +96,7 @@ def test_part_of_a_gpu_beyond_a_whole_one_is_refused():
 
 
 def test_cores_that_no_node_with_gpus_has_are_refused():
-    with pytest.raises(ClusterError, match="asks for 32 cores; no node has as many beside its GPUs"):
+    with pytest.raises(ClusterError, match="asks for 32 cores; no node has as many next to its GPUs"):
         pool_size(Resources(32, 1.0, None), [{"CPU": 64}, {"CPU": 16, "GPU": 2}])
 
 

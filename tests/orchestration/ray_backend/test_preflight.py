@@ -117,7 +117,7 @@ def test_a_node_that_may_not_use_the_bucket_says_so(asked, server, methods):
     server.before = lambda request: refusal(403, "InvalidAccessKeyId") if request.method in methods else None
     (told,) = said_of(*asked)["missing"]
     assert f"{server.address} refuses the credentials (InvalidAccessKeyId)" in told
-    assert "A node's environment is that of its `ray start`: AWS_ENDPOINT_URL" in told
+    assert "Set AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the others before `ray start`" in told
 
 
 def test_a_bucket_of_another_server_and_a_folder_that_cannot_be_made_are_told(asked):
@@ -253,5 +253,5 @@ def test_a_jobs_folder_that_is_gone_already_is_told_with_the_way_out(tmp_path, m
     (tmp_path / "job").mkdir()
     monkeypatch.chdir(tmp_path / "job")
     (tmp_path / "job").rmdir()
-    with pytest.raises(ClusterError, match=r"is gone: another node on this machine .* --temp-dir of its own"):
+    with pytest.raises(ClusterError, match=r"is gone: another node on this machine .* another --temp-dir"):
         _here()

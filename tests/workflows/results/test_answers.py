@@ -100,4 +100,4 @@ def test_the_table_is_sorted_says_the_answer_and_explains_what_looks_contradicto
     ]
     assert "\n  The cheapest method not shown to be worse is probe: 0.600 in 2.0 s.\n" in shown
     assert "p after Holm over 3 comparisons" in shown
-    assert 'An interval without 0 beside "no difference shown"' in shown
+    assert 'An interval without 0 next to "no difference shown"' in shown
