@@ -95,7 +95,7 @@ def _best(results: Sequence[Found]) -> _Best:
 def _row(found: Found) -> dict[str, Any]:
     """A line of the table in MLflow, whose comparison of runs groups by the first column and shows the second."""
     result, _ = found
-    cells = {name: value for name, value in flat_row(found).items() if not isinstance(value, list)}
+    cells = {name: value for name, value in flat_row(found).items() if not name.endswith("_by_seed")}  # lists
     return {
         "result": " / ".join([result.model, result.task, result.method, *sized(result.train_size)]),
         "score": score(result.mean, result.low, result.high),

@@ -54,6 +54,9 @@ def test_a_tracker_is_told_of_the_begin_and_of_every_fit_at_the_end(session: Ses
     assert parent.params == {"models": "model", "tasks": "films", "methods": "centroid, linear-probe"}
     assert parent.metrics["best_score"] == max(result.mean for result, _ in done.results)
     assert [row["result"].split(" / ")[2] for row in parent.tables["results.json"]] == ["centroid", "linear-probe"]
+    columns = {tuple(row) for row in parent.tables["results.json"]}
+    assert len(columns) == 1, "MLflow's table has the same columns in every row"
+    assert all(not isinstance(cell, list | dict) for row in parent.tables["results.json"] for cell in row.values())
     assert [path.name for path in parent.table_files] == ["test-predictions-model-films.json"]
     assert "linear-probe" in parent.note
     scores = {
