@@ -8,8 +8,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 demo: .venv/installed
 	.venv/bin/vocabsem run quickstart.yaml
 
+# Three processes on two cores: what starts Ray waits half of its time. A file's tests share one, the slow folders first.
 test: lint
-	.venv/bin/python -m pytest -q -n 2
+	.venv/bin/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # PostgreSQL, MLflow on it, Ray with workers, a browser: what docker/compose.yaml starts, as processes of this machine.
 test-system: .venv/installed

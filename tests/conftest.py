@@ -1,7 +1,6 @@
 """Settings of all tests: quiet, offline, one thread."""
 
 import os
-import re
 import warnings
 
 os.environ.update(
@@ -23,26 +22,6 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("machines differ in speed", deadline=None)
 settings.load_profile("machines differ in speed")
-
-
-# Folders of tests that start processes; those whose files name Ray start it.
-_PROCESSES = {"benchmarks", "chaos", "integration"}
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """With `-n 2`, all that starts Ray runs in one of the two processes, and each other file as a whole in either."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class OneProcessForRay(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::")[0]
-            on_ray = file.split("/")[1] in _PROCESSES and re.search(
-                r"\b(ray|Ray)", (config.rootpath / file).read_text()
-            )
-            return "ray" if on_ray else file
-
-    return OneProcessForRay(config, log)
 
 
 @pytest.fixture(scope="session")
