@@ -245,13 +245,16 @@ def load_model(
     from vocabsem_core.features import checkpoints
     from workflows.inputs.catalog import find_model
     from workflows.inputs.models import find_files
+    from workflows.inputs.precision import tried_out
 
     entry, root = find_model(model, Path(base or ".")), Path()
     if entry.config.gguf is not None:
         root = open_store(store_place(_text(store), None)).root
     folder = find_files(entry, FingerprintCache(root / "facts.json"))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = checkpoints.load_model(folder, entry.config.dtype, device, entry.config.quantization == "4bit")
+    device, dtype = device or ("cuda" if torch.cuda.is_available() else "cpu"), str(entry.config.dtype)
+    if dtype == "auto":
+        dtype = tried_out().dtype(dtype, checkpoints.stored_dtype(folder), float(device != "cpu"))
+    loaded = checkpoints.load_model(folder, dtype, device, entry.config.quantization == "4bit")
     return loaded, checkpoints.load_tokenizer(folder)
 
 

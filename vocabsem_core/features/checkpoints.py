@@ -235,6 +235,12 @@ def head_place(folder: Path) -> HeadPlace:
     return HeadPlace(weight, _find(model, linear, "bias", stored) if has_bias else None)
 
 
+def stored_dtype(folder: Path) -> str:
+    """The precision in which a model's head is stored."""
+    (first,) = head_place(folder).blocks(1)
+    return str(first.dtype).removeprefix("torch.")
+
+
 def embedding_rows(folder: Path, rows: list[int]) -> Float[Tensor, "rows d"]:
     """Rows of the input embedding, float32, without loading the model. Raises InputError where it is in no file."""
     _, model = model_without_memory(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from orchestration.errors import DamagedArtifact
 from orchestration.execution.work import callable_of
@@ -54,6 +54,7 @@ def read_result(cell: Cell, ledger: Ledger) -> Found | None:
         trial_rows=ledger.trial_rows(cell.fits),
         folds=max(step.identity.get("folds", 1) for step in cell.fits.values()),
         to_best=_to_best(cell, store),
+        dtype=_dtype(cell.fits.values()),
     )
     return result, detail
 
@@ -65,6 +66,15 @@ def _to_best(cell: Cell, store: Store) -> Versus | None:
         return None
     found = lead_of(cell.best, artifact.json(BEST), cell.fits)
     return Versus("", **found) if found is not None else None
+
+
+def _dtype(fits: Iterable[Step]) -> str | None:
+    """The precision of the model's forward passes, or of its weights and products in a finetuning."""
+    for step in (step for fit in fits for step in _read_by(fit)):
+        how = step.identity.get("reading", step.identity)
+        if "dtype" in how:
+            return f"{how['dtype']}, products {how['products']}" if "products" in how else how["dtype"]
+    return None
 
 
 def _read_by(fit: Step) -> Iterator[Step]:

@@ -29,7 +29,11 @@ class ModelConfig(Strict):
         None, pattern=r"^[\w.-]+==[\w.+-]+$", description="installed Python package with the file `gguf`: name==version"
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file `gguf`; checked if given")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the forward pass")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision of the forward pass; auto: that of the stored weights on a GPU; on a CPU bfloat16 for "
+        "16-bit weights if a trial finds it much faster, else float32",
+    )
     quantization: Literal["none", "4bit"] = Field(
         "none", description="4bit: quantise the blocks on loading; needs bitsandbytes and a GPU"
     )

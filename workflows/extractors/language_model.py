@@ -68,7 +68,8 @@ class LanguageModel(ReadsPrompts, FeatureExtractor):
         return prompted(config, method, size, self.about, task, materials, seed)
 
     def prompting(self, task: Task, encoding: Encoding, execution: CompareExecution) -> dict[str, Mapping[str, Any]]:
-        return {"reading": reading_of(self.about, task, encoding), "place": place_of(self.about, execution)}
+        reading = reading_of(self.about, task, encoding, execution)
+        return {"reading": reading, "place": place_of(self.about, execution)}
 
     def served(self, fit: Step, store: Store) -> TrackedModel | None:
         return tracked_model(fit, store)

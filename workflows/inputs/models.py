@@ -18,6 +18,7 @@ from workflows.inputs.catalog import ModelEntry
 from workflows.inputs.gguf import dequantised
 from workflows.inputs.hub import hub_model
 from workflows.inputs.paths import located
+from workflows.inputs.precision import Machine, this_machine
 
 _MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".bin")
 
@@ -29,7 +30,8 @@ class Model:
     Attributes:
         name: in results.
         folder: its files.
-        dtype: of the forward pass.
+        asked: the precision that is asked for: one of its names, or `auto`.
+        stored: the precision of its stored head.
         weights, tokenizer, head: digests of content.
         kept_rows: rows of the LM head with a token: 1 + the tokenizer's largest id (ours; the rest is padding).
         window: longest prompt in tokens, the smaller of configuration and tokenizer; None where neither states it.
@@ -39,11 +41,13 @@ class Model:
         kind: "causal", "masked" or "seq2seq".
         four_bit: whether the blocks are quantised on loading.
         stamp: sizes and times of the files the digests were made from.
+        machine: what the machine that plans is fast in.
     """
 
     name: str
     folder: Path
-    dtype: str
+    asked: str
+    stored: str
     weights: str
     tokenizer: str
     head: str
@@ -55,6 +59,11 @@ class Model:
     kind: str
     four_bit: bool
     stamp: str
+    machine: Machine
+
+    def dtype(self, gpus: float | None) -> str:
+        """The precision of the forward pass, by the GPUs that a workflow file gives it; None: one if there are any."""
+        return self.machine.dtype(self.asked, self.stored, gpus)
 
     @property
     def files(self) -> dict[str, Any]:
@@ -106,14 +115,15 @@ def describe(entry: ModelEntry, facts: FingerprintCache) -> Model:
     """Find a model and its facts; the files are read only when a size or time changed (16 GB take a while)."""
     folder = find_files(entry, facts)
     sources = model_files(folder)
-    found = facts.get("model 6", sources, lambda: _facts(folder))
+    found = facts.get("model 7", sources, lambda: _facts(folder))
     return Model(
         entry.config.name,
         folder,
-        entry.config.dtype,
+        asked=entry.config.dtype,
         **found,
         four_bit=entry.config.quantization == "4bit",
         stamp=stamp_of(folder),
+        machine=this_machine(facts),
     )
 
 
@@ -189,6 +199,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     digests = content_digests(folder)  # last: what is missing has been told better by then
     shape = [str(first.dtype)], scale_and_softcap(model.config)
     return {
+        "stored": str(first.dtype).removeprefix("torch."),
         "weights": digests["model"],
         "tokenizer": digests["tokenizer"],
         "head": key_of(

@@ -102,6 +102,7 @@ COLUMNS = (
     Column("states", "states MB", "states_bytes", lambda _, detail: detail.costs.states_bytes, _megabytes),
     Column("fit-size", "fit MB", "fit_bytes", lambda _, detail: detail.costs.fit_bytes, _megabytes),
     Column("trials", "trials", "trials", lambda _, detail: detail.trials, _span_text, _span),
+    Column("dtype", "dtype", "dtype", lambda _, detail: detail.dtype, lambda v: v or "none", _first),
     Column("seeds", "seeds", "", lambda result, _: len(result.seeds), str, _first),
     Column(
         "calibration-error",
@@ -119,7 +120,8 @@ ON_REQUEST = tuple(name for name in _BY_NAME if name not in ("seconds", "cached"
 def table_columns(results: Sequence[Found]) -> list[Column]:
     """The columns of the terminal's table, in their order; a sweep and a pretraining know what a fit costs, no more."""
     whole = any(detail.costs.total is not None for _, detail in results)
-    return [SCORE, *columns(("seconds", "cached") if whole else ("fit",)), *SPREAD, *columns(("weights",))]
+    own = ("weights", "dtype") if any(detail.dtype not in (None, "float32") for _, detail in results) else ("weights",)
+    return [SCORE, *columns(("seconds", "cached") if whole else ("fit",)), *SPREAD, *columns(own)]
 
 
 def columns(names: Sequence[str]) -> list[Column]:

@@ -130,6 +130,7 @@ class Detail:
         folds: fits that are averaged, each with other rows held out.
         to_best: the comparison with the best method of the same model and task; None for that method itself, and where
             none was made.
+        dtype: the precision in which the language model ran or was trained; None where it did not run.
     """
 
     trained_weights: int
@@ -147,6 +148,7 @@ class Detail:
     trial_rows: int | None = None
     folds: int = 1
     to_best: Versus | None = None
+    dtype: str | None = None
 
 
 Found: TypeAlias = tuple[Result, Detail]

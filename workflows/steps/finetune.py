@@ -51,21 +51,22 @@ _STATE, _SPENT = "state.safetensors", "spent.json"  # of a checkpoint
 _DONE = "done.safetensors"  # in the scratch folder: what the workers leave
 
 
-def reading_of(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
+def reading_of(model: Model, task: Task, encoding: Encoding, execution: CompareExecution) -> dict[str, Any]:
     """What decides the prompts and the model that reads them: the fields of an encoding that matter here."""
     return {
         "model": model.weights,
         "tokenizer": model.tokenizer,
         "template": prompt_template(task.config, model.kind),
         "max_tokens": token_limit(model.window, encoding),
-        "dtype": model.dtype,
+        "dtype": model.dtype(execution.gpus_per_trainer),
         "kind": model.kind,
     }
 
 
 def place_of(model: Model, execution: CompareExecution) -> dict[str, Any]:
-    """Where the model lies and where it is trained: no part of a key."""
+    """Where the model lies and is trained: no part of a key. `bf16`: whether its products are fast there."""
     return {
+        "bf16": model.machine.bf16(execution.gpus_per_trainer),
         "folder": str(model.folder),
         "stamp": model.stamp,
         "vocabulary": model.kept_rows,
@@ -290,8 +291,10 @@ def _reserved(place: Mapping[str, Any], cores: float | None, workers: int | None
 
 def _identity(method: ResolvedMethod, conditions: Conditions, seed: int) -> dict[str, Any]:
     read = {"labels": conditions.labels, "train_size": conditions.train_size}
-    own = {"dtype": "float32"} if _finetuned(method.method).whole else {}
-    return {**code_identity(method.method), **read, "reading": {**conditions.reading, **own}, "seed": seed}
+    reading = {**conditions.reading, **({"dtype": "float32"} if _finetuned(method.method).whole else {})}
+    if conditions.place["bf16"] and reading["dtype"] != "bfloat16":
+        reading["products"] = "bfloat16"
+    return {**code_identity(method.method), **read, "reading": reading, "seed": seed}
 
 
 def _finetuned(method: Method) -> Finetuned:

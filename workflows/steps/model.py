@@ -140,7 +140,7 @@ def encode_step(
     demonstrations: Step | None = None,
 ) -> Step:
     """A split's hidden states, each prompt after its demonstrations where there are any."""
-    layers = stored_layers(encoding.layers, model.layers)
+    layers, dtype = stored_layers(encoding.layers, model.layers), model.dtype(execution.gpus_per_encoder)
     subject = {
         "model": model.name,
         **texts.subject,
@@ -148,7 +148,7 @@ def encode_step(
     }
     return Step(
         name="encode",
-        label=f"encode {called(subject)}",
+        label=f"encode {called(subject)}" + ("" if dtype == "float32" else f" in {dtype}"),
         version=1,
         run="workflows.steps.model:EncodeWorker",
         identity={
@@ -156,7 +156,7 @@ def encode_step(
             "tokenizer": model.tokenizer,
             "template": prompt_template(task.config, model.kind),
             "max_tokens": token_limit(model.window, encoding),
-            "dtype": model.dtype,
+            "dtype": dtype,
             "four_bit": model.four_bit,
             "store_dtype": encoding.store_dtype,
             "layers": layers,
@@ -166,7 +166,7 @@ def encode_step(
         local={"batch_tokens": execution.batch_tokens, "vocabulary": model.kept_rows},
         setup={
             **model.files,
-            "dtype": model.dtype,
+            "dtype": dtype,
             "four_bit": model.four_bit,
             "layers": layers,
         },

@@ -14,7 +14,9 @@ def stored_states(layer: str, states: Any, dtype: str) -> Any:
     import torch
 
     if not torch.isfinite(states).all():
-        raise ConfigError(f"layer {layer}: the model gave states that are not finite; try dtype: float32 for the model")
+        raise ConfigError(
+            f"layer {layer}: the model gave states that are not finite; try dtype: float32 in a model file"
+        )
     stored = states.to(getattr(torch, dtype))
     if not torch.isfinite(stored).all():
         largest = float(states.abs().max())

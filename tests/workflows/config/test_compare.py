@@ -135,7 +135,7 @@ def test_a_model_has_exactly_one_place(place: dict[str, str]) -> None:
 @pytest.mark.parametrize("place", [{"folder": "f"}, {"hub": "o/n"}])
 def test_a_model_with_one_place_is_taken(place: dict[str, str]) -> None:
     model = ModelConfig.model_validate({"name": "m", **place})
-    assert (model.revision, model.dtype) == ("main", "float32")
+    assert (model.revision, model.dtype) == ("main", "auto")
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -48,7 +48,7 @@ def rewrite(path: Path, **changes: object) -> None:
 
 def test_the_reference_model_is_described(tmp_path: Path) -> None:
     model = describe(find_model("reference", tmp_path), FingerprintCache(tmp_path / "facts.json"))
-    assert (model.name, model.folder, model.dtype) == ("reference", REFERENCE.resolve(), "float32")
+    assert (model.name, model.folder, model.asked) == ("reference", REFERENCE.resolve(), "float32")
     assert (model.kept_rows, model.window) == (8192, 512)
     assert model.layers == [*(f"layer_{number:02}" for number in range(7)), "head"]
     assert len({model.weights, model.tokenizer, model.head}) == 3
@@ -62,7 +62,7 @@ def test_a_copy_elsewhere_is_the_same_model(copy: Path, tmp_path: Path) -> None:
 def test_name_and_dtype_change_no_digest(tmp_path: Path) -> None:
     plain, other = described(REFERENCE, tmp_path), described(REFERENCE, tmp_path, name="other", dtype="bfloat16")
     assert (plain.weights, plain.tokenizer, plain.head) == (other.weights, other.tokenizer, other.head)
-    assert (other.name, other.dtype) == ("other", "bfloat16")
+    assert (other.name, other.asked, other.stored) == ("other", "bfloat16", "float16")
 
 
 def test_files_that_a_model_does_not_need_change_no_digest(copy: Path, tmp_path: Path) -> None:

@@ -68,11 +68,9 @@ class Texts:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The model read by the task's label words; its products are in bfloat16 where that is fast."""
-        from vocabsem_core.numerics.matmul import bf16_is_fast
-
+        """The model read by the task's label words; its products are in bfloat16 where the plan found that fast."""
         tokens = self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
-        classifier = Classifier(self.model, tokens, bf16_is_fast(self.model.device.type))
+        classifier = Classifier(self.model, tokens, self.reading.get("products", self.reading["dtype"]) == "bfloat16")
         classifier.check(self.stored_validation.prompts)
         return classifier
 
