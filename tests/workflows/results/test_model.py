@@ -178,6 +178,7 @@ def test_each_result_of_the_document_has_exactly_its_fields() -> None:
         "peak_bytes": None,
         "states_bytes": None,
         "fit_bytes": None,
+        "dtype": None,
         "trials": None,
         "versus": None,
         "to_best": None,
