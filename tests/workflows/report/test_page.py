@@ -148,7 +148,7 @@ def test_costs_are_means_over_tasks(contents: Contents) -> None:
     assert [words(cell) for cell in head[1:7]] == ["encode", "basis", "search", "fit seconds", "seconds", "cached"]
     assert [words(cell) for cell in first] == [
         "zero-shot",
-        *["12.0", "1.5", "0.0", "0.5", "14.0", "0.5", "0", "300.0", "2.0", "0.0", "none", "3", "0.100"],
+        *["12.0", "1.5", "0.0", "0.5", "14.0", "0.5", "0", "300.0", "2.0", "0.0", "none", "none", "3", "0.100"],
     ]
     assert [words(cell) for cell in second[1:7]] == ["12.0", "1.5", "8.2", "0.5", "22.2", "8.8"]
     assert words(second[11]) == "8"
