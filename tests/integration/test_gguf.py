@@ -50,6 +50,11 @@ def test_a_comparison_runs_from_the_file_and_is_cached(folder: Path) -> None:
     check_states(folder, first["run_id"])
 
 
+def test_a_model_is_loaded_from_the_file_in_python(folder: Path) -> None:
+    model, tokenizer = vocabsem.load_model("tiny.gguf", base=folder, store=folder / "store", device="cpu")
+    assert (model.config.vocab_size, len(tokenizer("a fine film")["input_ids"]) > 0) == (320, True)
+
+
 def check_states(folder: Path, run_id: str) -> None:
     """Those stored are those of transformers' own loading, within float16."""
     run = vocabsem.open_run(run_id, store=folder / "store")
