@@ -253,7 +253,7 @@ def _without_use_of_gpus() -> list[str]:
 
 def _look_into_bucket(mirror: Mirror, place: Path, name: str, shared: bool) -> list[str]:
     """What a node lacks for a store in a bucket: it reads the driver's object and writes one of its own."""
-    mend = "Set AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the others before `ray start` on every node."
+    mend = mirror.bucket.node_setup
     try:
         place.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(place.name)

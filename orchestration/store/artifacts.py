@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -31,7 +30,7 @@ from orchestration.store import files
 from orchestration.store.files import MARKER, damage_of
 from orchestration.store.leases import Lease
 from orchestration.store.mirror import Mirror, open_mirror
-from orchestration.store.object_store import SCHEME
+from orchestration.store.object_store import is_url
 from orchestration.store.writer import FORMAT, Writer, unwritable
 
 _log = logging.getLogger(__name__)
@@ -213,16 +212,6 @@ def open_store(place: Path | str) -> Store:
         raise unwritable(root, error) from error
     _check_ours(str(root), str(version), version.read_bytes())
     return Store(root)
-
-
-def is_url(place: Path | str) -> bool:
-    """Whether a store is in a bucket. Raises StoreError for a URL of another kind."""
-    if isinstance(place, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", place):
-        if not place.startswith(SCHEME):
-            kind = place.partition(":")[0]
-            raise StoreError(f"a store at {kind}: is not known; expected a folder, or s3://bucket/prefix")
-        return True
-    return False
 
 
 def _open_bucket(url: str, fill: bool) -> Store:

@@ -32,11 +32,12 @@ from orchestration.graph import is_folder
 from orchestration.host.paths import expanded
 from orchestration.store import files
 from orchestration.store.files import MARKER, TEMPORARY
-from orchestration.store.object_store import THREADS, Bucket, Object, endpoint, open_bucket, parse
+from orchestration.store.object_store import Object, ObjectStore, parse
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _LARGE = 8 << 20  # bytes of a file that is worth more than one request
+_THREADS = 16  # requests at the same time, where many are asked
 _HEAD = ("identity.json", "provenance.json")  # of an artifact, with manifest and marker
 _SYNCED = "synced.json"  # beside the copies
 _PATIENCE_SECONDS = 60  # with another process that writes it, which takes a moment
@@ -55,7 +56,7 @@ class Mirror:
         listed: objects of the steps in question by their keys, where one look shall answer many questions.
     """
 
-    bucket: Bucket
+    bucket: ObjectStore
     root: Path
     listed: Mapping[str, Object] | None = field(default=None, compare=False, repr=False)
 
@@ -323,7 +324,7 @@ def open_mirror(url: str, name: str, content: bytes, fill: bool) -> tuple[Mirror
         cache = Path(expanded(given) if given else Path.home() / ".cache" / "vocabsem").absolute()
     except ValueError as error:
         raise StoreError(f"$VOCABSEM_CACHE {given}: {error}") from error
-    root = cache / f"{bucket.name}-{xxhash.xxh3_64_hexdigest(f'{endpoint()} {bucket}'.encode())}" / "store"
+    root = cache / f"{bucket.name}-{xxhash.xxh3_64_hexdigest(f'{bucket.endpoint} {bucket}'.encode())}" / "store"
     try:
         root.mkdir(parents=True, exist_ok=True)
         made = files.stage(root, name, lambda place: place.write_bytes(content))
@@ -333,7 +334,7 @@ def open_mirror(url: str, name: str, content: bytes, fill: bool) -> tuple[Mirror
             "$VOCABSEM_CACHE"
         ) from error
     try:
-        opened, found = open_bucket(bucket, name, made if fill else None)
+        opened, found = bucket.opened(name, made if fill else None)
     finally:
         made.unlink(missing_ok=True)
     return Mirror(opened, root), found
@@ -341,7 +342,7 @@ def open_mirror(url: str, name: str, content: bytes, fill: bool) -> tuple[Mirror
 
 def at_once(function: Callable[[_T], _R], values: Iterable[_T]) -> list[_R]:
     """A function of many values in threads, since most of its time is waiting."""
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, values))
 
 

@@ -2,17 +2,17 @@
 
 import pytest
 
-from orchestration.store import mirror, object_store
+from orchestration.store import mirror, s3
 from orchestration.store.artifacts import open_store
 from tests.s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
 def server():
-    object_store._client.cache_clear()
+    s3._client.cache_clear()
     with s3_server() as found:
         yield found
-    object_store._client.cache_clear()
+    s3._client.cache_clear()
 
 
 @pytest.fixture

@@ -165,8 +165,7 @@ def _cluster(address: str | None) -> Cluster:
 
 def _for_all_nodes(place: str, file: Path) -> str:
     """A job's own folder is a copy that goes with the job. Raises StoreError for a malformed s3:// address."""
-    from orchestration.store.artifacts import is_url
-    from orchestration.store.object_store import parse
+    from orchestration.store.object_store import is_url, parse
 
     if is_url(place):
         return str(parse(place))

@@ -6,16 +6,16 @@ import threading
 import pytest
 
 from orchestration.errors import StoreError
-from orchestration.store import object_store
+from orchestration.store import s3
 from orchestration.store.artifacts import existing_store, open_store
-from orchestration.store.object_store import open_bucket, parse
+from orchestration.store.object_store import parse
 from orchestration.store.transfers import transfers_reported
 from tests.s3_server import SECRET, refusal
 
 
 @pytest.fixture
 def opened(bucket):
-    return open_bucket(parse(f"s3://{bucket}/a/b"), "version", None)[0]
+    return parse(f"s3://{bucket}/a/b").opened("version", None)[0]
 
 
 @pytest.fixture
@@ -83,10 +83,10 @@ def test_settings_of_the_aws_tools_that_cannot_be_used_are_told(bucket, monkeypa
     (tmp_path / "broken").write_text("no section here")
     monkeypatch.setenv("VOCABSEM_CACHE", str(tmp_path))
     monkeypatch.setenv(name, str(tmp_path / value) if value == "broken" else value)
-    object_store._client.cache_clear()
+    s3._client.cache_clear()
     with pytest.raises(StoreError, match=r"the settings of the AWS tools .* look at \$AWS_PROFILE"):
         open_store(f"s3://{bucket}/x")
-    object_store._client.cache_clear()
+    s3._client.cache_clear()
 
 
 def test_a_listing_of_many_pages_is_whole(opened, file, server, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_listing_of_many_pages_is_whole(opened, file, server, monkeypatch):
 
 
 def test_a_large_file_goes_in_parts_once_and_leaves_none_behind(opened, file, server, bucket, monkeypatch, tmp_path):
-    monkeypatch.setattr(object_store, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
     large = file(b"a" * (11 << 20))
     assert opened.create("x/large", large)
     assert opened.download("x/large", tmp_path / "back", large.stat().st_size)
@@ -114,7 +114,7 @@ def test_a_large_file_goes_in_parts_once_and_leaves_none_behind(opened, file, se
 
 
 def test_a_large_transfer_says_how_far_it_is(opened, file, monkeypatch, tmp_path):
-    monkeypatch.setattr(object_store, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
     large, said = file(b"a" * (11 << 20)), []
     with transfers_reported(said.append):
         opened.create("x/large", large)
@@ -143,7 +143,7 @@ def test_a_server_without_conditional_puts_is_found_out(server, bucket, file, an
 
     server.before = before
     for _ in range(2):
-        opened, found = open_bucket(parse(f"s3://{bucket}"), "version", file(b"1"))
+        opened, found = parse(f"s3://{bucket}").opened("version", file(b"1"))
         assert (opened.conditional, found) == (False, b"1")
     assert opened.create("x/one", file(b"first"))
     assert not opened.create("x/one", file(b"second!"))
@@ -152,7 +152,7 @@ def test_a_server_without_conditional_puts_is_found_out(server, bucket, file, an
 
 def test_a_server_with_conditional_puts_is_known(bucket, file):
     for _ in range(2):
-        opened, found = open_bucket(parse(f"s3://{bucket}"), "version", file(b"1"))
+        opened, found = parse(f"s3://{bucket}").opened("version", file(b"1"))
         assert (opened.conditional, found) == (True, b"1")
 
 
@@ -217,17 +217,17 @@ def test_no_credentials_no_server_no_address_are_told(bucket, monkeypatch, tmp_p
         with monkeypatch.context() as patch:
             patch.setenv("HOME", str(tmp_path))
             patch.setenv(name, value) if value else patch.delenv(name)
-            object_store._client.cache_clear()
+            s3._client.cache_clear()
             with pytest.raises(StoreError, match=told) as error:
                 open_store(f"s3://{bucket}/x")
             assert "secret@" not in str(error.value)
-    object_store._client.cache_clear()
+    s3._client.cache_clear()
 
 
 def test_without_boto3_the_way_out_is_told(bucket, monkeypatch, tmp_path):
     monkeypatch.setenv("VOCABSEM_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "boto3.session", None)
-    object_store._client.cache_clear()
+    s3._client.cache_clear()
     with pytest.raises(StoreError, match="needs boto3, which is not installed here: `pip install boto3`"):
         open_store(f"s3://{bucket}/x")
 
