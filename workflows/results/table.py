@@ -15,11 +15,11 @@ from workflows.results.wording import CONTRADICTORY, LEVEL, looks_contradictory,
 def table(results: Sequence[Found], more: Sequence[Column] = ()) -> str:
     """One block a model and task, and below them what the columns mean. Smaller training sizes are the report's.
 
-    `more`: columns beside the usual ones.
+    `more`: columns beside the usual ones; one that is among these is not shown again.
     """
     size = largest(results)
     shown = [(result, detail) for result, detail in results if result.train_size == size]
-    usual, columns = usual_budget(shown), [*table_columns(shown), *more]
+    usual, columns = usual_budget(shown), list(dict.fromkeys([*table_columns(shown), *more]))
     told = {(answer.best[0].model, answer.best[0].task): sentences(answer) for answer in answers(shown)}
     lines = []
     for group in grouped(shown).values():

@@ -33,6 +33,12 @@ def test_one_declaration_adds_a_column_to_every_view(monkeypatch, tmp_path):
     assert "42 of 1" in table(found, [ANSWER])
 
 
+def test_a_column_that_is_asked_for_and_there_already_is_shown_once():
+    found = [(result, replace(detail, dtype="bfloat16")) for result, detail in made_up.results()]
+    assert table(found, columns(["dtype", "seconds"])) == table(found)
+    assert "dtype" in table(found)
+
+
 def test_the_calibration_error_is_shown_where_it_is_asked_for():
     found = made_up.results()
     shown = table(found, columns(["calibration-error"]))
