@@ -150,7 +150,7 @@ def test_a_relative_store_is_refused_before_anything_is_sent(call):
         ({"RAY_ADDRESS": "http://127.0.0.1:9"}, "no Ray job server answers at http://127.0.0.1:9"),
         ({"RAY_ADDRESS": ""}, "no cluster given; use --address"),
         ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE is not set to `token`"),
-        ({"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "there is none in /nowhere/token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "/nowhere/token holds none"),
         ({"RAY_AUTH_TOKEN": "wrong"}, "the token is not the cluster's"),
     ],
 )
