@@ -42,7 +42,7 @@ def test_numbers_of_submissions():
     ("mode", "found", "told"),
     [
         (None, "401 Unauthorized: Missing", "RAY_AUTH_MODE is not set to `token`, so none was sent"),
-        ("token", "401 Unauthorized: Missing", "there is none in /nowhere/token"),
+        ("token", "401 Unauthorized: Missing", "/nowhere/token holds none"),
         ("token", "403 Forbidden: Invalid", "the token is not the cluster's"),
     ],
 )
