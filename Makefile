@@ -8,9 +8,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 demo: .venv/installed
 	.venv/bin/vocabsem run quickstart.yaml
 
-# Three processes on two cores: what starts Ray waits half of its time. A file's tests share one, the slow folders first.
+# A file's tests share a process; the slow folders come first.
 test: lint
-	.venv/bin/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # PostgreSQL, MLflow on it, Ray with workers, a browser: what docker/compose.yaml starts, as processes of this machine.
 test-system: .venv/installed

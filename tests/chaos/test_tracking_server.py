@@ -45,7 +45,7 @@ class Server:
         self.process = subprocess.Popen(
             command, cwd=self._folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 300
         while True:
             try:
                 with urlopen(f"{self.uri}/health", timeout=5):

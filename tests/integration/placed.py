@@ -48,7 +48,7 @@ class Seeing:
         return int(work.identity["shards"])
 
     def fill(self, work: StepContext, shard: int) -> None:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while shard and self._log.read_text().count("start") < self._workers:
             assert time.monotonic() < until, "the other workers never started"
             time.sleep(0.1)

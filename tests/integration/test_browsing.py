@@ -115,7 +115,7 @@ def test_the_page_is_served_on_the_port_that_is_asked_for_without_noise(finished
     command = [sys.executable, "-m", "workflows", "ui", "--port", str(port)]
     with subprocess.Popen(command, cwd=finished[0], stdout=-1, stderr=subprocess.STDOUT, text=True) as server:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not answers(f"http://127.0.0.1:{port}/health"):
                 assert server.poll() is None
                 assert time.monotonic() < deadline

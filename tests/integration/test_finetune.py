@@ -44,7 +44,7 @@ def test_killed_it_goes_on_from_the_checkpoint_and_comes_to_the_same(tmp_path):
     driver = subprocess.Popen(
         command, cwd=killed, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    scratch, deadline = killed / ".vocabsem" / "store" / "scratch", time.monotonic() + 200
+    scratch, deadline = killed / ".vocabsem" / "store" / "scratch", time.monotonic() + 400
     while not list(scratch.glob("finetune/*/checkpoint-*")):
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline

@@ -128,7 +128,7 @@ def test_killed_on_ray_it_goes_on_from_its_checkpoint_and_comes_to_the_same(made
     driver = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    scratch, deadline = folder / ".vocabsem" / "store" / "scratch", time.monotonic() + 200
+    scratch, deadline = folder / ".vocabsem" / "store" / "scratch", time.monotonic() + 400
     while not list(scratch.glob("pretrain/*/checkpoint-*")):
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline
