@@ -91,7 +91,7 @@ def _weights(file: Path, loader: str, config: Any, dtype: torch.dtype) -> dict[s
 
 
 def _read(file: Path, loader: str, **options: Any) -> Any:
-    """What a class of transformers makes of a file. Raises InputError where it cannot, in its own words."""
+    """What a class of transformers makes of a file. Raises InputError with its message where it cannot."""
     import transformers
 
     with folder_of([file]) as place, redirect_stderr(io.StringIO()):  # its progress bar is not for log files
