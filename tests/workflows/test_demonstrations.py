@@ -25,6 +25,7 @@ from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import find_task
 from workflows.inputs.models import Model
+from workflows.inputs.precision import Machine
 from workflows.methods.inputs.states import DEMONSTRATIONS, TaskFeatures, read_column, read_states
 from workflows.methods.resolved import resolve
 from workflows.steps.demonstrations import CONTENT_FREE, content_free_step, texts_before
@@ -226,7 +227,9 @@ def test_zero_shot_reads_prompts_that_say_nothing_only_where_asked(compare: Comp
 def test_a_key_of_states_without_demonstrations_is_what_it_always_was(tmp_path: Path) -> None:
     layers = ["layer_00", "head"]
     sizes = {"kept_rows": 8, "window": 64, "layers": layers, "parameters": 100, "width": 8}
-    model = Model("m", tmp_path, "float32", "w", "t", "h", **sizes, kind="causal", four_bit=False, stamp="s")
+    digests = {"weights": "w", "tokenizer": "t", "head": "h"}
+    kind = {"kind": "causal", "four_bit": False, "stamp": "s", "machine": Machine(False, False, False)}
+    model = Model("m", tmp_path, "float32", "float32", **digests, **sizes, **kind)
     task, texts = find_task("starter-topics", tmp_path, None), Step("texts", "texts", 1, "a:b", local={"rows": 4})
     key = "b1479e2c3063929bb0b4b5096c4a0f63f83d65e6c75cf925729acfe01d876c40"
     assert encode_step(model, task, texts, Encoding(), Execution()).key == key

@@ -40,5 +40,6 @@ def test_all_that_computes_is_watched_by_some_step() -> None:
     methods = {module for name in METHODS for module in method_code(method_named(name))}
     watched = {module for owner in owners for module in code_of(owner, *sorted(methods))}
     core = {name for name in NAMES if name.startswith("vocabsem_core.") and name.count(".") == 2}
-    assert core - watched == set()
+    before_steps = {"vocabsem_core.features.gguf"}  # makes a model's files, whose content is part of every key
+    assert core - watched == before_steps
     assert watched <= NAMES
