@@ -13,6 +13,7 @@ from workflows.errors import ConfigError, nearest
 from workflows.inputs.paths import located
 
 _HERE = Path(__file__).parents[1] / "catalog"
+CATALOG_TASKS = _HERE / "tasks"
 _YAML = (".yaml", ".yml")
 
 
@@ -35,7 +36,7 @@ class ModelEntry:
 
 def task_names() -> list[str]:
     """Names of the catalog's tasks."""
-    return sorted(path.stem for path in (_HERE / "tasks").glob("*.yaml"))
+    return sorted(path.stem for path in CATALOG_TASKS.glob("*.yaml"))
 
 
 def model_names() -> list[str]:
@@ -66,7 +67,7 @@ def find_task(reference: str, base: Path, data_dir: Path | None, problems: list[
         raise ConfigError(
             f"unknown task {reference!r}; {nearest(reference, task_names())} Or name a task's .yaml file."
         )
-    path = _HERE / "tasks" / f"{reference}.yaml"
+    path = CATALOG_TASKS / f"{reference}.yaml"
     local = data_dir / reference if data_dir is not None else None
     return Task(read_yaml(path, TaskConfig), path.parent, local if local is not None and local.is_dir() else None)
 

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from orchestration.store.artifacts import Artifact
 from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.errors import ConfigError
-from workflows.inputs.catalog import Task
+from workflows.inputs.catalog import CATALOG_TASKS, Task
 from workflows.inputs.hub import hub_file
 from workflows.inputs.paths import located
 from workflows.inputs.row_files import Value, check_kind, read_columns
 
 Split = Literal["train", "test"]
+_ROWS_OF_YOURS = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,26 @@ def split_file(task: Task, split: Split) -> SplitFile:
     else:
         name = source.file(split)
         if source.hub is not None:
-            elsewhere = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
-            path = hub_file(source.hub, source.revision, name, elsewhere)
+            path = hub_file(source.hub, source.revision, name, _ROWS_OF_YOURS)
         else:
             path = located(task.base, name)
         part = Part(source.split, source.split_seed, split) if source.split is not None else None
         found = SplitFile(path, source.columns, source.label, source.values, part)
     if not found.path.is_file():
-        offer = ". With a single file of rows, use `split: 0.2` instead of `test` to hold out a fifth of it"
-        raise ConfigError(
-            f"task {task.config.name!r}: no file {found.path} for its {split} rows"
-            + (offer if split == "test" and task.local_data is None else "")
-        )
+        raise ConfigError(f"task {task.config.name!r}: no file {found.path} for its {split} rows{_offer(task, split)}")
     check_kind(found.path)
     return found
+
+
+def _offer(task: Task, split: Split) -> str:
+    """What to do about a missing file, where that is not plain."""
+    if task.local_data is not None:
+        return ""
+    if task.base == CATALOG_TASKS:
+        return f"; {_ROWS_OF_YOURS}"
+    if split == "test":
+        return ". With a single file of rows, use `split: 0.2` instead of `test` to hold out a fifth of it"
+    return ""
 
 
 def column_digests(file: SplitFile, facts: FingerprintCache) -> dict[str, str]:

@@ -220,6 +220,11 @@ def test_a_missing_file_is_named_with_task_and_split(tmp_path: Path) -> None:
         split_file(task(tmp_path, train="a.csv", test="b.csv"), "test")
 
 
+def test_a_catalog_task_without_an_address_says_how_to_give_its_rows(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task 'webss': no file .* for its test rows; give --data-dir DIR with DIR/"):
+        split_file(find_task("webss", tmp_path, None), "test")
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").touch()
     with pytest.raises(ConfigError, match=r"a\.tsv: cannot read '\.tsv' files; expected one of \.csv"):
