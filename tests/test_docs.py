@@ -60,7 +60,7 @@ def test_the_readme_shows_the_quickstart_file_as_it_is():
 
 
 def test_the_quick_start_counts_steps_as_the_plan_does(tmp_path):
-    text = (REPOSITORY / "quickstart.yaml").read_text()
+    text = (REPOSITORY / "quickstart.yaml").read_text().replace("smollm2-135m", "reference")  # of the same steps
     found = []
     for seeds in ("[0, 1, 2]", "[0, 1, 2, 3, 4, 5]"):
         file = tmp_path / "workflow.yaml"

@@ -71,7 +71,7 @@ def make_workspace(folder: Path) -> dict[str, str]:
             (folder / "data" / task / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     text = "\n\n".join(f"Paragraph {n}, {'and so on ' * (n % 7)}." for n in range(40))
     (folder / "text.txt").write_text(text, encoding="utf-8")
-    shutil.copy(REPOSITORY / "quickstart.yaml", folder)
+    shutil.copy(REPOSITORY / "workflows" / "catalog" / "templates" / "bundled.yaml", folder)
     for name in ("results", "ablation"):
         shutil.copy(REPOSITORY / "docs" / f"{name}.yaml", folder)
     for name, document in (("sweep", SWEEP), ("pretrain", PRETRAIN), ("demonstrations", DEMONSTRATIONS)):

@@ -92,4 +92,5 @@ def test_it_brings_the_quick_start_to_an_empty_folder(installed: Path, tmp_path:
     told = run(tmp_path, *command, "init", "quickstart", site=installed)
     assert told.startswith("wrote quickstart.yaml\n")
     assert (tmp_path / "quickstart.yaml").read_text() == (REPOSITORY / "quickstart.yaml").read_text()
-    assert run(tmp_path, *command, "validate", "quickstart.yaml", site=installed).endswith("\nvalid\n")
+    assert run(tmp_path, *command, "init", "bundled", site=installed).startswith("wrote bundled.yaml\n")
+    assert run(tmp_path, *command, "validate", "bundled.yaml", site=installed).endswith("\nvalid\n")

@@ -19,9 +19,9 @@ CACHED_RUNS = 5
 
 
 def cases(data_dir: Path | None = None) -> Iterator[Case]:
-    """The one case, on quickstart.yaml; `data_dir` is not used."""
+    """The one case, on the template bundled.yaml; `data_dir` is not used."""
     with TemporaryDirectory() as store:
-        yield rerun_case(REPOSITORY / "quickstart.yaml", Path(store))
+        yield rerun_case(REPOSITORY / "workflows" / "catalog" / "templates" / "bundled.yaml", Path(store))
 
 
 def rerun_case(workflow: Path, store: Path, *options: str) -> Case:

