@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
+
+from tests.integration.commands import call
 
 REPOSITORY = Path(__file__).parents[2]
 STARTER = REPOSITORY / "workflows" / "catalog" / "starter" / "sentiment"
@@ -44,14 +45,8 @@ def make_workspace(folder: Path) -> Path:
 
 
 def cli(folder: Path, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "workflows", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-    )
+    """Run the command line in a process of its own, which finds its imports done."""
+    done = call(folder, arguments, {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})
     assert not check or done.returncode == 0, done.stderr
     return done
 

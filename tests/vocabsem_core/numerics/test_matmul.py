@@ -108,6 +108,22 @@ def test_what_is_faster_is_found_though_the_other_is_disturbed(monkeypatch):
     assert products._times_faster(takes(1), takes(2)) == pytest.approx(2)
 
 
+def test_what_is_clearly_slower_is_not_waited_for(monkeypatch):
+    calls = []
+
+    def product(seconds):
+        def called():
+            calls.append(seconds)
+            now[0] += seconds
+
+        return called
+
+    now = [0.0]
+    monkeypatch.setattr(products.time, "thread_time", lambda: now[0])
+    assert products._times_faster(product(3), product(1)) == pytest.approx(1 / 3)
+    assert calls == [3, 1] * products._FEW
+
+
 def test_bfloat16_would_be_seen():
     left, right = torch.randn(256, 256), torch.randn(256, 256)
     assert products._error(left.bfloat16(), right.bfloat16()) > 100 * products._error(left, right)

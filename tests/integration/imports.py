@@ -1,0 +1,27 @@
+"""What commands import at one time or another: a process that forks itself for each of them does so first."""
+
+import pkgutil
+from importlib import import_module
+
+from mlflow.utils.requirements_utils import _init_modules_to_packages_map
+
+import orchestration
+import vocabsem
+import vocabsem_core
+import workflows
+
+OTHERS = (
+    "boto3",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "ray.job_submission",
+    "transformers.models.gpt2.modeling_gpt2",  # of the reference models
+)
+
+for name in OTHERS:
+    import_module(name)
+for package in (orchestration, vocabsem_core, workflows, vocabsem):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+_init_modules_to_packages_map()  # it looks through all that is installed, in each process that keeps a model
