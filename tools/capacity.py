@@ -19,6 +19,8 @@ import typer
 from workflows.steps import ROWS_PER_SHARD
 
 GPUS = (1, 8, 64)
+# Llama-3-70B on GPUs of 80 GB
+LARGE = {"layers": 80, "width": 8_192, "feed_forward": 28_672, "gpus_per_worker": 2}
 _ROW_BYTES = 8 + 8 + 4 + 4  # row_id, row_hash, tokens, cut: beside the states of a row
 _CONFIG = "config.json of Meta-Llama-3-8B"
 
@@ -49,6 +51,7 @@ class Assumptions:
     state_bytes: float = _given(2, "bytes a number", "float16, the default of `encoding.store_dtype`")
     gpu_flops: float = _given(312e12, "operations/s", "NVIDIA A100 data sheet, dense bfloat16")
     gpu_share: float = _given(0.4, "share of it reached", "assumed; not measured by us on a GPU")
+    gpus_per_worker: float = _given(1, "GPUs", "`execution.gpus_per_encoder`; of several, one computes at a time")
     gpus_per_node: float = _given(8, "GPUs", "assumed")
     gpu_price: float = _given(2.0, "$ a GPU and hour", "assumed; put in your own")
     start_seconds: float = _given(20, "s", "assumed; Ray and the imports of torch and more took 10 s on 2 CPU cores")
@@ -114,10 +117,10 @@ def basis_bytes(a: Assumptions) -> float:
 
 
 def estimate(a: Assumptions, columns: int, gpus: int) -> Estimate:
-    """The encoding of all prompts on `gpus` GPUs, one worker each, `columns` states a prompt."""
-    nodes = math.ceil(gpus / a.gpus_per_node)
-    on_a_node = math.ceil(gpus / nodes)
-    rounds = math.ceil(math.ceil(a.prompts / ROWS_PER_SHARD) / gpus)  # a worker fills one shard after another
+    """The encoding of all prompts on `gpus` GPUs, as many workers as they make, `columns` states a prompt."""
+    nodes, workers = math.ceil(gpus / a.gpus_per_node), gpus // a.gpus_per_worker
+    on_a_node = math.ceil(workers / nodes)
+    rounds = math.ceil(math.ceil(a.prompts / ROWS_PER_SHARD) / workers)  # a worker fills one shard after another
     rows = rounds * min(ROWS_PER_SHARD, a.prompts)
     model = weights(a) * a.weight_bytes
     reading = {
@@ -126,7 +129,7 @@ def estimate(a: Assumptions, columns: int, gpus: int) -> Estimate:
     }
     writing = {
         "network (writing states)": rows * row_bytes(a, columns) * on_a_node / a.node_bandwidth,
-        "shared disk (writing states)": rows * row_bytes(a, columns) * gpus / a.store_write,
+        "shared disk (writing states)": rows * row_bytes(a, columns) * workers / a.store_write,
     }
     seconds = {
         "start": a.start_seconds,
@@ -179,7 +182,7 @@ def assumptions_table(a: Assumptions) -> str:
 def page() -> str:
     """docs/capacity.md."""
     a = Assumptions()
-    one = estimate(a, 1, 1)
+    one, large = estimate(a, 1, 1), dataclasses.replace(a, **LARGE)
     parts = [
         "# What a large run costs",
         "Made by `python -m tools.reference docs` from `tools/capacity.py`: a calculation, not a measurement. "
@@ -192,6 +195,14 @@ def page() -> str:
         "be idle. The cost covers all GPUs from the start to the last shard.",
         "With your own numbers:",
         "```sh\npython -m tools.capacity gpu_price=3.5 gpu_flops=989e12 store_write=10e9 --gpus 4 --gpus 16\n```",
+        "## A model larger than one GPU",
+        f"Llama-3-70B is {weights(large) * a.weight_bytes / 1e9:,.0f} GB in bfloat16: two GPUs of 80 GB hold it, with "
+        "`execution: {gpus_per_encoder: 2}`. Its layers lie on both, and a batch passes through one after the other, "
+        "so one GPU of the two computes at a time. It reads the same prompts:",
+        table(large, (2, 8, 64)),
+        "```sh\npython -m tools.capacity "
+        + " ".join(f"{name}={value}" for name, value in LARGE.items())
+        + " --gpus 2 --gpus 8\n```",
         "## Assumptions",
         assumptions_table(a),
         "## How it is calculated",

@@ -12,7 +12,18 @@ from typer.testing import CliRunner
 
 from orchestration.store.arrow import table_of, write_table
 from tests import tiny
-from tools.capacity import Assumptions, app, basis_bytes, changed, estimate, row_bytes, table, token_flops, weights
+from tools.capacity import (
+    LARGE,
+    Assumptions,
+    app,
+    basis_bytes,
+    changed,
+    estimate,
+    row_bytes,
+    table,
+    token_flops,
+    weights,
+)
 from workflows.inputs.catalog import find_model
 
 A = Assumptions()
@@ -31,6 +42,14 @@ def test_the_weights_are_those_transformers_counts():
     with torch.device("meta"):
         model = transformers.LlamaForCausalLM(config)
     assert weights(A) == sum(parameter.numel() for parameter in model.parameters()) == 8_030_261_248
+
+
+def test_layers_on_two_gpus_are_the_work_of_one():
+    pair = dataclasses.replace(A, gpus_per_worker=2)
+    one, two = estimate(A, 1, 1), estimate(pair, 1, 2)
+    assert (two.seconds, two.stored) == (one.seconds, one.stored)
+    assert two.gpu_hours == 2 * one.gpu_hours
+    assert round(weights(dataclasses.replace(A, **LARGE)) / 1e9, 1) == 70.6
 
 
 def test_the_operations_are_those_torch_counts():

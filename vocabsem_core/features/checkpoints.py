@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -152,18 +152,18 @@ def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) ->
     Args:
         folder: with config.json, weights as safetensors, and tokenizer files.
         dtype: torch's name: "float32", "bfloat16", "float16".
-        device: torch's name: "cpu", "cuda".
+        device: torch's name: "cpu", "cuda"; or "gpus": accelerate shares the layers out among all GPUs in sight.
         four_bit: quantise the blocks on loading, by bitsandbytes; the LM head stays as it is.
 
-    Raises InputError where files are missing or broken, transformers knows no such model, or bitsandbytes is not
-    installed.
+    Raises InputError where files are missing or broken, transformers knows no such model, it does not fit the GPUs, or
+    bitsandbytes is not installed.
     """
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     config, weights = load_config(folder), weight_files(folder)
     kind, index = kind_of(config), index_file(folder)
-    options = _four_bit(dtype, device) if four_bit else {}
+    options = {**_placed(device, four_bit), **(_four_bit(dtype) if four_bit else {})}
     with folder_of([*weights, *([index] if index else []), folder / CONFIG]) as place:
         try:
             loaded: Any = auto_class(kind).from_pretrained(
@@ -184,10 +184,29 @@ def load_model(folder: Path, dtype: str, device: str, four_bit: bool = False) ->
     model, told = loaded
     if told["missing_keys"]:  # transformers would fill them with random numbers
         raise InputError(f"{folder}: its files lack {', '.join(sorted(told['missing_keys']))}; fetch the model again")
-    return model.eval() if four_bit else model.eval().to(torch.device(device))
+    if device == "gpus":
+        check_on_gpus(folder, getattr(model, "hf_device_map", {"": model.device}))
+    return model.eval() if options else model.eval().to(torch.device(device))
 
 
-def _four_bit(dtype: str, device: str) -> dict[str, Any]:
+def _placed(device: str, four_bit: bool) -> dict[str, Any]:
+    """Where transformers puts the layers while it loads them; nothing: on the processor."""
+    if device == "gpus":
+        return {"device_map": "auto"}
+    return {"device_map": {"": device}} if four_bit else {}
+
+
+def check_on_gpus(folder: Path, places: Mapping[str, Any]) -> None:
+    """Raises InputError where accelerate left layers on the processor or on disk: every batch would wait for them."""
+    elsewhere = [layer for layer, place in places.items() if str(place) in ("cpu", "disk")]
+    if elsewhere:
+        raise InputError(
+            f"{folder}: does not fit on {torch.cuda.device_count()} GPUs: {len(elsewhere)} of {len(places)} parts are "
+            "left over; give more by execution.gpus_per_encoder, or take quantization: 4bit"
+        )
+
+
+def _four_bit(dtype: str) -> dict[str, Any]:
     from importlib.util import find_spec
 
     from transformers import BitsAndBytesConfig
@@ -197,7 +216,7 @@ def _four_bit(dtype: str, device: str) -> dict[str, Any]:
             "quantization: 4bit needs bitsandbytes; `pip install bitsandbytes`, or leave `quantization` out"
         )
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
-    return {"quantization_config": config, "device_map": {"": device}}
+    return {"quantization_config": config}
 
 
 def model_without_memory(folder: Path) -> tuple[ModelKind, Any]:

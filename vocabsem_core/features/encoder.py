@@ -81,6 +81,7 @@ class Encoder:
 
     def __init__(self, model: Any, layers: Sequence[str] = ("head",)) -> None:
         self._model = model
+        self._device = input_device(model)
         self._layers = tuple(layers)
         self._kind = kind_of(model.config)
         self._checked: set[bool] = set()  # without and with a shared prefix
@@ -160,7 +161,7 @@ class Encoder:
     def _run_prefix(self, prefix: Sequence[int]) -> _Prefix | None:
         """Keys and values of a prefix; None where the model keeps something else, so that nothing can be shared."""
         assert self._kind == "causal", "only a causal model's prefix does not depend on what follows"
-        last, lengths = (torch.tensor([number], device=self._model.device) for number in (0, len(prefix)))
+        last, lengths = (torch.tensor([number], device=self._device) for number in (0, len(prefix)))
         with _captured(self._model, [layer for layer in self._layers if layer.endswith(MEAN)], last, lengths) as means:
             past = getattr(self._model(**self._arguments([prefix]), use_cache=True), "past_key_values", None)
         if not isinstance(past, DynamicCache) or not all(hasattr(one, _REPEAT) for one in past.layers):
@@ -174,8 +175,8 @@ class Encoder:
 
         Outside of `encode` they hold what is needed to differentiate them.
         """
-        kept = torch.tensor([0] * len(prompts) if self._kind == "seq2seq" else places, device=self._model.device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._model.device)
+        kept = torch.tensor([0] * len(prompts) if self._kind == "seq2seq" else places, device=self._device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._device)
         before: dict[str, Any] = {"use_cache": False}
         if prefix is not None:
             repeated = copy.deepcopy(prefix.past)  # a forward pass adds to it
@@ -191,7 +192,7 @@ class Encoder:
         return states
 
     def _arguments(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        ids, mask = padded(prompts, self._model.device)
+        ids, mask = padded(prompts, self._device)
         if self._kind == "causal":
             return {"input_ids": ids}
         if self._kind == "masked":
@@ -205,14 +206,15 @@ class Encoder:
         layers, self._layers = self._layers, ("head",)
         shared = prefix.length if prefix is not None else 0
         own, inside = [prompt[shared:] for prompt in prompts], [place - shared for place in places[: len(prompts)]]
-        rebuilt = head_of(self._model).logits(self.states(own, inside, prefix)["head"]).double()
+        head = head_of(self._model)
+        rebuilt = head.logits(self.states(own, inside, prefix)["head"].to(head.weight.device)).double()
         self._layers = layers
         at = [0 if self._kind == "seq2seq" else place for place in places]
         plain = [  # of each prompt one position alone is kept
             self._model(**self._arguments([prompt])).logits[0, place].clone()
             for prompt, place in zip(prompts, at, strict=False)
         ]
-        expected = torch.stack(plain).double()
+        expected = torch.stack(plain).double().to(rebuilt.device)
         gap = float((rebuilt - expected).abs().max() / expected.abs().max())
         if not gap <= _TOLERANCE[self._model.dtype]:  # also catches NaN
             raise InputError(
@@ -256,6 +258,13 @@ def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[
     return ids.to(device), mask.to(device)
 
 
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its input: of one whose layers lie on several devices, where the embedding runs."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    place = getattr(hook, "execution_device", None)
+    return torch.device(model.device if place is None else place)
+
+
 def base_of(layer: str) -> str:
     """The layer a name is about, without `:mean`."""
     return layer.removesuffix(MEAN)
@@ -269,11 +278,12 @@ def _captured(
     states: dict[str, Tensor] = {}
     rows = torch.arange(len(last), device=last.device)
 
-    def keep(layer: str, hidden: Tensor) -> None:
+    def keep(layer: str, hidden: Tensor) -> None:  # which may be on another device than the input
         if layer in layers:
-            states[layer] = hidden[rows, last]  # indexing copies, so the batch's memory is not held
+            kept = hidden[rows.to(hidden.device), last.to(hidden.device)]  # a copy: the batch's memory is not held
+            states[layer] = kept.to(last.device)
         if f"{layer}{MEAN}" in layers:
-            states[f"{layer}{MEAN}"] = _means(hidden, lengths)
+            states[f"{layer}{MEAN}"] = _means(hidden, lengths.to(hidden.device)).to(last.device)
 
     def at_head(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         keep("head", args[0])

@@ -137,9 +137,24 @@ class Execution(AnyExecution):
         "or one",
     )
     gpus_per_encoder: float | None = Field(
-        None, ge=0, le=1, description="GPUs per process, at most one, fractions allowed; none: one if there are GPUs"
+        None,
+        ge=0,
+        description="GPUs per process: a fraction, one, or several that share the layers of a model too large for one; "
+        "none: one if there are GPUs",
     )
     batch_tokens: int = Field(1024, ge=1, description="tokens per batch, padding included; on a GPU try 16384")
+
+    @field_validator("gpus_per_encoder")
+    @classmethod
+    def _several_are_whole(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value % 1:
+            raise ValueError("expected a fraction of a GPU, or a whole number of them")
+        return value
+
+    @property
+    def spreads_layers(self) -> bool:
+        """Whether several GPUs hold one model."""
+        return self.gpus_per_encoder is not None and self.gpus_per_encoder > 1
 
 
 class CompareExecution(Execution):

@@ -169,6 +169,7 @@ def encode_step(
             "dtype": dtype,
             "four_bit": model.four_bit,
             "layers": layers,
+            "spread": execution.spreads_layers,
         },
         resources=Resources(cpus=None, gpus=execution.gpus_per_encoder, workers=execution.encoders),
         cost="encode",
@@ -196,7 +197,8 @@ class EncodeWorker:
         check_unchanged(folder, setup["stamp"], setup["content"])
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
-        self._encoder = Encoder(load_model(folder, setup["dtype"], self._device, setup["four_bit"]), setup["layers"])
+        place = "gpus" if setup["spread"] else self._device
+        self._encoder = Encoder(load_model(folder, setup["dtype"], place, setup["four_bit"]), setup["layers"])
 
     @staticmethod
     def shard_count(work: StepContext) -> int:

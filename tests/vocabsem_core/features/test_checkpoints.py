@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from vocabsem_core.errors import InputError
-from vocabsem_core.features.checkpoints import HeadPlace, embedding_rows, head_place, load_model, load_tokenizer
+from vocabsem_core.features.checkpoints import (
+    HeadPlace,
+    check_on_gpus,
+    embedding_rows,
+    head_place,
+    load_model,
+    load_tokenizer,
+)
 from vocabsem_core.features.model_folder import tokenizer_files
 
 
@@ -215,3 +222,15 @@ def test_a_tokenizer_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
     (tiny.save(tmp_path, tiny.gpt2()) / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def test_layers_that_no_gpu_holds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not fit on \d+ GPUs: 2 of 3 parts are left over; give more by"):
+        check_on_gpus(tmp_path, {"embed": 0, "layers.0": "cpu", "layers.1": "disk"})
+    check_on_gpus(tmp_path, {"embed": 0, "layers.0": 1, "layers.1": torch.device("cuda", 1)})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_model_for_several_gpus_needs_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not fit on 0 GPUs"):
+        load_model(tiny.save(tmp_path, tiny.llama()), "float32", "gpus")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +21,7 @@ from vocabsem_core.calibration.batched_training import fit_pack
 from vocabsem_core.calibration.modules import Calibration, CalibrationSettings, Labelled
 from vocabsem_core.errors import InputError
 from vocabsem_core.features import encoder as encoder_module
+from vocabsem_core.features.architectures import blocks
 from vocabsem_core.features.encoder import Encoder, batches, common_prefix, layer_names
 from vocabsem_core.features.heads import head_of
 
@@ -53,6 +57,30 @@ def test_states_of_every_layer_equal_a_plain_forward(name: str) -> None:
         tail = TAILS.get(name, lambda model, states: model.model.norm(states))(model, states["layer_02"])
     torch.testing.assert_close(tail, hidden[-1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(head_of(model).logits(states["head"]), logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_layers_on_several_devices_give_the_same_states(name: str, tmp_path: Path) -> None:
+    """The last block lies on disk: as on two GPUs, accelerate brings what a layer needs to where it runs."""
+    model, prompts, layers = tiny.ALL[name](), tiny.prompts(*LENGTHS), [*LAYERS, "layer_01:mean"]
+    expected = Encoder(model, layers).encode(prompts, 24)
+    last = next(part for part, module in model.named_modules() if module is blocks(model)[-1])
+    places = dict.fromkeys(parts_beside(model, last), "cpu") | {last: "disk"}
+    spread = dispatch_model(copy.deepcopy(model), places, main_device="cpu", offload_dir=tmp_path)
+    assert next(blocks(spread)[-1].parameters()).device.type == "meta"
+    prefix = [[5, 6, *prompt] for prompt in prompts]
+    for found, wanted in (
+        (Encoder(spread, layers).encode(prompts, 24), expected),
+        (Encoder(spread, ["head"]).encode(prefix, 24, shared=2), Encoder(model, ["head"]).encode(prefix, 24, shared=2)),
+    ):
+        for layer in found:
+            torch.testing.assert_close(found[layer], wanted[layer])
+
+
+def parts_beside(model: Any, last: str) -> list[str]:
+    """The modules with weights of their own that are not within one."""
+    own = [name for name, module in model.named_modules() if list(module.parameters(recurse=False))]
+    return [name for name in own if not name.startswith(f"{last}.")]
 
 
 @pytest.mark.parametrize("name", tiny.ALL)
