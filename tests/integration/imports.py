@@ -14,7 +14,6 @@ OTHERS = (
     "boto3",
     "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
-    "ray.job_submission",
     "transformers.models.gpt2.modeling_gpt2",  # of the reference models
 )
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.integration.cluster import TwoNodes, driver, two_nodes
-from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, make_workspace, write
+from tests.integration.workspace import REPOSITORY, WORKFLOW, cli_from_the_start, make_workspace, write
 from tests.s3_server import s3_server
 
 METHOD = """
@@ -61,7 +61,9 @@ def call(cluster, folder):
 
     def run(*arguments, check=True, **environment):
         given = {**cluster.environment, "RAY_ADDRESS": cluster.jobs, **environment}
-        return cli(folder, *arguments, check=check, **given)
+        done = cli_from_the_start(folder, *arguments, **given)
+        assert not check or done.returncode == 0, done.stderr
+        return done
 
     return run
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -49,6 +50,17 @@ def cli(folder: Path, *arguments: str, check: bool = True, **environment: str) -
     done = call(folder, arguments, {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def cli_from_the_start(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run the command line in a new Python: Ray reads its own variables as it is imported."""
+    return subprocess.run(
+        [sys.executable, "-m", "workflows", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
 
 
 def cli_json(folder: Path, *arguments: str) -> dict:
