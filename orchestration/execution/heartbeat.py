@@ -9,11 +9,12 @@ found out is a process that is frozen or out of reach, never a slow function, no
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from orchestration.execution.repeating import repeating
 
 PULSE_SECONDS = 2.0  # between signs of a plain step's thread
 _PAUSE_SECONDS = 0.5  # between signs of one shard: batches may be short
@@ -44,20 +45,11 @@ def _forget(file: Path) -> None:
 @contextmanager
 def pulse(file: Path) -> Iterator[None]:
     """Give a sign every PULSE_SECONDS while the body runs; none is left after it."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(PULSE_SECONDS):
-            report_alive(file)
-
     report_alive(file)
-    thread = threading.Thread(target=beat, name="pulse", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(lambda: report_alive(file), PULSE_SECONDS):
+            yield
     finally:
-        ended.set()
-        thread.join()
         _given.pop(file, None)
         _forget(file)
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from orchestration.store import files
+from orchestration.tracking.lock import one_at_a_time
 from orchestration.tracking.mlflow_pages import CLASSIC, alone, share
 from orchestration.tracking.tracker import (
     ExperimentDeleted,
@@ -47,7 +48,6 @@ _TABLES_TAG = "mlflow.loggedArtifacts"
 _DIGEST = 36  # characters that MLflow keeps of one
 _MOST_METRICS = 1000  # of one call; MLflow refuses more
 _LONGEST_NOTE = 8000  # characters; MLflow cuts the rest off, with a warning
-_PATIENCE_SECONDS = 120  # a sweep's thousand runs take half a minute
 _unhurried: set[str] = set()  # files of databases that this process writes as a projection
 
 
@@ -191,27 +191,6 @@ def _make_writable(database: Path) -> None:
                 f"{place}: is {files.owner(place)}'s and cannot be written by this user. Give its group write "
                 "permission (chmod g+w), or name an MLflow of your own with --mlflow"
             )
-
-
-@contextlib.contextmanager
-def one_at_a_time(lock: Path) -> Iterator[None]:
-    """Processes that share this file go through one after the other; one that is killed lets the next one in.
-
-    Two would make a new database's tables at once, or a run twice. Raises TrackingError where it takes too long, or
-    where the file cannot be made.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        taken = FileLock(lock, timeout=_PATIENCE_SECONDS).acquire()
-    except Timeout as error:
-        raise TrackingError(
-            f"{lock}: another process has been writing to MLflow for {_PATIENCE_SECONDS} s; see whether it is stopped"
-        ) from error
-    except OSError as error:
-        raise TrackingError(f"{lock}: cannot be written ({error.strerror})") from error
-    with taken:
-        yield
 
 
 def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:

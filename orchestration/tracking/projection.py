@@ -13,7 +13,7 @@ from orchestration.errors import DamagedArtifact, StoreError
 from orchestration.runs.record import TOLD, RunRecord
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact
-from orchestration.tracking.mlflow_client import one_at_a_time
+from orchestration.tracking.lock import one_at_a_time
 from orchestration.tracking.tracker import Shown, TrackedData, TrackedModel, TrackedRun, Tracker, View
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestration.tracking import mlflow_client
+from orchestration.tracking import lock, mlflow_client
+from orchestration.tracking.lock import one_at_a_time
 from orchestration.tracking.mlflow_client import (
     KEY_TAG,
     MlflowTracker,
@@ -91,9 +92,9 @@ def test_processes_that_begin_a_run_at_once_leave_one_database_and_one_run(tmp_p
 
 
 def test_a_process_that_never_ends_its_writing_is_one_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(mlflow_client, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.05)
     held = tmp_path / "mlflow.db.lock"
-    with mlflow_client.one_at_a_time(held), pytest.raises(TrackingError, match="another process has been writing"):
+    with one_at_a_time(held), pytest.raises(TrackingError, match="another process has been writing"):
         MlflowTracker(default_uri(tmp_path / "store")).write("held", parent("p1"))
 
 
@@ -101,7 +102,7 @@ def test_a_lock_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(TrackingError, match="cannot be written"),
-        mlflow_client.one_at_a_time(tmp_path / "file" / "a.lock"),
+        one_at_a_time(tmp_path / "file" / "a.lock"),
     ):
         pass
 

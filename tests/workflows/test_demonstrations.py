@@ -19,7 +19,6 @@ from tests.workflows import test_steps
 from tests.workflows.films import TASK
 from tests.workflows.test_steps import ROWS, Compared, failure
 from workflows.compare.graph import Cell
-from workflows.compare.results import remarks
 from workflows.config.compare import Encoding, Execution, MethodConfig
 from workflows.config.sweep import SweepConfig
 from workflows.errors import ConfigError
@@ -28,7 +27,7 @@ from workflows.inputs.models import Model
 from workflows.inputs.precision import Machine
 from workflows.methods.inputs.states import DEMONSTRATIONS, TaskFeatures, read_column, read_states
 from workflows.methods.resolved import resolve
-from workflows.steps.demonstrations import CONTENT_FREE, content_free_step, texts_before
+from workflows.steps.demonstrations import CONTENT_FREE, content_free_step
 from workflows.steps.model import encode_step
 from workflows.sweep.checks import sweep_method
 
@@ -98,32 +97,6 @@ def test_demonstrations_are_balanced_and_no_validation_rows(compare: Compared) -
         assert not set(found["rows"]) & set(found["train"])
         seen.add(tuple(found["rows"]))
     assert len(seen) == 3
-
-
-@pytest.mark.parametrize("method", ["icl", "icl-bm25"])
-def test_a_budget_of_tokens_limits_demonstrations_and_is_told(method: str, compare: Compared) -> None:
-    model, budget = tiny.llama(max_position_embeddings=512), 130  # tokens: a few rows, where the window holds many
-    store, cells, _ = compare(model, methods=[method])
-    assert remarks(cells, store) == []
-    store, cells, _ = compare(model, methods=[method], encoding={"demonstration_tokens": budget})
-    fit = cells[0].fits[0]
-    found, told = demonstrations(store, fit), remarks(cells, store)
-    texts = [found["text"]] if method == "icl" else texts_before(demonstration_artifact(store, fit), range(len(ROWS)))
-    taken = [len(TOKENIZER(text)["input_ids"]) for text in texts]
-    assert budget / 2 < max(taken) <= budget
-    assert any(f"encoding.demonstration_tokens: {budget} limits them" in line for line in told)
-
-
-def test_a_budget_that_holds_no_demonstration_is_an_error(compare: Compared) -> None:
-    _, _, outcomes = compare(methods=["icl"], encoding={"demonstration_tokens": 8})
-    assert "more than encoding.demonstration_tokens (8). Raise it" in str(failure(outcomes).error)
-
-
-def test_a_budget_that_the_window_never_reaches_is_in_no_key(compare: Compared) -> None:
-    _, (cell,), _ = compare(methods=["icl"], encoding={"max_tokens": 100})
-    _, (same,), outcomes = compare(methods=["icl"], encoding={"max_tokens": 100, "demonstration_tokens": 100})
-    assert same.score.key == cell.score.key
-    assert {outcome.state for outcome in outcomes.values()} == {"cached"}
 
 
 def test_a_subsample_bounds_demonstrations_too(compare: Compared) -> None:

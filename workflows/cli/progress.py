@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestration.store.scratch import StepProgress
-from workflows.runtime.pace import Pace, repeating
+from workflows.runtime.pace import Pace, looking
 
 
 @contextmanager
@@ -23,5 +23,5 @@ def progress_lines(label: str, unit: str) -> Iterator[Callable[[int, int], None]
         if pace.is_due(now := time.monotonic()):
             print(pace.line(now), file=sys.stderr, flush=True)
 
-    with repeating(line):
+    with looking(line):
         yield lambda done, of: pace.hear(StepProgress(done, of, unit), time.monotonic())

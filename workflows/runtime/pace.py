@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
+from orchestration.execution.repeating import repeating
 from orchestration.store.scratch import StepProgress
 
 FIRST_SECONDS, NEXT_SECONDS = 10.0, 30.0  # until the first line about work under way, and between two
 LOOK_SECONDS = 1.0  # between two looks
 
 
-@contextmanager
-def repeating(look: Callable[[], None]) -> Iterator[None]:
-    """Call a function every second, in a thread, for as long as this lasts."""
-    ended = threading.Event()
-
-    def repeat() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            look()
-
-    thread = threading.Thread(target=repeat, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def looking(look: Callable[[], None]) -> AbstractContextManager[None]:
+    """Call a function at every look, beside the work."""
+    return repeating(look, LOOK_SECONDS)
 
 
 class Pace:

@@ -17,7 +17,7 @@ from orchestration.graph import Step
 from orchestration.runs.plan import Planned
 from orchestration.store.artifacts import Store
 from orchestration.store.scratch import StepProgress, scratch_folder, told
-from workflows.runtime.pace import FIRST_SECONDS, Pace, duration, repeating
+from workflows.runtime.pace import FIRST_SECONDS, Pace, duration, looking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +95,7 @@ def plain_lines(plan: Sequence[Planned], say: Say, look: Look) -> Iterator[Emit]
 
     if flights.total:
         say(f"  {flights.cached} steps are cached, {flights.total} to run")
-        with repeating(tell):
+        with looking(tell):
             yield emit
     else:
         yield emit
@@ -156,7 +156,7 @@ def live_display(plan: Sequence[Planned], say: Say, look: Look, console: Console
 
     with bars:
         whole = bars.add_task("run", total=flights.total, amount="", note="")
-        with repeating(rows):
+        with looking(rows):
             yield emit
 
 

@@ -62,12 +62,13 @@ def _prompts(model: Model, task: Task, encoding: Encoding) -> dict[str, Any]:
     The budget is left out where the window holds no more: there it decides nothing.
     """
     limit, budget = token_limit(model.window, encoding), encoding.demonstration_tokens
+    assert limit is not None, "of a model whose window is unknown, `check_encoding` asks for encoding.max_tokens"
     return {
         "tokenizer": model.tokenizer,
         "template": prompt_template(task.config, model.kind),
         "words": [[label, word] for label, word in task.config.words.items()],
         "max_tokens": limit,
-        **({"demonstration_tokens": budget} if limit is None or budget < limit else {}),
+        **({"demonstration_tokens": budget} if budget < limit else {}),
     }
 
 
