@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks NAME [--json] [--data-dir DIR]`: ours against the usual way, side by side."""
+"""`python -m tests.benchmarks NAME [--json] [--data-dir DIR] [--model FOLDER]`: ours beside the usual way."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from typing import Annotated, Literal
 
 import typer
 
-Name = Literal["basis", "encode", "shards", "rerun", "pretrain", "sweep", "workers"]
+Name = Literal["basis", "encode", "shards", "rerun", "pretrain", "sweep", "vocabulary", "workers"]
 
 
 def main(
     name: Name,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON document for each case.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="encode: take prompts from DIR/agnews/test.jsonl.")] = None,
+    model: Annotated[Path | None, typer.Option(help="vocabulary: take the bases of this model folder.")] = None,
 ) -> None:
     """Run one benchmark. Exit status 1 if a case misses its goal."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MLFLOW_DISABLE_TELEMETRY="true")
     missed = False
-    for case in importlib.import_module(f"tests.benchmarks.{name}").cases(data_dir):
+    for case in importlib.import_module(f"tests.benchmarks.{name}").cases(
+        data_dir, **({"model": model} if model else {})
+    ):
         print(case.line() if as_json else case.text(), flush=True)
         missed |= not case.passed
     raise typer.Exit(int(missed))

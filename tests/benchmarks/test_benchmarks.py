@@ -12,7 +12,7 @@ import torch
 
 from orchestration.store.artifacts import open_store
 from tests import tiny
-from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep, workers
+from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep, vocabulary, workers
 from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
 from vocabsem_core.calibration.modules import CalibrationSettings
 from vocabsem_core.features.checkpoints import head_place
@@ -127,6 +127,14 @@ def test_packs_and_the_plain_loop_train_the_same_calibrator(tmp_path: Path, sett
     theirs = sweep.plain_loop(settings, str(data))
     assert theirs == pytest.approx(ours, rel=0.02)
     assert ours < start
+
+
+def test_a_search_over_the_vocabulary_learns_what_the_plain_loop_learns(tmp_path: Path) -> None:
+    tiny.save(tmp_path, tiny.gpt2())
+    bases = vocabulary.bases_of(tmp_path)
+    speed, losses = vocabulary.search_cases(bases, replace(vocabulary.SETTINGS, epochs=1), 2)
+    assert speed.ratio > 0
+    assert losses.ratio > 0.1  # in few dimensions rounding soon tells
 
 
 def test_a_search_of_the_benchmark_tries_each_configuration_once() -> None:

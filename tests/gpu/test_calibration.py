@@ -17,6 +17,7 @@ from tests.vocabsem_core.calibration.test_batched_training import (
 from vocabsem_core.calibration.batch import Lane
 from vocabsem_core.calibration.batched_training import fit_pack
 from vocabsem_core.calibration.modules import CalibrationSettings, Labelled, calibrated_logits
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from workflows.search.trials import within_memory
 
 SETTINGS = {
@@ -31,7 +32,7 @@ SETTINGS = {
 
 def fitted(lanes, device, data=(TRAIN, VALIDATION), dtype=torch.float64):
     train, validation = (Labelled(rows.states.to(dtype), rows.labels) for rows in data)
-    others = OTHERS.to(device, dtype) if lanes[0].settings.loss == "vocabulary" else None
+    others = Vocabulary(OTHERS.to(device, dtype)) if lanes[0].settings.loss == "vocabulary" else None
     return fit_pack(train, validation, BASIS.to(device, dtype), lanes, others)
 
 

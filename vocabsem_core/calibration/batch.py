@@ -19,9 +19,11 @@ from vocabsem_core.calibration.modules import (
     States,
     Weights,
     paper,
+    residual,
     untrained,
 )
 from vocabsem_core.calibration.residual import as_stored, for_training, residual_similarities
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.names import Similarity
 from vocabsem_core.numerics.ticks import tick
 from vocabsem_core.semantics.affinity import similarities
@@ -47,10 +49,21 @@ class Batch:
         flat: [lanes, weights], all trained weights of a lane in one row.
     """
 
-    def __init__(self, lanes: Sequence[Lane], measured: tuple[Tensor, Tensor], basis: Float[Tensor, "c d"]) -> None:
-        """`measured`: mean and deviation of the training rows, by dimension. Training runs on the device of `basis`."""
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        measured: tuple[Tensor, Tensor],
+        basis: Float[Tensor, "c d"],
+        vocabulary: Vocabulary | None,
+    ) -> None:
+        """`measured`: mean and deviation of the training rows, by dimension. Training runs on the device of `basis`.
+
+        `vocabulary`: the other rows of the basis, for the loss over all of them.
+        """
         self.numbers, device = list(range(len(lanes))), basis.device
-        self._settings, self._device = lanes[0].settings, device
+        self._settings, self._device, self._vocabulary = lanes[0].settings, device, vocabulary
+        summed = vocabulary is not None and vocabulary.is_summed(self._settings.similarity)
+        self._summed = torch.full((len(lanes),), summed)  # lanes for which nothing of the vocabulary is estimated
         self._seeds = [lane.seed for lane in lanes]
         self._orders = {seed: _generator(seed, "order") for seed in self._seeds}
         self._dropouts = {seed: _generator(seed, "dropout") for seed in self._seeds}
@@ -104,7 +117,7 @@ class Batch:
         self.numbers = [self.numbers[place] for place in places]
         self._seeds = [self._seeds[place] for place in places]
         self.flat, self._dropout = self.flat[places], self._dropout[places]
-        self._unread, self._read = self._unread[places], self._read[places]
+        self._unread, self._read, self._summed = self._unread[places], self._read[places], self._summed[places]
         self._optimizer.keep(places, self.flat[:, : self._count])
         self._share_memory()
 
@@ -118,6 +131,8 @@ class Batch:
         batches = order.split(self._settings.batch_size, dim=-1)
         for number, rows in enumerate(batches, start=1):
             states, labels = train.states[rows].to(self._device), train.labels[rows].to(self._device)
+            if number == 1:
+                self._look_at_estimates(states)
             dropout = self._read_factors(rows.shape[-1], states.shape[-1]), self._unit_factors(rows.shape[-1])
             loss = self._losses(states, labels.expand(len(self.numbers), -1), targets, dropout).sum()
             gradients = torch.autograd.grad(loss, leaves)
@@ -146,13 +161,27 @@ class Batch:
         drawn = {seed: torch.rand(shape, generator=streams[seed], dtype=self.flat.dtype) for seed in set(self._seeds)}
         return torch.stack([drawn[seed] for seed in (self._seeds if len(drawn) > 1 else drawn)]).to(self._device)
 
+    @torch.no_grad()
+    def _look_at_estimates(self, states: Tensor) -> None:
+        """Lanes whose estimate of the sum over the vocabulary is off sum it from here on."""
+        if self._vocabulary is not None and not self._summed.all():
+            moved = _moved(states, self._weights, _NO_DROPOUT, self._settings.module)
+            self._summed |= self._vocabulary.off(moved, self._weights[_TEMPERATURE].exp())
+
     def _losses(self, states: Tensor, labels: Tensor, targets: Tensor, dropout: Dropout) -> Tensor:
         """The loss that is trained on, a number a lane."""
         settings = self._settings
         if settings.loss == "sm-gt":
             cosines = _similarities(states, self._weights, dropout, targets, settings.module, "cosine")
             return (1 - cosines.gather(1, labels.unsqueeze(1)).squeeze(1)).mean(dim=-1)
-        return _cross_entropy(states, labels, self._weights, dropout, targets, settings).mean(dim=-1)
+        if self._vocabulary is None:
+            return _cross_entropy(states, labels, self._weights, dropout, targets, settings).mean(dim=-1)
+        temperatures = self._weights[_TEMPERATURE].exp()
+        moved, own_rows = _moved(states, self._weights, dropout, settings.module), self._weights.get(LEARNED, targets)
+        logits = _compared(moved, own_rows, settings.similarity) / temperatures[:, None, None]
+        others = self._vocabulary.log_sums(moved, temperatures, settings.similarity, self._summed)
+        own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+        return (torch.logaddexp(logits.logsumexp(dim=1), others) - own).mean(dim=-1)
 
     @torch.no_grad()
     def validation_losses(self, validation: Labelled[States], basis: Tensor) -> list[float]:
@@ -183,9 +212,16 @@ def _similarities(
 ) -> Float[Tensor, "lanes k n"]:
     if module == "residual":
         return residual_similarities(states, weights, *dropout, weights.get(LEARNED, targets), similarity)
-    moved = paper(states, weights)
+    return _compared(paper(states, weights), targets, similarity)
+
+
+def _compared(moved: Tensor, targets: Tensor, similarity: Similarity) -> Float[Tensor, "lanes k n"]:
     squares = moved.square().sum(dim=-1, keepdim=True)
-    return similarities(moved @ targets.T, squares, targets.square().sum(dim=-1), similarity).mT
+    return similarities(moved @ targets.mT, squares, targets.square().sum(dim=-1).unsqueeze(-2), similarity).mT
+
+
+def _moved(states: Tensor, weights: Weights, dropout: Dropout, module: str) -> Float[Tensor, "lanes n d"]:
+    return paper(states, weights) if module == "paper" else residual(states, as_stored(weights), *dropout)
 
 
 def _generator(seed: int, use: str) -> torch.Generator:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vocabsem_core.calibration.batch import Batch, Lane
 from vocabsem_core.calibration.modules import Calibration, CalibrationSettings, Labelled, States, untrained
+from vocabsem_core.calibration.vocabulary import BLOCK, Vocabulary
 from vocabsem_core.errors import InputError
 from vocabsem_core.numerics.matmul import fast_float32
 from vocabsem_core.numerics.ticks import part_of_more
@@ -39,13 +40,13 @@ def lane_bytes(settings: CalibrationSettings, width: int, targets: int, read: in
     Args:
         settings: of the lane.
         width: d, dimensions of the states that are moved.
-        targets: basis rows that the states are compared with.
+        targets: basis rows that the states are compared with; of many there is a block in memory at a time.
         read: dimensions of several layers side by side; None: `width`.
     """
     zeros, basis = torch.zeros(read or width), torch.zeros(targets if settings.learn_targets else 1, width)
     weights = sum(w.numel() for w in untrained(settings, zeros, zeros + 1, torch.Generator(), basis).values())
     moved = 8 * settings.rank if settings.module == "residual" else 12 * width
-    return 4 * (_COPIES * weights + settings.batch_size * (moved + 2 * width + len(zeros) + 4 * targets))
+    return 4 * (_COPIES * weights + settings.batch_size * (moved + 2 * width + len(zeros) + 4 * min(targets, BLOCK)))
 
 
 @fast_float32()
@@ -54,7 +55,7 @@ def fit_pack(
     validation: Labelled[States],
     basis: Float[Tensor, "c d"],
     lanes: Sequence[Lane],
-    vocabulary: Float[Tensor, "v d"] | None = None,
+    vocabulary: Vocabulary | None = None,
     watch: Watch | None = None,
 ) -> list[Calibration | InputError]:
     """Train calibrators on states towards their labels' basis rows; the language model is not touched.
@@ -71,8 +72,8 @@ def fit_pack(
     """
     if len({structure(lane.settings) for lane in lanes}) != 1:
         raise InputError(f"a pack of {len(lanes)} lanes of several structures; expected one")
-    targets = _targets(basis, vocabulary, lanes[0].settings).clone()  # autograd refuses tensors of inference mode
-    batch = Batch(lanes, _measured(train.states), basis)
+    basis = basis.clone()  # autograd refuses tensors of inference mode
+    batch = Batch(lanes, _measured(train.states), basis, _compared_with(vocabulary, lanes[0].settings))
     kept, losses = batch.flat.clone(), batch.validation_losses(validation, basis)
     best = dict.fromkeys(range(len(lanes)), 0)  # lane -> the epoch whose weights are kept
     found: dict[int, Calibration | InputError] = {}
@@ -81,7 +82,7 @@ def fit_pack(
         epoch += 1
         most = max(lanes[number].settings.epochs for number in batch.numbers)
         with part_of_more(epoch - 1, most, "epochs"):
-            batch.train_epoch(train, targets)
+            batch.train_epoch(train, basis)
         now = batch.validation_losses(validation, basis)
         dropped = watch(epoch, dict(zip(batch.numbers, now, strict=True))) if watch else ()
         staying = []
@@ -103,13 +104,13 @@ def fit_pack(
     return [found[number] for number in range(len(lanes))]
 
 
-def _targets(basis: Tensor, vocabulary: Tensor | None, settings: CalibrationSettings) -> Tensor:
-    """The basis rows that the loss compares with; the first are the classes' own."""
+def _compared_with(vocabulary: Vocabulary | None, settings: CalibrationSettings) -> Vocabulary | None:
+    """The rows that the loss compares with beside the classes' own; None: no others."""
     if settings.loss != "vocabulary":
-        return basis
+        return None
     if vocabulary is None:
         raise InputError("loss `vocabulary` needs the whole basis; it was given the task's rows alone")
-    return torch.cat([basis, vocabulary])
+    return vocabulary if len(vocabulary.rows) else None
 
 
 def _measured(states: States) -> tuple[Tensor, Tensor]:

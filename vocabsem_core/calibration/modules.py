@@ -102,16 +102,26 @@ class Calibration:
     epochs: int
 
 
-def residual(states: Float[Tensor, "n read"], weights: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+def residual(
+    states: Float[Tensor, "*any n read"],
+    weights: Mapping[str, Tensor],
+    read: Float[Tensor, "*any n read"] | None = None,
+    keep: Float[Tensor, "lanes r n"] | None = None,
+) -> Float[Tensor, "*lanes n d"]:
     """h + D (U gelu(V z + b) + c), z the standardised states, D the deviation of h by dimension (ours).
 
-    What is read may be the states of several layers side by side; h, which is moved, is the first of them.
+    What is read may be the states of several layers side by side; h, which is moved, is the first of them. `read` and
+    `keep` are dropout's factors of z and of the hidden units. Where weights have a leading dimension, a module each.
     """
-    width = len(weights["up.bias"])
+    width = weights["up.bias"].shape[-1]
     z = (states - weights["mean"]) / weights["deviation"]
-    hidden = functional.gelu(z @ weights["down.weight"].T + weights["down.bias"])
-    moves = hidden @ weights["up.weight"].T + weights["up.bias"]
-    return states[:, :width] + weights["deviation"][:width] * moves
+    if read is not None:
+        z = z * read
+    hidden = functional.gelu(z @ weights["down.weight"].mT + weights["down.bias"].unsqueeze(-2))
+    if keep is not None:
+        hidden = hidden * keep.mT
+    moves = hidden @ weights["up.weight"].mT + weights["up.bias"].unsqueeze(-2)
+    return states[..., :width] + weights["deviation"][:width] * moves
 
 
 def paper(states: Float[Tensor, "*any n d"], weights: Mapping[str, Tensor]) -> Float[Tensor, "*lanes n d"]:

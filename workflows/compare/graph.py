@@ -146,7 +146,7 @@ def _cell(
     where = f"{model.name} {task.config.name} {method.label}{named}"
     labels, metric = tuple(task.config.words), task.config.metric
     prompting = model.prompting(task, config.encoding, config.execution)
-    conditions = Conditions(labels, metric, size, **prompting)
+    conditions = Conditions(labels, metric, size, gpus=config.execution.gpus_per_fit, **prompting)
     seeded = method.depends_on_seed(size)
     asked = method.config.seeds or config.seeds
     seeds = asked if seeded else (0,)

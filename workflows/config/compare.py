@@ -175,6 +175,13 @@ class CompareExecution(Execution):
         le=1,
         description="GPUs per process, at most one, and per trial of a finetuning's search; none: one if there are any",
     )
+    gpus_per_fit: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="GPUs per search or fit of a method on stored states that uses one (calibration), at most one, "
+        "fractions allowed; none: one if there are any",
+    )
 
 
 Demonstrations = Literal["none", "random", "bm25", "dense"]

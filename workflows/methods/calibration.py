@@ -113,7 +113,7 @@ class Calibration(Method):
 
         classes, width = materials.class_basis.shape
         core = self.core_settings(settings)
-        rows = len(materials.other_basis) if core.loss == "vocabulary" else 0
+        rows = len(materials.other_basis.rows) if core.loss == "vocabulary" else 0
         return lane_bytes(core, width, classes + rows, materials.width)
 
     def fit_many(
@@ -190,6 +190,7 @@ class PaperCalibration(Calibration):
     """The paper's module and training."""
 
     name = "calibration-paper"
+    version = 3  # 3: the sum over the whole vocabulary is estimated where that is as good (`calibration.vocabulary`)
     Settings = PaperSettings
     needs: ClassVar = frozenset({"train", "basis"})
     several_layers = False

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from orchestration.execution.work import StepContext
-from orchestration.graph import Step
+from orchestration.graph import Resources, Step
 from orchestration.ray_backend.early_stopping import Stopping
 from orchestration.ray_backend.trial_queue import seconds_spent
 from orchestration.ray_backend.tune import WorkerSlots, search
@@ -49,6 +49,7 @@ class Conditions:
         train_size: training rows of each class, or "full".
         reading: what decides prompts and the model that reads them, for methods that are given prompts.
         place: where that model lies and is trained; no part of a key.
+        gpus: of each search or fit on stored states, where the method uses one; None: one where there is any.
     """
 
     labels: Sequence[str]
@@ -56,6 +57,7 @@ class Conditions:
     train_size: int | str
     reading: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, Any] = field(default_factory=dict)
+    gpus: float | None = None
 
 
 def search_step(
@@ -78,7 +80,8 @@ def search_step(
             "metric": conditions.metric,
         },
         inputs=inputs_of(method.needs(searched=True) | {"train"}, inputs, with_test=False),
-        local=method_local(method.method),
+        local={**method_local(method.method), "gpus": gpus_of(method.method, conditions.gpus)},
+        resources=Resources(gpus=gpus_of(method.method, conditions.gpus)),
         cost="search",
         files=method_files(method.method),
         sources=code_of(fill_search, *method_code(method.method)),
@@ -87,7 +90,7 @@ def search_step(
 
 def fill_search(work: StepContext) -> dict[str, float]:
     """trials.json: each configuration's record, and the best settings. Returns what the work took."""
-    method, materials = method_of(work), materials_of(work)
+    method, materials = method_of(work), materials_of(work, device=device_of(work))
     tried = [configuration(method, given, work.identity["seed"]) for given in work.identity["settings"]]
     import_sources(method)
     size = partial(pack_size, method, materials, os.cpu_count() or 1)
@@ -144,7 +147,8 @@ def fit_step(
             **({"folds": method.config.folds} if method.config.folds > 1 else {}),
         },
         inputs={**read, **({"search": search} if search else {})},
-        local=method_local(method.method),
+        local={**method_local(method.method), "gpus": gpus_of(method.method, conditions.gpus)},
+        resources=Resources(gpus=gpus_of(method.method, conditions.gpus)),
         cost="fit",
         files=method_files(method.method),
         sources=code_of(fill_fit, *method_code(method.method)),
@@ -163,7 +167,7 @@ def fill_fit(work: StepContext) -> dict[str, float]:
     from vocabsem_core.numerics.ticks import listening
     from workflows.methods.inputs.states import read_column
 
-    method, materials = method_of(work), materials_of(work)
+    method, materials = method_of(work), materials_of(work, device=device_of(work))
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
     folds, states = work.identity.get("folds", 1), materials.load()
@@ -259,6 +263,18 @@ def method_files(method: Method) -> tuple[str, ...]:
 def method_local(method: Method) -> dict[str, Any]:
     """Where a worker finds a user's own method."""
     return {"method_file": method.source_file} if method.source_file is not None else {}
+
+
+def gpus_of(method: Method, asked: float | None) -> float | None:
+    """What one of its searches or fits reserves of GPUs; None: one where there is any."""
+    return asked if method.uses_gpu else 0.0
+
+
+def device_of(work: StepContext) -> str:
+    """Where a step's batched work runs: on the GPU that it reserved, if there is one."""
+    import torch
+
+    return "cuda" if work.local["gpus"] != 0 and torch.cuda.is_available() else "cpu"
 
 
 def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> dict[str, Step]:

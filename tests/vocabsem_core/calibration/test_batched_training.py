@@ -26,6 +26,7 @@ from vocabsem_core.calibration.modules import (
     untrained,
 )
 from vocabsem_core.calibration.residual import as_stored, for_training, residual_similarities
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.errors import InputError
 from vocabsem_core.semantics.affinity import semantic_logits
 
@@ -130,7 +131,7 @@ def assert_equal_weights(
 
 
 def fit(lanes: list[Lane], **arguments: Any) -> list[Any]:
-    return fit_pack(TRAIN, VALIDATION, BASIS, lanes, OTHERS, **arguments)
+    return fit_pack(TRAIN, VALIDATION, BASIS, lanes, Vocabulary(OTHERS), **arguments)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "euclidean", "dot"])

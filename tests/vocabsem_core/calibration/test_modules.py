@@ -23,6 +23,7 @@ from vocabsem_core.calibration.modules import (
     residual,
     untrained,
 )
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.errors import InputError
 from vocabsem_core.semantics.affinity import semantic_logits
 
@@ -49,7 +50,7 @@ def fit(
     seed: int = 0,
     train: Labelled = TRAIN,
     validation: Labelled = VALIDATION,
-    others: Tensor | None = OTHERS,
+    others: Vocabulary | None = Vocabulary(OTHERS),  # noqa: B008 - never changed
 ) -> Any:
     (found,) = fit_pack(train, validation, BASIS, [Lane(settings, seed)], others)
     if isinstance(found, InputError):
@@ -187,7 +188,7 @@ def test_the_temperature_moves_only_where_it_is_learned(learned: bool) -> None:
 
 def test_the_vocabulary_loss_without_other_rows_is_the_loss_over_the_labels() -> None:
     settings = replace(RESIDUAL, loss="vocabulary")
-    found = fit(settings, others=OTHERS[:0])
+    found = fit(settings, others=Vocabulary(OTHERS[:0]))
     assert same(found.weights, fit(RESIDUAL).weights)
 
 

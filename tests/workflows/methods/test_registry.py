@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from vocabsem_core.calibration.modules import Labelled, paper
 from vocabsem_core.calibration.targets import centred_means, random_orthogonal
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.errors import InputError
 from workflows.config.compare import MethodConfig
 from workflows.config.space import check_space, random_settings
@@ -248,9 +249,9 @@ def test_the_papers_module_is_trained_and_read_by_similarity_or_by_product(train
         stored_validation=rows,
         device=torch.device("cpu"),
         class_basis=basis[:2],
-        other_basis=basis[2:],
+        other_basis=Vocabulary(basis[2:]),
         label_head=SimpleNamespace(weight=head[:2]),
-        other_head=head[2:],
+        other_head=Vocabulary(head[2:]),
         class_mean=lambda values, dim: values,
     )
     method = METHODS["calibration-paper"]
@@ -305,7 +306,7 @@ def test_the_papers_calibration_has_the_papers_number_of_weights() -> None:
         labels=["a", "b"],
         device=torch.device("cpu"),
         class_basis=torch.eye(2, width),
-        other_basis=torch.eye(width)[2:],
+        other_basis=Vocabulary(torch.eye(width)[2:]),
     )
     method = METHODS["calibration-paper"]
     fitted = method.fit(method.Settings.model_validate({"epochs": 1}), materials, 0)

@@ -1,8 +1,10 @@
 """What a workflow needs of a cluster is read off its steps."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Resources, in_order
@@ -16,6 +18,7 @@ from workflows.registry import WORKFLOWS
 from workflows.runtime.engines import reserves
 from workflows.runtime.requirements import needs_of
 from workflows.session import open_session
+from workflows.steps.fit import device_of
 
 
 def opened(folder, document):
@@ -96,6 +99,26 @@ def test_the_workers_of_a_finetuning_are_asked_for(folder):
     session = opened(folder, {**WORKFLOW, "methods": ["lora", "knn"], "seeds": [0], "execution": execution})
     told = {step.name: step.workers for step in needed(session).steps if step.workers}
     assert told == {"search": Resources(1, 1), "finetune": Resources(3, 1, 2)}
+
+
+@pytest.mark.parametrize(("asked", "gpus"), [({}, None), ({"gpus_per_fit": 0.5}, 0.5), ({"gpus_per_fit": 0}, 0)])
+def test_fits_and_searches_of_a_method_that_uses_a_gpu_reserve_one(folder, asked, gpus):
+    methods = {**WORKFLOW, "methods": ["calibration", "knn"], "reference_method": "knn"}
+    plain, session = opened(folder, methods), opened(folder, {**methods, "execution": asked})
+    steps = list(in_order(session.job.targets))
+    assert [step.key for step in steps] == [step.key for step in in_order(plain.job.targets)]
+    told = {(step.name, step.identity["method"], step.resources.gpus) for step in steps if "method" in step.identity}
+    assert told == {
+        (name, method, n) for name in ("search", "fit") for method, n in (("calibration", gpus), ("knn", 0))
+    }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "there", "device"), [(None, True, "cuda"), (0.5, True, "cuda"), (0, True, "cpu"), (1, False, "cpu")]
+)
+def test_a_fit_runs_on_the_gpu_that_it_reserved(monkeypatch, gpus, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert device_of(SimpleNamespace(local={"gpus": gpus})) == device
 
 
 def test_resources_enter_no_key_and_become_bytes(folder):

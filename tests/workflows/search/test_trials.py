@@ -16,6 +16,7 @@ from pydantic import Field
 
 from vocabsem_core.calibration.batched_training import lane_bytes
 from vocabsem_core.calibration.modules import CalibrationSettings, Labelled, untrained
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.errors import InputError
 from vocabsem_core.numerics import memory
 from workflows.config.strict import Strict
@@ -174,7 +175,9 @@ def test_a_lane_takes_more_than_its_weights_gradients_moments_and_logits(module:
 def test_a_fit_over_the_vocabulary_counts_its_rows(loss: str, targets: int) -> None:
     method = METHODS["calibration-paper"]
     settings = method.Settings.model_validate({"loss": loss})
-    materials: Any = SimpleNamespace(class_basis=torch.zeros(2, 16), other_basis=torch.zeros(50, 16), width=16)
+    materials: Any = SimpleNamespace(
+        class_basis=torch.zeros(2, 16), other_basis=Vocabulary(torch.zeros(50, 16)), width=16
+    )
     core = CalibrationSettings(module="paper", loss=loss, batch_size=256)
     assert method.fit_bytes(settings, materials) == lane_bytes(core, 16, targets)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from orchestration.store.arrow import ROW_ID, column_array, read_table
 from orchestration.store.artifacts import Artifact
 from vocabsem_core.calibration.modules import Labelled
+from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.features.heads import OutputHead
 from workflows.errors import ConfigError
 from workflows.inputs.labels import training_problems
@@ -163,15 +164,15 @@ class TaskFeatures:
         return self.class_mean(torch.from_numpy(read_column(self.inputs["embedding"], "embedding")), dim=0)
 
     @cached_property
-    def other_head(self) -> Tensor:
+    def other_head(self) -> Vocabulary:
         """The head's rows of the vocabulary, without those that are a class's own row, [v - c, d]."""
-        return self.head.weight[self._others(len(self.head.weight))]
+        return Vocabulary(self.head.weight[self._others(len(self.head.weight))])
 
     @cached_property
-    def other_basis(self) -> Tensor:
+    def other_basis(self) -> Vocabulary:
         """The basis rows of the vocabulary, [v - c, d], without those that are a class's own row."""
         whole = torch.from_numpy(np.concatenate([column_array(t, "basis") for t in read_tables(self.inputs["basis"])]))
-        return whole[self._others(len(whole))]
+        return Vocabulary(whole[self._others(len(whole))])
 
     def _others(self, rows: int) -> Tensor:
         """Which rows of the vocabulary are no class's own row, [v]."""
