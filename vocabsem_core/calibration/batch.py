@@ -28,6 +28,7 @@ from vocabsem_core.names import Similarity
 from vocabsem_core.numerics.ticks import tick
 from vocabsem_core.semantics.affinity import similarities
 
+_LOOKED_AT = 16  # rows that tell in every epoch whether an estimate is good enough
 _TEMPERATURE = "log_temperature"  # the last of every module's weights
 Dropout = tuple[Tensor | None, Tensor | None]  # factors of what the residual module reads, and of its hidden units
 _NO_DROPOUT: Dropout = (None, None)
@@ -121,6 +122,15 @@ class Batch:
         self._optimizer.keep(places, self.flat[:, : self._count])
         self._share_memory()
 
+    @torch.no_grad()
+    def look_at_estimates(self, train: Labelled[States]) -> None:
+        """Lanes whose estimate of the sum over the vocabulary is off, on some of the rows, sum it from here on."""
+        if self._vocabulary is not None and not self._summed.all():
+            some = torch.arange(0, len(train.labels), -(-len(train.labels) // _LOOKED_AT))
+            moved = _moved(train.states[some].to(self._device), self._weights, _NO_DROPOUT, self._settings.module)
+            temperatures = self._weights[_TEMPERATURE].exp()
+            self._summed |= self._vocabulary.off(moved, temperatures)
+
     def train_epoch(self, train: Labelled[States], targets: Tensor) -> None:
         """Every row once, in an order of each seed's own."""
         seeds = sorted(set(self._seeds))
@@ -131,8 +141,6 @@ class Batch:
         batches = order.split(self._settings.batch_size, dim=-1)
         for number, rows in enumerate(batches, start=1):
             states, labels = train.states[rows].to(self._device), train.labels[rows].to(self._device)
-            if number == 1:
-                self._look_at_estimates(states)
             dropout = self._read_factors(rows.shape[-1], states.shape[-1]), self._unit_factors(rows.shape[-1])
             loss = self._losses(states, labels.expand(len(self.numbers), -1), targets, dropout).sum()
             gradients = torch.autograd.grad(loss, leaves)
@@ -160,13 +168,6 @@ class Batch:
         """Numbers for each lane; for all lanes at once where they have one seed."""
         drawn = {seed: torch.rand(shape, generator=streams[seed], dtype=self.flat.dtype) for seed in set(self._seeds)}
         return torch.stack([drawn[seed] for seed in (self._seeds if len(drawn) > 1 else drawn)]).to(self._device)
-
-    @torch.no_grad()
-    def _look_at_estimates(self, states: Tensor) -> None:
-        """Lanes whose estimate of the sum over the vocabulary is off sum it from here on."""
-        if self._vocabulary is not None and not self._summed.all():
-            moved = _moved(states, self._weights, _NO_DROPOUT, self._settings.module)
-            self._summed |= self._vocabulary.off(moved, self._weights[_TEMPERATURE].exp())
 
     def _losses(self, states: Tensor, labels: Tensor, targets: Tensor, dropout: Dropout) -> Tensor:
         """The loss that is trained on, a number a lane."""

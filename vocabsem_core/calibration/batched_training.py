@@ -81,6 +81,7 @@ def fit_pack(
     while batch.numbers:
         epoch += 1
         most = max(lanes[number].settings.epochs for number in batch.numbers)
+        batch.look_at_estimates(train)
         with part_of_more(epoch - 1, most, "epochs"):
             batch.train_epoch(train, basis)
         now = batch.validation_losses(validation, basis)

@@ -31,7 +31,6 @@ from vocabsem_core.semantics.affinity import similarities
 
 BLOCK = 4096  # rows whose logits are made at once; a vocabulary of no more is always summed
 TOLERANCE = 2e-4  # of a loss of about log v, 10: beyond, a lane is summed exactly
-_CHECKED = 16  # states of each lane that an epoch looks at
 
 
 class Vocabulary:
@@ -97,9 +96,9 @@ class Vocabulary:
 
     @torch.no_grad()
     def off(self, moved: Float[Tensor, "lanes n d"], temperatures: Float[Tensor, " lanes"]) -> Bool[Tensor, " lanes"]:
-        """The lanes, on the CPU, whose cosines are too far from normal; by the first of their states."""
-        few, lanes = moved[:, :_CHECKED], torch.ones(len(moved), dtype=torch.bool)
-        estimated, summed = (self.log_sums(few, temperatures, "cosine", exact) for exact in (~lanes, lanes))
+        """The lanes, on the CPU, whose cosines are too far from normal."""
+        lanes = torch.ones(len(moved), dtype=torch.bool)
+        estimated, summed = (self.log_sums(moved, temperatures, "cosine", exact) for exact in (~lanes, lanes))
         return ((estimated - summed).abs() > TOLERANCE).any(dim=1).cpu()
 
     def _estimate(self, moved: Tensor, temperatures: Tensor) -> Tensor:

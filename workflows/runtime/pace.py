@@ -33,10 +33,14 @@ class Pace:
         self._due = began + FIRST_SECONDS
 
     def hear(self, told: StepProgress | None, now: float) -> None:
-        """Hear how far it is; None is nothing new. Less than before, or another unit, is work begun anew."""
+        """Hear how far it is; None is nothing new. Less than before, or another unit, is work begun anew.
+
+        What is told before the first is done is of its preparation: time counts from the last of it.
+        """
         if told is None or told == self.told:
             return
-        if self._first is None or self.told is None or told.unit != self.told.unit or told.done < self.told.done:
+        anew = self.told is None or told.unit != self.told.unit or told.done < self.told.done
+        if self._first is None or anew or told.done == self._first[1]:
             self._first = (now, told.done)
         self.told, self._last = told, now
 

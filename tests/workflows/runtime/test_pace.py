@@ -42,6 +42,14 @@ def test_work_begun_anew_or_of_another_unit_has_a_rate_of_its_own(again: StepPro
     assert pace.rate == 1
 
 
+def test_what_is_told_before_the_first_is_done_is_no_part_of_the_rate() -> None:
+    """A search loads and measures for 8 s; then a trial of 100 s goes a hundredth a second."""
+    pace = Pace("search", 0.0)
+    for now, done, note in ((1.0, 0.0, ""), (8.0, 0.0, "0 of 100 epochs"), (9.0, 0.01, "1"), (10.0, 0.02, "2")):
+        pace.hear(StepProgress(done, 6, "trials", note), now)
+    assert pace.line(10.0) == "search: 0 of 6 trials, 2 min for each of the trials, 10 min left; 2"
+
+
 def test_how_much_there_is_need_not_be_known() -> None:
     assert heard((100.0, StepProgress(0, 0, "rows")), (110.0, StepProgress(50, 0, "rows"))).line(110.0) == (
         "encode test: 50 rows, 5.0 rows/s"
