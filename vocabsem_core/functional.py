@@ -23,7 +23,7 @@ from vocabsem_core.features.architectures import kind_of
 from vocabsem_core.features.encoder import BATCH_TOKENS, Encoder
 from vocabsem_core.features.heads import head_of
 from vocabsem_core.features.prompts import tokenize, verbalize, window_of
-from vocabsem_core.names import LabelTokens
+from vocabsem_core.names import RowTokens
 from vocabsem_core.semantics.basis import SemanticBasis, semantic_basis
 
 _UNLIMITED = 10**9
@@ -94,7 +94,7 @@ def label_basis(
     tokenizer: Any,
     words: Mapping[str, str],
     template: str = "{text}",
-    label_tokens: LabelTokens = "auto",
+    label_tokens: RowTokens = "auto",
     basis: SemanticBasis | None = None,
 ) -> Float[Tensor, "c d"]:
     """The basis row of each label, float32, on the CPU: the mean of the rows of its word's tokens.

@@ -6,7 +6,8 @@ Each choice that a user can make is listed once, here; configuration, formulas a
 from typing import Literal
 
 ModelKind = Literal["causal", "masked", "seq2seq"]
-LabelTokens = Literal["auto", "first", "last", "mean"]
+RowTokens = Literal["auto", "first", "last", "mean"]  # which of a word's tokens are the rows that stand for it
+LabelTokens = Literal[RowTokens, "whole"]
 Similarity = Literal["cosine", "euclidean", "dot"]
 Distance = Literal["cosine", "euclidean"]
 Metric = Literal["accuracy", "macro_f1"]
@@ -15,6 +16,9 @@ Targets = Literal["basis", "head", "embedding", "class-means", "random", "learne
 
 # Singular values of a head below this share of the largest are cut (our choice; recorded in the basis step's key).
 RCOND = 1e-6
+
+# The column of whole label words' log-likelihoods, in place of a layer's.
+WHOLE = "whole"
 
 # At the end of a layer's name: the layer's mean over the prompt's tokens, not its state at the label's position.
 MEAN = ":mean"

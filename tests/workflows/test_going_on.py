@@ -14,8 +14,9 @@ from orchestration.store.artifacts import Store, open_store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.store.scratch import scratch_folder, told
 from tests import tiny
-from tests.workflows.films import films, write_films
+from tests.workflows.films import TASK, films, write_films
 from vocabsem_core.features.encoder import Encoder
+from vocabsem_core.features.likelihoods import WordScorer
 from workflows.compare.graph import comparison
 from workflows.config.compare import CompareConfig
 from workflows.steps import fit, open_shard
@@ -100,6 +101,25 @@ def test_an_encoding_goes_on_from_its_saved_batches_with_the_same_bytes(
     assert forward.calls == needed - 4
     assert [parts(broken, step) for step in encodings] == [parts(whole, step) for step in encodings]
     assert not scratch_folder(broken.root, begun.folder).exists()
+
+
+def test_words_are_scored_on_from_the_saved_batches_with_the_same_bytes(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = {"bad": "film world", "good": "world film"}
+    write_films(base, films(40), films(70)[40:], {**TASK, "words": words, "label_tokens": "whole"})
+    batches = Counted(monkeypatch, WordScorer, "_scores")
+    whole, steps = run(base, "whole", "zero-shot", batch_tokens=64)
+    (scored,) = [step for step in steps if step.name == "likelihoods"]
+    needed = batches.calls
+    assert needed > 6
+    batches.begin(most=4)  # the first is a check of the model
+    with pytest.raises(KeyboardInterrupt):
+        run(base, "broken", "zero-shot", batch_tokens=64)
+    batches.begin()
+    broken, _ = run(base, "broken", "zero-shot", batch_tokens=64)
+    assert batches.calls == needed - 3
+    assert parts(broken, scored) == parts(whole, scored)
 
 
 def test_batches_of_another_size_are_no_part_of_a_shard(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +30,7 @@ _HELD_KEYS = 8  # times BATCH_TOKENS: keys and values held at once where a share
 _HELD_BYTES = 4 << 30  # of them, at most: a large model's are up to a megabyte a token
 _CHECKED_PROMPTS = 2
 _REPEAT = "batch_repeat_interleave"  # what a layer's keys and values can do, and a recurrent state may not
-_TOLERANCE = {
+TOLERANCE = {
     torch.float64: 1e-9,
     torch.float32: 1e-3,
     torch.float16: 2e-2,
@@ -47,7 +47,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class _Prefix:
+class Prefix:
     """A prefix that was run: its length in tokens, its keys and values, and the means of its states, [1, d] a layer."""
 
     length: int
@@ -56,9 +56,27 @@ class _Prefix:
 
     def most_copies(self, batch_tokens: int) -> int:
         """How many prompts may stand after it in one batch."""
-        parts = [getattr(layer, name, None) for layer in self.past.layers for name in ("keys", "values")]
-        held = max(1, sum(part.nbytes for part in parts if part is not None))
-        return max(1, min(_HELD_KEYS * batch_tokens // self.length, _HELD_BYTES // held))
+        return most_copies(self.past, 1, self.length, batch_tokens)
+
+    def repeated(self, count: int) -> DynamicCache:
+        """Its keys and values before each of `count` prompts: a forward pass adds to them."""
+        past = copy.deepcopy(self.past)
+        past.batch_repeat_interleave(count)
+        return past
+
+
+def can_be_shared(past: Any) -> TypeGuard[DynamicCache]:
+    """Whether what a model keeps of a text is keys and values, and nothing else: these can stand before several."""
+    return isinstance(past, DynamicCache) and all(
+        hasattr(one, _REPEAT) and not hasattr(one, "conv_states") for one in past.layers
+    )
+
+
+def most_copies(past: DynamicCache, rows: int, length: int, batch_tokens: int) -> int:
+    """How often keys and values of one of `rows` texts of `length` tokens may be held at once."""
+    parts = [getattr(layer, name, None) for layer in past.layers for name in ("keys", "values")]
+    held = max(1, sum(part.nbytes for part in parts if part is not None) // rows)
+    return max(1, min(_HELD_KEYS * batch_tokens // length, _HELD_BYTES // held))
 
 
 class Encoder:
@@ -126,17 +144,12 @@ class Encoder:
         self._check_once(prompts, places, prefix)
         most = prefix.most_copies(batch_tokens) if prefix is not None else None
         planned = list(batches([len(prompt) - shared for prompt in prompts], batch_tokens, most))
-        found = list(known) if _begins(known, planned) else []
-        done = sum(len(one.rows) for one in found)
-        for batch, end in zip(planned, accumulate(map(len, planned)), strict=True):
-            if end <= done:
-                continue
-            own, at = [prompts[i][shared:] for i in batch], [places[i] - shared for i in batch]
-            states = {layer: kept.cpu() for layer, kept in self.states(own, at, prefix).items()}
-            found.append(Encoded(batch, states))
-            after_batch(found[-1])
-        back = torch.tensor([row for one in found for row in one.rows]).argsort()
-        return {layer: torch.cat([one.states[layer] for one in found])[back] for layer in self._layers}
+
+        def run(batch: Sequence[int]) -> dict[str, Tensor]:
+            return self.states([prompts[i][shared:] for i in batch], [places[i] - shared for i in batch], prefix)
+
+        found = in_batches(planned, run, after_batch, known)
+        return {layer: found[layer] for layer in self._layers}
 
     @torch.no_grad()
     def check(self, prompts: Sequence[Sequence[int]], positions: Sequence[int]) -> None:
@@ -153,23 +166,23 @@ class Encoder:
                 f"token id {largest} is beyond the model's {known} embeddings; its tokenizer is another model's"
             )
 
-    def _check_once(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None) -> None:
+    def _check_once(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: Prefix | None) -> None:
         if (prefix is not None) not in self._checked:
             self._check(prompts[:_CHECKED_PROMPTS], places, prefix)
             self._checked.add(prefix is not None)
 
-    def _run_prefix(self, prefix: Sequence[int]) -> _Prefix | None:
+    def _run_prefix(self, prefix: Sequence[int]) -> Prefix | None:
         """Keys and values of a prefix; None where the model keeps something else, so that nothing can be shared."""
         assert self._kind == "causal", "only a causal model's prefix does not depend on what follows"
         last, lengths = (torch.tensor([number], device=self._device) for number in (0, len(prefix)))
         with _captured(self._model, [layer for layer in self._layers if layer.endswith(MEAN)], last, lengths) as means:
             past = getattr(self._model(**self._arguments([prefix]), use_cache=True), "past_key_values", None)
-        if not isinstance(past, DynamicCache) or not all(hasattr(one, _REPEAT) for one in past.layers):
+        if not can_be_shared(past):
             return None
-        return _Prefix(len(prefix), past, means)
+        return Prefix(len(prefix), past, means)
 
     def states(
-        self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None = None
+        self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: Prefix | None = None
     ) -> dict[str, Tensor]:
         """States of one batch on the model's device, or of what follows a prefix; means are over both.
 
@@ -179,9 +192,7 @@ class Encoder:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self._device)
         before: dict[str, Any] = {"use_cache": False}
         if prefix is not None:
-            repeated = copy.deepcopy(prefix.past)  # a forward pass adds to it
-            repeated.batch_repeat_interleave(len(prompts))
-            before = {"past_key_values": repeated, "use_cache": True}
+            before = {"past_key_values": prefix.repeated(len(prompts)), "use_cache": True}
         with _captured(self._model, self._layers, kept, lengths) as states:
             self._model(**self._arguments(prompts), **before)
         if prefix is not None:
@@ -201,7 +212,7 @@ class Encoder:
         start = torch.full((len(prompts), 1), first, device=ids.device)
         return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": start}
 
-    def _check(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: _Prefix | None) -> None:
+    def _check(self, prompts: Sequence[Sequence[int]], places: Sequence[int], prefix: Prefix | None) -> None:
         """Rebuild the classic logits from captured states and compare with unhooked forwards of one prompt each."""
         layers, self._layers = self._layers, ("head",)
         shared = prefix.length if prefix is not None else 0
@@ -216,11 +227,29 @@ class Encoder:
         ]
         expected = torch.stack(plain).double().to(rebuilt.device)
         gap = float((rebuilt - expected).abs().max() / expected.abs().max())
-        if not gap <= _TOLERANCE[self._model.dtype]:  # also catches NaN
+        if not gap <= TOLERANCE[self._model.dtype]:  # also catches NaN
             raise InputError(
                 f"{type(self._model).__name__}: logits rebuilt from the captured states differ from the model's own by "
                 f"{gap:.1e} of the largest logit; this architecture's output head is not one that can be captured"
             )
+
+
+def in_batches(
+    planned: Sequence[list[int]],
+    run: Callable[[Sequence[int]], dict[str, Tensor]],
+    after_batch: Callable[[Encoded], None],
+    known: Sequence[Encoded],
+) -> dict[str, Tensor]:
+    """What `run` gives of each batch of prompt numbers, in the order of the numbers; see `Encoder.encode`."""
+    found = list(known) if _begins(known, planned) else []
+    done = sum(len(one.rows) for one in found)
+    for batch, end in zip(planned, accumulate(map(len, planned)), strict=True):
+        if end <= done:
+            continue
+        found.append(Encoded(batch, {name: made.cpu() for name, made in run(batch).items()}))
+        after_batch(found[-1])
+    back = torch.tensor([row for one in found for row in one.rows]).argsort()
+    return {name: torch.cat([one.states[name] for one in found])[back] for name in found[0].states}
 
 
 def _begins(known: Sequence[Encoded], planned: Sequence[Sequence[int]]) -> bool:

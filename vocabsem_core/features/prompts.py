@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from vocabsem_core.errors import InputError
-from vocabsem_core.names import LabelTokens
+from vocabsem_core.names import WHOLE, LabelTokens
 
 MASK = "mask"  # the field of a template that stands for the mask token
+Span = tuple[int, int]  # character places: where something begins and ends
 _NO_LIMIT = 10**9  # tokenizers without a limit state a huge number
 
 
@@ -55,7 +56,7 @@ def template_fields(template: str) -> list[str]:
     return [field for field, _, _ in parsed]
 
 
-def render(template: str, row: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
+def render(template: str, row: Mapping[str, str]) -> tuple[str, list[Span]]:
     """The prompt's text, and where in it each field's value begins and ends (character places)."""
     text, spans = "", []
     for literal, field, _, _ in string.Formatter().parse(template):
@@ -91,30 +92,53 @@ def tokenize(
     special tokens and the text `before` each prompt stay. Raises InputError where these alone do not fit, for a special
     token that template and tokenizer both add, and for the first row with a second mask or a token the model lacks.
     """
-    if MASK in template_fields(template) and tokenizer.mask_token is None:
-        raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
-    mask = {MASK: tokenizer.mask_token} if MASK in template_fields(template) else {}
-    _check_add_no_token_again(tokenizer, template, closing or bool(mask))
-    rendered = [render(template, {**row, **mask}) for row in rows]
-    if before is not None:
-        rendered = [_after(ahead, *prompt) for ahead, prompt in zip(before, rendered, strict=True)]
-    texts = [text for text, _ in rendered]
-    # Not verbose: what is longer than the model's window is cut below.
-    encoded = tokenizer(texts, return_offsets_mapping=True, add_special_tokens=True, verbose=False)
-    if not closing and not mask:
-        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and tuple(offsets[-1]) == (0, 0):
-                ids.pop(), offsets.pop()
+    masked = MASK in template_fields(template)
+    prompts = rendered(tokenizer, template, rows, closing, before)
     told = f"template {template!r}{'' if before is None else ' with its demonstrations'}"
     found = []
-    for number, (text, spans) in enumerate(rendered):
-        name = f"row {number + 1}" if names is None else names[number]
-        ids, cut = _fit(encoded["input_ids"][number], encoded["offset_mapping"][number], spans, limit, told)
-        if vocabulary is not None and (largest := max(ids, default=0)) >= vocabulary:
-            told_of = _unknown(tokenizer, largest, vocabulary)
-            raise InputError(f"{name}: {told_of}, or take it out of the text: {text!r}")
-        found.append(Prompt(ids, cut, _position(ids, tokenizer if mask else None, name, text)))
+    for number, (uncut, offsets) in enumerate(encoded(tokenizer, [text for text, _ in prompts], closing or masked)):
+        name, (text, spans) = f"row {number + 1}" if names is None else names[number], prompts[number]
+        ids, cut = fitted(uncut, offsets, spans, limit, told)
+        check_known(tokenizer, ids, vocabulary, name, text)
+        found.append(Prompt(ids, cut, _position(ids, tokenizer if masked else None, name, text)))
     return found
+
+
+def rendered(
+    tokenizer: Any,
+    template: str,
+    rows: Sequence[Mapping[str, str]],
+    closing: bool = False,
+    before: Sequence[str] | None = None,
+) -> list[tuple[str, list[Span]]]:
+    """Each row's text as `tokenize` takes it, and where in it values of fields are. Raises InputError as it does."""
+    masked = MASK in template_fields(template)
+    if masked and tokenizer.mask_token is None:
+        raise InputError(f"template {template!r}: {type(tokenizer).__name__} has no mask token; use a causal template")
+    mask = {MASK: tokenizer.mask_token} if masked else {}
+    _check_add_no_token_again(tokenizer, template, closing or masked)
+    prompts = [render(template, {**row, **mask}) for row in rows]
+    if before is None:
+        return prompts
+    return [_after(ahead, *prompt) for ahead, prompt in zip(before, prompts, strict=True)]
+
+
+def encoded(tokenizer: Any, texts: Sequence[str], closing: bool) -> list[tuple[list[int], list[Span]]]:
+    """Tokens of each text, uncut, and their places in it; without `closing`, special tokens at the end are left out."""
+    # Not verbose: what is longer than the model's window is cut later.
+    both = tokenizer(list(texts), return_offsets_mapping=True, add_special_tokens=True, verbose=False)
+    found = list(zip(both["input_ids"], both["offset_mapping"], strict=True))
+    for ids, offsets in found if not closing else ():
+        while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and tuple(offsets[-1]) == (0, 0):
+            ids.pop(), offsets.pop()
+    return found
+
+
+def check_known(tokenizer: Any, ids: Sequence[int], vocabulary: int | None, name: str, text: str) -> None:
+    """Raises InputError, naming the row, for a token that a model of `vocabulary` tokens lacks."""
+    if vocabulary is not None and (largest := max(ids, default=0)) >= vocabulary:
+        told = _unknown(tokenizer, largest, vocabulary)
+        raise InputError(f"{name}: {told}, or take it out of the text: {text!r}")
 
 
 def _check_add_no_token_again(tokenizer: Any, template: str, closing: bool) -> None:
@@ -144,13 +168,17 @@ def _unknown(tokenizer: Any, token: int, vocabulary: int) -> str:
     )
 
 
-def _after(ahead: str, text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
+def _after(ahead: str, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
     return ahead + text, [(start + len(ahead), end + len(ahead)) for start, end in spans]
 
 
-def _fit(
-    ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]], limit: int, told: str
+def fitted(
+    ids: list[int], offsets: Sequence[Span], spans: Sequence[Span], limit: int, told: str
 ) -> tuple[list[int], int]:
+    """Tokens cut to `limit`, from the left of the longest field of `spans`, and how many were cut.
+
+    Raises InputError, about what is `told`, where all that can be cut is not enough.
+    """
     excess = len(ids) - limit
     if excess <= 0:
         return ids, 0
@@ -190,8 +218,8 @@ class Verbalizer:
 
     Attributes:
         labels: the label names, in class order.
-        tokens: for each label, the vocabulary rows used for it: one, or several to be averaged.
-        rule: "first", "last" or "mean".
+        tokens: for each label, the vocabulary rows used for it: one, several to be averaged, or of a whole word all.
+        rule: "first", "last", "mean" or "whole".
     """
 
     labels: list[str]
@@ -209,6 +237,7 @@ def verbalize(
         template: of the prompt, with fields in braces.
         words: label -> word.
         rule: which tokens of a word count. `auto`: the first where all differ and none is a mere space, else the mean.
+            `whole`: all, in their order.
         vocabulary: how many tokens the model has; None: not checked.
 
     Raises InputError for a word without tokens or with one that the model lacks, and for labels with the same tokens.
@@ -237,26 +266,29 @@ def verbalize(
     return Verbalizer(list(words), [tokens[_PICKED[rule]] for tokens in all_tokens.values()], rule)
 
 
-_PICKED = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None)}
+_PICKED = {"first": slice(0, 1), "last": slice(-1, None), "mean": slice(None), WHOLE: slice(None)}
+_BY_WHOLE = f"`label_tokens: {WHOLE}`"
 
 
 def _alike(tokens: Mapping[str, list[int]], rule: str) -> list[tuple[str, str]]:
     """Pairs of labels that a rule cannot tell apart: a mean knows how often a token comes, not where."""
-    seen: dict[frozenset[tuple[int, Fraction]], str] = {}
+    seen: dict[Hashable, str] = {}
     alike = []
     for label, own in tokens.items():
         picked = own[_PICKED[rule]]
         shares = frozenset((token, Fraction(count, len(picked))) for token, count in Counter(picked).items())
-        if (other := seen.setdefault(shares, label)) != label:
+        if (other := seen.setdefault(tuple(picked) if rule == WHOLE else shares, label)) != label:
             alike.append((other, label))
     return alike
 
 
 def _advice(tokens: Mapping[str, list[int]]) -> str:
     telling = [f"`label_tokens: {rule}`" for rule in _PICKED if not _alike(tokens, rule)]
-    if telling:
-        return f"{' and '.join(telling)} can tell all labels apart: set it in the task, or give them other words"
-    return "give them other words: no label_tokens rule can tell all labels apart"
+    if not telling:
+        return "give them other words: no label_tokens rule can tell all labels apart"
+    told = f"{' and '.join(one for one in telling if one != _BY_WHOLE) or _BY_WHOLE} can tell all labels apart"
+    whole = f"{_BY_WHOLE} is for zero-shot and icl under causal models"
+    return f"{told}: set it in the task, or give them other words ({whole})"
 
 
 def _tokens_after(tokenizer: Any, prompt: str, word: str) -> list[int]:

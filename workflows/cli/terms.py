@@ -16,7 +16,8 @@ TERMS = {
     "key": "The name of a step's result: a hash of the step's name, code version, identity fields and the keys of its "
     "inputs. Equal keys mean equal results on any machine. `vocabsem why KEY` shows its parts.",
     "label words": "The word that represents each label in a task's `words`. Its tokens after the prompt are the rows "
-    "of the vocabulary that are compared; `label_tokens` says which of them.",
+    "of the vocabulary that are compared; `label_tokens` says which of them. With `label_tokens: whole`, zero-shot and "
+    "icl score the whole word by its log-likelihood after the prompt.",
     "LM head": "The model's last linear layer, W of v vocabulary rows and d columns: logits are h W^T + b.",
     "run": "A workflow file and the steps it led to. The same steps are the same run; its record is in the store's "
     "`runs` folder.",

@@ -29,6 +29,9 @@ def findings_document(path: Path, findings: Findings) -> dict[str, Any]:
     return {"file": str(path), "valid": not findings.problems, **asdict(findings)}
 
 
+_RULES = {"mean": "mean tokens", "whole": "whole words"}
+
+
 def findings_text(path: Path, findings: Findings) -> str:
     """What was found, for a person to read."""
     lines = [line for checked in findings.tasks for line in _task_lines(checked)]
@@ -44,7 +47,7 @@ def _task_lines(checked: Checked) -> list[str]:
         for split, counts in checked.rows.items()
     ]
     words = [
-        f"  words of {found.model} ({found.rule} token{'s' * (found.rule == 'mean')}): "
+        f"  words of {found.model} ({_RULES.get(found.rule, f'{found.rule} token')}): "
         + ", ".join(f"{label} {' + '.join(map(repr, tokens))}" for label, tokens in found.tokens.items())
         for found in checked.words
     ]

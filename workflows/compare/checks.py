@@ -85,10 +85,14 @@ def check_parts(names: Names, methods: Methods, encoding: Encoding, limits: Limi
                     file = split_file(task, split).path
                     problems = model.row_problems(task.config, used, file, encoding)
                     findings.problems.extend(_first(problems, str(file)))
-            # Where no method reads the label words a run does not either.
-            if any(method.reads_label_words and method.config.runs_under(reference) for _, method in methods):
+            here = [method for _, method in methods if method.config.runs_under(reference)]
+            for method in here:
                 with findings.collecting():
-                    checked.words.append(model.words(task.config))
+                    model.check_task(method, task.config)
+            # Where no method reads the label words a run does not either.
+            for rule in dict.fromkeys(method.label_tokens(task.config) for method in here if method.reads_label_words):
+                with findings.collecting():
+                    checked.words.append(model.words(task.config, rule))
 
 
 def _check_method(method: ResolvedMethod, place: Place, model: Outline) -> None:

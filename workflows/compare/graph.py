@@ -86,6 +86,8 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
         here = [method for method in methods if method.config.runs_under(reference)]
         for index, task in enumerate(tasks):
             with in_field("tasks", index):
+                for method in here:
+                    model.check_task(method, task.config)
                 materials = model.materials(task, config.limit, config.encoding, config.execution, facts)
             largest = _cells(config, here, config.train_sizes[-1], model, task, materials)
             cells += _tested(largest, task, materials["test_labels"])

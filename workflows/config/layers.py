@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vocabsem_core.names import MEAN
+from vocabsem_core.names import MEAN, WHOLE
 
 ALL = "all"
 Reads = str | tuple[str, ...]
@@ -29,7 +29,12 @@ def layer_problems(model: str, asked: Sequence[str], known: Sequence[str]) -> li
 
 
 def layers_read(reads: Reads, stored: Sequence[str]) -> str | list[str]:
-    """The stored layers that a method reads, the first being the one that calibration moves: of `all` the head."""
+    """The stored layers that a method reads, the first being the one that calibration moves: of `all` the head.
+
+    Where log-likelihoods of whole words are stored, there is nothing else.
+    """
+    if list(stored) == [WHOLE]:
+        return WHOLE
     if reads == ALL:
         return sorted(stored, key=lambda name: name != "head")
     return reads if isinstance(reads, str) else list(reads)

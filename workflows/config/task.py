@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vocabsem_core.names import LabelTokens, Metric
+from vocabsem_core.names import LabelTokens, Metric, RowTokens
 from workflows.config.strict import PathText, Strict
 from workflows.errors import ConfigError
 
@@ -69,7 +69,8 @@ class TaskConfig(Strict):
     label_tokens: LabelTokens = Field(
         "auto",
         description="which of a word's tokens represent it; auto: the first if all differ and none is only a space, "
-        "else their mean",
+        "else their mean; whole: `zero-shot` and `icl` score the whole word by its log-likelihood (causal models), and "
+        "methods that read a row of the head or basis for each label do as with auto",
     )
 
     @field_validator("words")
@@ -101,6 +102,11 @@ class TaskConfig(Strict):
                 f"{sorted(fields)} in braces"
             )
         return self
+
+
+def row_tokens(task: TaskConfig) -> RowTokens:
+    """Which of a word's tokens are the rows that stand for it: a whole word has no row."""
+    return "auto" if task.label_tokens == "whole" else task.label_tokens
 
 
 def prompt_template(task: TaskConfig, kind: str) -> str:

@@ -12,6 +12,7 @@ from orchestration.graph import Step
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import TrackedModel
+from vocabsem_core.names import LabelTokens
 from workflows.config.compare import CompareConfig, CompareExecution, Encoding, Execution, Limit
 from workflows.config.layers import layer_problems
 from workflows.config.task import TaskConfig
@@ -62,6 +63,9 @@ class Described(ABC):
         if lacking := sorted(method.needs(searched=True) - self.gives):
             told = f"needs {', '.join(lacking)}, which {self.name} does not have"
             raise ConfigError(f"method {method.label!r} {told}. {instead}")
+
+    def check_task(self, method: ResolvedMethod, task: TaskConfig) -> None:  # noqa: B027 - a hook, as in Method
+        """Raises ConfigError for a task that the method cannot be used on with its features. The default: nothing."""
 
 
 class FeatureExtractor(Described):
@@ -119,8 +123,8 @@ class Outline(Described):
         return []
 
     @abstractmethod
-    def words(self, task: TaskConfig) -> Words:
-        """The head's rows that stand for each label. Raises ConfigError where two labels have the same."""
+    def words(self, task: TaskConfig, rule: LabelTokens) -> Words:
+        """What stands for each label by a rule of methods. Raises ConfigError where it is the same for two labels."""
 
 
 @dataclass(frozen=True)

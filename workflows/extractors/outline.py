@@ -9,11 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Protocol, get_args
 
+from vocabsem_core.names import LabelTokens
 from workflows.config.compare import Encoding
 from workflows.config.task import TaskConfig, prompt_template
 from workflows.errors import ConfigError
 from workflows.extractors.base import Described, Outline
-from workflows.extractors.prompting import check_suits
+from workflows.extractors.prompting import check_scores_words, check_suits
 from workflows.findings import Words
 from workflows.inputs.catalog import ModelEntry, find_model
 from workflows.inputs.gguf import gguf_file
@@ -58,6 +59,9 @@ class ReadsPrompts(Described):
 
     def check_method(self, method: ResolvedMethod) -> None:
         check_suits(method, self.name, self.about.kind, self.about.four_bit)
+
+    def check_task(self, method: ResolvedMethod, task: TaskConfig) -> None:
+        check_scores_words(method, self.name, self.about.kind, task)
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,12 @@ class LanguageModelOutline(ReadsPrompts, Outline):
         readable = [(number, row) for number, row in rows if all(isinstance(text, str) for text in row.values())]
         return reader.row_problems(readable, str(file))
 
-    def words(self, task: TaskConfig) -> Words:
+    def words(self, task: TaskConfig, rule: LabelTokens) -> Words:
         from vocabsem_core.features.prompts import verbalize
 
         tokenizer, template = self.about.tokenizer, prompt_template(task, self.about.kind)
         try:
-            found = verbalize(tokenizer, template, task.words, task.label_tokens, self.about.vocabulary)
+            found = verbalize(tokenizer, template, task.words, rule, self.about.vocabulary)
         except ValueError as error:
             raise ConfigError(f"task {task.name!r}, model {self.name}: {error}") from error
         pieces = [[tokenizer.decode([token]) for token in tokens] for tokens in found.tokens]

@@ -62,6 +62,8 @@ class Method(ABC):
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.
         space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
+        scores_words: whether it predicts by `materials.label_scores`, so that with `label_tokens: whole` it is given
+            the log-likelihoods of whole label words, [n, classes], in place of states.
         several_layers: whether the states it is given may be those of several layers side by side.
         portable: whether `predict` uses nothing of the materials, only what was fitted, so that a fit can be served.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
@@ -78,6 +80,7 @@ class Method(ABC):
     seeded: ClassVar[bool] = False
     Settings: ClassVar[type[Strict]] = Strict
     space: ClassVar[Mapping[str, Domain]] = {}
+    scores_words: ClassVar[bool] = False
     several_layers: ClassVar[bool] = True
     portable: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False

@@ -59,5 +59,5 @@ class KnnLm(Neighbours):
         from vocabsem_core.baselines.knn_lm import mixed, neighbour_shares
 
         shares = neighbour_shares(gaps, votes, len(materials.labels), settings.temperature)
-        model = materials.class_mean(materials.label_head.logits(states), dim=1).softmax(dim=1)
+        model = materials.label_scores(states).softmax(dim=1)
         return mixed(model, shares, settings.interpolation).clamp_min(_SMALLEST).log()

@@ -9,9 +9,11 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from vocabsem_core.names import LabelTokens
 from workflows.config.compare import Demonstrations, MethodConfig
 from workflows.config.layers import ALL
 from workflows.config.space import Domain
+from workflows.config.task import TaskConfig, row_tokens
 from workflows.errors import ConfigError, Place, nearest
 from workflows.methods.base import Method, Need
 from workflows.methods.custom import naming_the_file
@@ -50,6 +52,10 @@ class ResolvedMethod:
     def reads_label_words(self) -> bool:
         """Whether the words that stand for the labels have a say; a model that reads prompts predicts by them."""
         return self.method.input_kind == "prompts" or not self.needs(searched=True).isdisjoint({"head", "basis"})
+
+    def label_tokens(self, task: TaskConfig) -> LabelTokens:
+        """By which rule it reads the label words."""
+        return task.label_tokens if self.method.scores_words else row_tokens(task)
 
     @property
     def whole_settings(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The model's own logits of the label words: zero-shot, or in context after demonstrations."""
+"""What the model itself says of the label words: zero-shot, or in context after demonstrations.
+
+Their logits, or with `label_tokens: whole` the log-likelihoods of the whole words.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,11 @@ class ContextualSettings(Strict):
 
 
 class ZeroShot(Method):
-    """Classic logits of the label words; nothing is trained."""
+    """What the model says of the label words; nothing is trained."""
 
     name = "zero-shot"
     needs: ClassVar = frozenset({"head"})
+    scores_words = True
     several_layers = False  # states are compared with the head's space
     Settings: ClassVar[type[Strict]] = ContextualSettings
 
@@ -44,11 +48,11 @@ class ZeroShot(Method):
     def fit(self, settings: Any, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.baselines.contextual_calibration import log_prior
 
-        return {"log_prior": log_prior(_logits(materials.content_free, materials))} if _contextual(settings) else {}
+        return {"log_prior": log_prior(materials.label_scores(materials.content_free))} if _contextual(settings) else {}
 
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures) -> Tensor:
-        logits = _logits(states, materials)
-        return logits.log_softmax(dim=1) - fitted["log_prior"] if _contextual(settings) else logits
+        scores = materials.label_scores(states)
+        return scores.log_softmax(dim=1) - fitted["log_prior"] if _contextual(settings) else scores
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """None: the shares of content-free prompts are measured."""
@@ -81,8 +85,3 @@ class IclDense(IclBm25):
 def _contextual(settings: Any) -> bool:
     """Retrieved demonstrations differ from prompt to prompt, so there the setting does not exist."""
     return getattr(settings, "contextual", False)
-
-
-def _logits(states: Tensor, materials: TaskFeatures) -> Tensor:
-    """Of each label, [n, c]; one of several tokens has the mean of their logits."""
-    return materials.class_mean(materials.label_head.logits(states), dim=1)

@@ -281,7 +281,7 @@ def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> di
     """Only what a method reads, so that a change elsewhere does not rerun it."""
     roles = {
         "train": ("train", "train_labels", *(role for role in ("demonstrations",) if role in materials)),
-        "head": ("verbalizer", "head"),
+        "head": ("verbalizer", "head") if "head" in materials else (),  # whole words are scored without it
         "basis": ("verbalizer", "basis"),
         "embedding": ("verbalizer", "embedding"),
         "content_free": ("content_free",),

@@ -12,7 +12,7 @@ from orchestration.graph import Resources, Step, called
 from orchestration.store.files import json_bytes
 from workflows.config.compare import Encoding, Execution
 from workflows.config.layers import stored_layers
-from workflows.config.task import prompt_template
+from workflows.config.task import prompt_template, row_tokens
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, check_unchanged, checked_tokenizer, token_limit
 from workflows.inputs.tables import field_columns, row_names
@@ -84,7 +84,7 @@ def verbalizer_step(model: Model, task: Task) -> Step:
             "words": [
                 [label, word] for label, word in task.config.words.items()
             ],  # a list: the order of classes counts
-            "label_tokens": task.config.label_tokens,
+            "label_tokens": row_tokens(task.config),
         },
         local={"folder": str(model.folder), "vocabulary": model.kept_rows},
         resources=Resources(cpus=0),  # reads a file; must not wait behind the encoder for a core
@@ -189,7 +189,6 @@ class EncodeWorker:
         import torch
 
         from vocabsem_core.features.checkpoints import load_model, load_tokenizer
-        from vocabsem_core.features.encoder import Encoder
         from vocabsem_core.numerics.memory import keep_freed_memory
 
         keep_freed_memory()
@@ -198,7 +197,23 @@ class EncodeWorker:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
         place = "gpus" if setup["spread"] else self._device
-        self._encoder = Encoder(load_model(folder, setup["dtype"], place, setup["four_bit"]), setup["layers"])
+        self._reader = self._reads(load_model(folder, setup["dtype"], place, setup["four_bit"]), setup)
+
+    def _reads(self, model: Any, setup: Mapping[str, Any]) -> Any:
+        """What reads prompts with a model."""
+        from vocabsem_core.features.encoder import Encoder
+
+        return Encoder(model, setup["layers"])
+
+    def _prompts(self, identity: Mapping[str, Any], rows: Sequence[Mapping[str, str]], **told: Any) -> list[Any]:
+        """The rows' prompts, which have at least ids and cut; what is `told` is of `tokenize`."""
+        return prompts_of(self._tokenizer, identity, rows, **told)
+
+    def _read(self, prompts: Sequence[Any], *how: Any) -> dict[str, Any]:
+        """A column a layer; `how` is batch_tokens, after_batch, shared and known of `Encoder.encode`."""
+        batch_tokens, *others = how
+        ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
+        return self._reader.encode(ids, batch_tokens, positions, *others)
 
     @staticmethod
     def shard_count(work: StepContext) -> int:
@@ -217,9 +232,9 @@ class EncodeWorker:
         rows = column_array(texts, ROW_ID).tolist()
         if "demonstrations" in work.inputs:
             before = texts_before(work.inputs["demonstrations"], rows)
-        told = {"names": row_names(rows), "vocabulary": work.local["vocabulary"]}
-        prompts = prompts_of(self._tokenizer, work.identity, field_columns(texts).to_pylist(), before, **told)
-        ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
+        told = {"before": before, "names": row_names(rows), "vocabulary": work.local["vocabulary"]}
+        prompts = self._prompts(work.identity, field_columns(texts).to_pylist(), **told)
+        ids = [prompt.ids for prompt in prompts]
         shared = common_prefix(ids) if before is not None else 0
         own = {"float32_products": float32_library()} if self._device == "cpu" else {}
         made = {**numerics(self._device), **own, "batch_tokens": work.local["batch_tokens"]}
@@ -236,7 +251,7 @@ class EncodeWorker:
         tell(at_once=True)
         with measured() as took:
             try:
-                states = self._encoder.encode(ids, work.local["batch_tokens"], positions, after, shared, begun.known)
+                states = self._read(prompts, work.local["batch_tokens"], after, shared, begun.known)
             except BaseException:  # Ctrl-C
                 begun.save()
                 tell(at_once=True)

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from vocabsem_core.errors import InputError
-from vocabsem_core.features.prompts import LabelTokens, render, template_fields, tokenize, verbalize
+from vocabsem_core.features.prompts import render, template_fields, tokenize, verbalize
+from vocabsem_core.names import LabelTokens
 
 TOKENIZER = tiny.tokenizer()
 WITH_BOS = tiny.tokenizer(bos=True)
@@ -142,6 +143,7 @@ def test_label_tokens_are_those_after_the_prompt(template: str) -> None:
         ({"up": "fine", "down": "funny"}, "first"),
         ({"up": "equivalent", "down": "not equivalent"}, "last"),
         ({"up": "film world", "down": "world film"}, "mean"),
+        ({"up": "film world", "down": "film world"}, "whole"),
     ],
 )
 def test_labels_of_the_same_tokens_are_refused_by_name(words: dict[str, str], rule: LabelTokens) -> None:
@@ -160,6 +162,10 @@ def test_the_error_names_the_rules_that_tell_the_labels_apart() -> None:
     with pytest.raises(InputError, match="`label_tokens: first` and `label_tokens: last` can tell all labels apart"):
         verbalize(TOKENIZER, REVIEW, words, "mean")
     assert verbalize(TOKENIZER, REVIEW, words, "last").tokens == [tokens_of(word)[-1:] for word in words.values()]
+    assert verbalize(TOKENIZER, REVIEW, words, "whole").tokens == [tokens_of(word) for word in words.values()]
+    mirrored = {"up": "film world film", "down": "film film world", "side": "world film film"}
+    with pytest.raises(InputError, match="`label_tokens: whole` can tell all labels apart: set it in the task"):
+        verbalize(TOKENIZER, REVIEW, mirrored)
     with pytest.raises(InputError, match="no label_tokens rule can"):
         verbalize(TOKENIZER, REVIEW, {"up": "film", "down": "film"}, "first")
 

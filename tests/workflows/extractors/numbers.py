@@ -19,6 +19,7 @@ from orchestration.graph import Step, called
 from orchestration.store.arrow import ROW_ID, column_array, read_table, table_of
 from orchestration.store.files import checksum, json_bytes
 from orchestration.store.fingerprint_cache import FingerprintCache
+from vocabsem_core.names import LabelTokens
 from workflows.config.compare import Encoding, Execution, Limit
 from workflows.config.layers import stored_layers
 from workflows.config.task import TaskConfig
@@ -172,7 +173,7 @@ class NetOutline(Numbers, Outline):
 
     path: Path
 
-    def words(self, task: TaskConfig) -> Words:
+    def words(self, task: TaskConfig, rule: LabelTokens) -> Words:
         return Words(self.name, "first", {label: [word] for label, word in task.words.items()})
 
 

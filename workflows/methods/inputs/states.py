@@ -16,6 +16,7 @@ from orchestration.store.artifacts import Artifact
 from vocabsem_core.calibration.modules import Labelled
 from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.features.heads import OutputHead
+from vocabsem_core.names import WHOLE
 from workflows.errors import ConfigError
 from workflows.inputs.labels import training_problems
 
@@ -30,7 +31,8 @@ class TaskFeatures:
     Attributes:
         inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis,
             content_free; and demonstrations, where they stand before the training rows' prompts.
-        layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths.
+        layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths;
+            `whole`: in place of states stand the log-likelihoods of whole label words.
         labels: label names in class order.
         train_size: rows per class (validation included) or "full".
         seed: of the subsample.
@@ -179,6 +181,12 @@ class TaskFeatures:
         kept = torch.ones(rows, dtype=torch.bool)
         kept[[tokens[0] for tokens in self.tokens if len(tokens) == 1]] = False
         return kept
+
+    def label_scores(self, states: Tensor) -> Tensor:
+        """What the model says of each label, [n, c]: its logit, of several tokens the mean, or its log-likelihood."""
+        if self.layer == WHOLE:
+            return states
+        return self.class_mean(self.label_head.logits(states), dim=1)
 
     def class_mean(self, values: Tensor, dim: int) -> Tensor:
         """Means over each class's tokens of values that stand class after class along `dim`."""
