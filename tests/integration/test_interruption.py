@@ -59,7 +59,8 @@ def test_it_says_what_is_kept_and_how_to_go_on_and_goes_on_there(folder, executo
     assert (process.returncode, output) == (status, "")
     assert bool(workers) == (executor == "ray")
     assert psutil.wait_procs(workers, timeout=30)[1] == []
-    stopping, kept, in_hand, again = [line for line in errors.splitlines() if not line.startswith("  ran ")]
+    lines = errors.splitlines()
+    stopping, kept, in_hand, again = lines[next(i for i, line in enumerate(lines) if line.startswith("stopping")) :]
     assert stopping.startswith("stopping; ")
     done, total = (int(word) for word in kept.split() if word.isdigit())
     assert kept == f"interrupted: {done} of {total} steps are done and kept; in progress:"
