@@ -27,6 +27,7 @@ MATERIALS: Any = SimpleNamespace(
     head=HEAD,
     label_head=OutputHead(HEAD.weight[:CLASSES]),
     class_mean=lambda values, dim: values,
+    label_scores=lambda states: OutputHead(HEAD.weight[:CLASSES]).logits(states),
 )
 STATES = drawn(40, WIDTH, seed=2)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from orchestration.execution.work import StepContext
 from orchestration.graph import Step
 from vocabsem_core.names import WHOLE
 from workflows.config.compare import Encoding, Execution
@@ -49,6 +50,10 @@ def likelihoods_step(
 
 class LikelihoodWorker(EncodeWorker):
     """Holds the model; fills shards as `encode` does, with the column `whole`, [classes], in place of layers."""
+
+    def fill(self, work: StepContext, shard: int) -> None:
+        """row_id and row_hash of the texts, tokens (of the prompt), cut (tokens truncated), and `whole`, [classes]."""
+        super().fill(work, shard)
 
     def _reads(self, model: Any, setup: Mapping[str, Any]) -> Any:
         from vocabsem_core.features.likelihoods import WordScorer
