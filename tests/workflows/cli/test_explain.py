@@ -31,9 +31,6 @@ def test_every_kind_of_step_is_known_by_what_makes_it_and_what_fills_it():
         r'run="workflows\.steps\.(\w+):(\w+)"',
         re.DOTALL,
     )
-        r'    return (?:Step|replace)\(\n(?:        as_encoded,\n)?        name="(\w+)",.*?run="workflows\.steps\.(\w+):(\w+)"',
-        re.DOTALL,
-    )
     rows = re.compile(r'return rows_step\("(\w+)", (\w+), ')
     texts = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py")}
     written = {found for text in texts.values() for found in made.findall(text)}
