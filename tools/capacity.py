@@ -117,7 +117,12 @@ def basis_bytes(a: Assumptions) -> float:
 
 
 def estimate(a: Assumptions, columns: int, gpus: int) -> Estimate:
-    """The encoding of all prompts on `gpus` GPUs, as many workers as they make, `columns` states a prompt."""
+    """The encoding of all prompts on `gpus` GPUs, as many workers as they make, `columns` states a prompt.
+
+    Raises ValueError where they make none.
+    """
+    if gpus < a.gpus_per_worker:
+        raise ValueError(f"--gpus {gpus}: a worker needs {a.gpus_per_worker:g} GPUs; give as many or more")
     nodes, workers = math.ceil(gpus / a.gpus_per_node), gpus // a.gpus_per_worker
     on_a_node = math.ceil(workers / nodes)
     rounds = math.ceil(math.ceil(a.prompts / ROWS_PER_SHARD) / workers)  # a worker fills one shard after another
@@ -261,10 +266,11 @@ def main(
     """Calculate bytes, seconds and cost of a large run from named assumptions."""
     try:
         assumptions = changed(changes or ())
+        found = table(assumptions, gpus or GPUS)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(table(assumptions, gpus or GPUS), assumptions_table(assumptions), sep="\n\n")
+    print(found, assumptions_table(assumptions), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ def main(
     model: Annotated[Path | None, typer.Option(help="vocabulary: take the bases of this model folder.")] = None,
 ) -> None:
     """Run one benchmark. Exit status 1 if a case misses its goal."""
+    if model is not None and name != "vocabulary":
+        raise typer.BadParameter(f"{name} takes no --model; vocabulary does")
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MLFLOW_DISABLE_TELEMETRY="true")
     missed = False
     for case in importlib.import_module(f"tests.benchmarks.{name}").cases(

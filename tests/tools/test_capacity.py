@@ -136,3 +136,9 @@ def test_a_wrong_assumption_is_told(arguments, told):
 
 def test_changed_keeps_the_rest():
     assert changed(["layers=40", "width=5120"]) == dataclasses.replace(A, layers=40, width=5120)
+
+
+def test_gpus_that_make_no_worker_are_one_error():
+    done = CliRunner().invoke(app, ["gpus_per_worker=2", "--gpus", "1"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error: --gpus 1: a worker needs 2 GPUs; give as many or more\n"

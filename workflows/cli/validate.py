@@ -12,6 +12,8 @@ from workflows.registry import WORKFLOWS, kind_of
 from workflows.runtime.engines import check_reserves
 from workflows.steps.registry import STEPS
 
+_RULES = {"mean": "mean tokens", "whole": "whole words"}
+
 
 def validate(path: Path, data_dir: Path | None) -> Findings:
     """Check a workflow file with all it names: tasks row by row, models by configuration and tokenizer alone."""
@@ -27,9 +29,6 @@ def validate(path: Path, data_dir: Path | None) -> Findings:
 def findings_document(path: Path, findings: Findings) -> dict[str, Any]:
     """What `validate --json` prints."""
     return {"file": str(path), "valid": not findings.problems, **asdict(findings)}
-
-
-_RULES = {"mean": "mean tokens", "whole": "whole words"}
 
 
 def findings_text(path: Path, findings: Findings) -> str:
