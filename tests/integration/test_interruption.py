@@ -5,24 +5,43 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from orchestration.runs.record import runs
 from orchestration.store.artifacts import existing_store
-from tests.integration.test_cluster import METHOD, SMALL
+from tests.integration.test_cluster import SMALL
 from tests.integration.workspace import REPOSITORY, cli_json, make_workspace, write
 from workflows.report.contents import read_contents
 
 KEPT = "score reference-1m small affinity"  # the last step before all wait for `patient`
+PATIENT = """
+import time
+from pathlib import Path
+from workflows.methods.base import Method
+
+class Patient(Method):
+    name, needs = "patient", frozenset()
+
+    def fit(self, settings, materials, seed):
+        Path("{folder}/begun").touch()
+        while not Path("{folder}/go").exists():
+            time.sleep(0.2)
+        return {{}}
+
+    def predict(self, settings, fitted, states, materials):
+        return states[:, :2]
+"""
 
 
 @pytest.fixture
 def folder(tmp_path):
     """With a workflow whose last step waits for a file."""
     folder = make_workspace(tmp_path)
-    (folder / "patient.py").write_text(METHOD.format(flag=str(folder / "go")))
+    (folder / "patient.py").write_text(PATIENT.format(folder=folder))
     write(folder, "patient.yaml", {**SMALL, "methods": ["affinity", "patient.py"]})
     return folder
 
@@ -36,6 +55,14 @@ def begin(folder, *arguments):
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
     )
+
+
+def appears(path: Path):
+    """Wait for a file."""
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.05)
 
 
 def mlflow_states(folder):
@@ -53,6 +80,7 @@ def test_it_says_what_is_kept_and_how_to_go_on_and_goes_on_there(folder, executo
         for line in process.stderr:
             if KEPT in line:
                 break
+        appears(folder / "begun")
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         output, errors = process.communicate()
@@ -60,8 +88,8 @@ def test_it_says_what_is_kept_and_how_to_go_on_and_goes_on_there(folder, executo
     assert bool(workers) == (executor == "ray")
     assert psutil.wait_procs(workers, timeout=30)[1] == []
     lines = errors.splitlines()
-    stopping, kept, in_hand, again = lines[next(i for i, line in enumerate(lines) if line.startswith("stopping")) :]
-    assert stopping.startswith("stopping; ")
+    assert sum(line.startswith("stopping; ") for line in lines) == 1
+    kept, in_hand, again = lines[-3:]
     done, total = (int(word) for word in kept.split() if word.isdigit())
     assert kept == f"interrupted: {done} of {total} steps are done and kept; in progress:"
     assert in_hand == "  fit reference-1m small patient seed 0: will start again"
