@@ -12,7 +12,10 @@ Similarity = Literal["cosine", "euclidean", "dot"]
 Distance = Literal["cosine", "euclidean"]
 Metric = Literal["accuracy", "macro_f1"]
 Loss = Literal["labels", "vocabulary", "sm-gt"]
-Targets = Literal["basis", "head", "embedding", "class-means", "random", "learned"]
+LabelRows = Literal["basis", "head", "embedding", "random"]  # what stands for a label in the space of states
+Targets = Literal[LabelRows, "class-means", "learned"]
+PriorRows = Literal[LabelRows, "shuffled", "none"]
+Centre = Literal["training", "content-free", "none"]
 
 # Singular values of a head below this share of the largest are cut (our choice; recorded in the basis step's key).
 RCOND = 1e-6

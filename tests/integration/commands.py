@@ -11,7 +11,8 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,14 +20,52 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.integration.imports"])
 
 
+class Command:
+    """`python -m workflows` with these arguments, in this folder and environment, while it runs."""
+
+    def __init__(self, folder: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._place = TemporaryDirectory()
+        self._told = [Path(self._place.name) / name for name in ("stdout", "stderr")]
+        for path in self._told:
+            path.touch()
+        self._process = _forks.Process(target=_command, args=(folder, arguments, dict(environment), self._told))
+        self._process.start()
+        self._arguments, self.pid = arguments, self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    @property
+    def errors(self) -> str:
+        """What it has written to standard error so far."""
+        return self._told[1].read_text()
+
+    def wait_for(self, there: Callable[[], object], seconds: float = 400) -> None:
+        """Until something is there, while it runs."""
+        until = time.monotonic() + seconds
+        while not there():
+            assert self.runs, f"it ended before: {self.errors}"
+            assert time.monotonic() < until, self.errors
+            time.sleep(0.02)
+
+    def send(self, number: int) -> None:
+        """A signal."""
+        os.kill(self.pid, number)
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """What it came to, once it has ended; called once."""
+        self._process.join()
+        with self._place:
+            return subprocess.CompletedProcess(
+                self._arguments, self._process.exitcode, *(path.read_text() for path in self._told)
+            )
+
+
 def call(folder: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """What `python -m workflows` came to with these arguments, in this folder and environment."""
-    with TemporaryDirectory() as place:
-        told = [Path(place) / name for name in ("stdout", "stderr")]
-        process = _forks.Process(target=_command, args=(folder, arguments, dict(environment), told))
-        process.start()
-        process.join()
-        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in told))
+    """What the command came to."""
+    return Command(folder, arguments, environment).end()
 
 
 def _command(folder: Path, arguments: Sequence[str], environment: dict[str, str], told: list[Path]) -> None:

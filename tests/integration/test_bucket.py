@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, make_workspace, write
+from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_begun, make_workspace, write
 from tests.s3_server import SECRET, s3_server
 
 SMALL = {**WORKFLOW, "models": ["reference-1m"], "methods": ["affinity", "calibration"], "seeds": [0]}
@@ -139,22 +139,11 @@ def test_two_drivers_at_once_leave_one_result(call, machine, server, folder):
     write(folder, "one.yaml", {**SMALL, "methods": ["affinity"]})
     bucket = server.new_bucket()
     store = f"s3://{bucket}/store"
-    command = [sys.executable, "-m", "workflows", "run", "one.yaml", "--executor", "inline", "--json"]
-    given = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    drivers = [
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**given, **machine(name, store)},
-        )
-        for name in ("left", "right")
-    ]
-    told = [driver.communicate() for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], "\n".join(said for _, said in told)
-    first, second = (json.loads(out) for out, _ in told)
+    command = ("run", "one.yaml", "--executor", "inline", "--json")
+    drivers = [cli_begun(folder, *command, **machine(name, store)) for name in ("left", "right")]
+    done = [driver.end() for driver in drivers]
+    assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
+    first, second = (json.loads(one.stdout) for one in done)
     assert results(first) == results(second)
     verified = json.loads(call("judge", store, "verify", "--json").stdout)
     assert (verified["checked"], verified["damaged"]) == (first["steps"]["ran"] + first["steps"]["cached"], [])

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ class Patient(Method):
     name, needs = "patient", frozenset()
 
     def fit(self, settings, materials, seed):
+        Path({flag!r} + ".begun").touch()
         while not Path({flag!r}).exists():
             time.sleep(0.2)
         return {{}}
@@ -104,6 +106,8 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
         for line in following.stdout:
             if "score reference-1m small affinity" in line:  # now it only waits for `patient`
                 break
+        while not flag.with_suffix(".begun").exists():
+            time.sleep(0.05)
         following.send_signal(signal.SIGINT)
         told = following.communicate()[1]
     assert following.returncode == 130

@@ -1,24 +1,21 @@
 """Finetuning on real Ray: two workers share each batch, and a killed fit goes on from its checkpoint."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 from orchestration.store.artifacts import open_store
-from tests.integration.workspace import REPOSITORY, cli_json, make_workspace, write
+from tests.integration.workspace import cli_begun, cli_json, make_workspace, write
 from workflows.methods.inputs.states import read_column
 
 WORKFLOW = {
     "workflow": "compare",
     "models": ["reference-1m"],
     "tasks": ["small.yaml"],
-    "methods": [{"method": "lora", "settings": {"learning_rate": 1e-4, "epochs": 40, "patience": 40}}],
+    "methods": [{"method": "lora", "settings": {"learning_rate": 1e-4, "epochs": 20, "patience": 20}}],
     "seeds": [0],
     "search": {"trials": 0},
     "execution": {"trainers": 2, "cores_per_trainer": 1},
@@ -39,18 +36,10 @@ def test_killed_it_goes_on_from_the_checkpoint_and_comes_to_the_same(tmp_path):
         write(folders[-1], "lora.yaml", WORKFLOW)
     whole, killed = folders
     first = cli_json(whole, "run", "lora.yaml", "--executor", "inline")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "workflows", "run", "lora.yaml"]
-    driver = subprocess.Popen(
-        command, cwd=killed, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    scratch, deadline = killed / ".vocabsem" / "store" / "scratch", time.monotonic() + 400
-    while not list(scratch.glob("finetune/*/checkpoint-*")):
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver, scratch = cli_begun(killed, "run", "lora.yaml"), killed / ".vocabsem" / "store" / "scratch"
+    driver.wait_for(lambda: list(scratch.glob("finetune/*/checkpoint-*")))
+    driver.send(signal.SIGKILL)
+    driver.end()
     time.sleep(3)  # its workers go when they miss it
     assert not list(scratch.glob("finetune/*/done.safetensors")), "it was to be killed in the middle"
     for spent in scratch.glob("finetune/*/checkpoint-*/spent.json"):  # as if it had taken very long

@@ -1,12 +1,7 @@
 """Runs that a signal ends: they say what is kept and how to go on, leave nothing behind, and go on from there."""
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,7 +9,7 @@ import pytest
 from orchestration.runs.record import runs
 from orchestration.store.artifacts import existing_store
 from tests.integration.test_cluster import SMALL
-from tests.integration.workspace import REPOSITORY, cli_json, make_workspace, write
+from tests.integration.workspace import cli_begun, cli_json, make_workspace, write
 from workflows.report.contents import read_contents
 
 KEPT = "score reference-1m small affinity"  # the last step before all wait for `patient`
@@ -46,25 +41,6 @@ def folder(tmp_path):
     return folder
 
 
-def begin(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "workflows", "run", "patient.yaml", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-    )
-
-
-def appears(path: Path):
-    """Wait for a file."""
-    until = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} did not appear"
-        time.sleep(0.05)
-
-
 def mlflow_states(folder):
     with sqlite3.connect(folder / ".vocabsem" / "mlflow.db") as database:
         return {status for (status,) in database.execute("SELECT status FROM runs")}
@@ -76,18 +52,15 @@ def mlflow_states(folder):
 )
 def test_it_says_what_is_kept_and_how_to_go_on_and_goes_on_there(folder, executor, number, status):
     arguments = ["--executor", executor, "--json"]
-    with begin(folder, *arguments) as process:
-        for line in process.stderr:
-            if KEPT in line:
-                break
-        appears(folder / "begun")
-        workers = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
-        output, errors = process.communicate()
-    assert (process.returncode, output) == (status, "")
+    command = cli_begun(folder, "run", "patient.yaml", *arguments)
+    command.wait_for(lambda: KEPT in command.errors and (folder / "begun").exists())
+    workers = psutil.Process(command.pid).children(recursive=True)
+    command.send(number)
+    done = command.end()
+    assert (done.returncode, done.stdout) == (status, "")
     assert bool(workers) == (executor == "ray")
     assert psutil.wait_procs(workers, timeout=30)[1] == []
-    lines = errors.splitlines()
+    lines = done.stderr.splitlines()
     assert sum(line.startswith("stopping; ") for line in lines) == 1
     kept, in_hand, again = lines[-3:]
     done, total = (int(word) for word in kept.split() if word.isdigit())

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from orchestration.store.artifacts import open_store
 from orchestration.tracking.mlflow_client import default_uri
 from tests.card import read_card
-from tests.integration.workspace import REPOSITORY, STARTER, cli, cli_json, write
+from tests.integration.workspace import REPOSITORY, STARTER, cli, cli_begun, cli_json, write
 
 WORKFLOW = {
     "workflow": "pretrain",
@@ -123,18 +123,10 @@ def test_the_plan_and_validate_know_the_workflow(made):
 def test_killed_on_ray_it_goes_on_from_its_checkpoint_and_comes_to_the_same(made, tmp_path):
     """The driver is killed once a checkpoint is there; two workers share each batch from the start."""
     folder = make_folder(tmp_path / "killed", execution={"checkpoint_steps": 10, "workers": 2, "cores": 1})
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "workflows", "run", "pretrain.yaml"]
-    driver = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    scratch, deadline = folder / ".vocabsem" / "store" / "scratch", time.monotonic() + 400
-    while not list(scratch.glob("pretrain/*/checkpoint-*")):
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver, scratch = cli_begun(folder, "run", "pretrain.yaml"), folder / ".vocabsem" / "store" / "scratch"
+    driver.wait_for(lambda: list(scratch.glob("pretrain/*/checkpoint-*")))
+    driver.send(signal.SIGKILL)
+    driver.end()
     time.sleep(3)  # its workers go when they miss it
     document = cli_json(folder, "run", "pretrain.yaml")
     assert document["steps"]["failed"] == 0

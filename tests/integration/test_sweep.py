@@ -1,11 +1,8 @@
 """The `sweep` workflow, as a user runs it: searched, confirmed, tracked, resumed after a kill; and users' mistakes."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +10,7 @@ import yaml
 from mlflow import MlflowClient
 
 from orchestration.tracking.mlflow_client import KEY_TAG, default_uri
-from tests.integration.workspace import REPOSITORY, TASK, cli, cli_json, make_workspace, write
+from tests.integration.workspace import TASK, cli, cli_begun, cli_json, make_workspace, write
 
 SWEEP = {
     "workflow": "sweep",
@@ -160,20 +157,13 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     folder, _ = swept
     file = sweep_file(folder, name="killed", settings={"epochs": 60, "patience": 60}, search={"trials": 24})
     store = folder / ".vocabsem" / "store"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "workflows", "sweep", file]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    driver = subprocess.Popen(command, cwd=folder, env=environment, **quiet)
-    deadline = time.monotonic() + 400
-    while len(done := list(store.glob("scratch/sweep/*/packs/*.json"))) < 2:
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver = cli_begun(folder, "sweep", file)
+    driver.wait_for(lambda: len(list(store.glob("scratch/sweep/*/packs/*.json"))) >= 2)
+    driver.send(signal.SIGKILL)
+    driver.end()
     time.sleep(3)  # its workers go when they miss it
     kept = list(store.glob("scratch/sweep/*/packs/*.json"))
-    assert len(done) <= len(kept) < 12, "nothing was left to do"
+    assert 2 <= len(kept) < 12, "nothing was left to do"
     finished = {path: json.loads(path.read_text()) for path in kept}
     for path, records in finished.items():
         path.write_text(json.dumps([{**record, "error": "kept"} for record in records]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.integration.commands import call
+from tests.integration.commands import Command, call
 
 REPOSITORY = Path(__file__).parents[2]
 STARTER = REPOSITORY / "workflows" / "catalog" / "starter" / "sentiment"
@@ -50,6 +50,11 @@ def cli(folder: Path, *arguments: str, check: bool = True, **environment: str) -
     done = call(folder, arguments, {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def cli_begun(folder: Path, *arguments: str, **environment: str) -> Command:
+    """The same while it runs."""
+    return Command(folder, arguments, {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})
 
 
 def cli_from_the_start(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

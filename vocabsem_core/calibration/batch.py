@@ -16,7 +16,6 @@ from vocabsem_core.calibration.modules import (
     MEASURED,
     CalibrationSettings,
     Labelled,
-    States,
     Weights,
     paper,
     residual,
@@ -27,6 +26,7 @@ from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.names import Similarity
 from vocabsem_core.numerics.ticks import tick
 from vocabsem_core.semantics.affinity import similarities
+from vocabsem_core.semantics.centring import States
 
 _LOOKED_AT = 16  # rows that tell in every epoch whether an estimate is good enough
 _TEMPERATURE = "log_temperature"  # the last of every module's weights

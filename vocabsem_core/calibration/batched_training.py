@@ -15,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vocabsem_core.calibration.batch import Batch, Lane
-from vocabsem_core.calibration.modules import Calibration, CalibrationSettings, Labelled, States, untrained
+from vocabsem_core.calibration.modules import Calibration, CalibrationSettings, Labelled, untrained
 from vocabsem_core.calibration.vocabulary import BLOCK, Vocabulary
 from vocabsem_core.errors import InputError
 from vocabsem_core.numerics.matmul import fast_float32
 from vocabsem_core.numerics.ticks import part_of_more
+from vocabsem_core.semantics.centring import States, moments
 
-_CHUNK = 512  # rows measured at once: in float64 they are soon more than the lanes
 _COPIES = 8  # of a lane's weights: themselves, two moments, the best, the gradient in parts and whole, and to spare
 
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, lane -> validation loss) -> lanes to end
@@ -73,7 +73,7 @@ def fit_pack(
     if len({structure(lane.settings) for lane in lanes}) != 1:
         raise InputError(f"a pack of {len(lanes)} lanes of several structures; expected one")
     basis = basis.clone()  # autograd refuses tensors of inference mode
-    batch = Batch(lanes, _measured(train.states), basis, _compared_with(vocabulary, lanes[0].settings))
+    batch = Batch(lanes, moments(train.states), basis, _compared_with(vocabulary, lanes[0].settings))
     kept, losses = batch.flat.clone(), batch.validation_losses(validation, basis)
     best = dict.fromkeys(range(len(lanes)), 0)  # lane -> the epoch whose weights are kept
     found: dict[int, Calibration | InputError] = {}
@@ -112,13 +112,3 @@ def _compared_with(vocabulary: Vocabulary | None, settings: CalibrationSettings)
     if vocabulary is None:
         raise InputError("loss `vocabulary` needs the whole basis; it was given the task's rows alone")
     return vocabulary if len(vocabulary.rows) else None
-
-
-def _measured(states: States) -> tuple[Tensor, Tensor]:
-    """Mean and deviation by dimension, in the states' dtype on the CPU; summed in float64, a part at a time."""
-    rows, width = states.shape
-    parts = torch.arange(rows).split(_CHUNK)
-    mean = sum((states[part].double().sum(dim=0).cpu() for part in parts), torch.zeros(width).double()) / rows
-    squares = ((states[part].double().cpu() - mean).square().sum(dim=0) for part in parts)
-    deviation = (sum(squares, torch.zeros(width).double()) / rows).sqrt().clamp_min(1e-6)
-    return mean.to(states.dtype), deviation.to(states.dtype)

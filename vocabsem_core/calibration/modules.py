@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vocabsem_core.names import Loss, Similarity
 from vocabsem_core.semantics.affinity import semantic_logits
+from vocabsem_core.semantics.centring import States
 
 Weights = dict[str, Tensor]
 LEARNED = "learned_targets"
@@ -57,21 +58,6 @@ class CalibrationSettings:
     batch_size: int = 128
     epochs: int = 100
     patience: int | None = 10
-
-
-@runtime_checkable  # for the checks of types in tests
-class States(Protocol):
-    """Rows [n, d] that can be asked for by number: a tensor, or what reads from a file just the rows asked for."""
-
-    @property
-    def shape(self) -> Any: ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the tensors that `__getitem__` returns."""
-        ...
-
-    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
 Rows = TypeVar("Rows", bound=States, covariant=True)

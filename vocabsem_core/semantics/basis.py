@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -24,23 +25,46 @@ _PART_COLUMNS = 4  # parts the Gram matrix's columns are cut into; with 4, 10 of
 
 @dataclass(frozen=True)
 class SemanticBasis:
-    """The inverse Gram matrix of a head, from which every basis row follows.
+    """The eigendecomposition of a head's Gram matrix WᵀW, from which every basis row follows.
 
     Attributes:
-        inverse: (WᵀW)⁺, [d, d], float64.
-        rank: number of singular values kept.
-        condition: largest over smallest kept singular value of W.
+        values: the eigenvalues that are kept, in ascending order, [rank], float64.
+        vectors: their eigenvectors, [d, rank], float64.
     """
 
-    inverse: Float[Tensor, "d d"]
-    rank: int
-    condition: float
+    values: Float[Tensor, " rank"]
+    vectors: Float[Tensor, "d rank"]
 
-    def rows(self, head_rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    @property
+    def rank(self) -> int:
+        """The number of singular values kept."""
+        return len(self.values)
+
+    @property
+    def condition(self) -> float:
+        """Largest over smallest kept singular value of W."""
+        return float((self.values[-1] / self.values[0]).sqrt())
+
+    @cached_property
+    def inverse(self) -> Float[Tensor, "d d"]:
+        """(WᵀW)⁺, float64."""
+        return self.shrunken(0.0)
+
+    def shrunken(self, shrinkage: float) -> Float[Tensor, "d d"]:
+        """(WᵀW + a·I)⁻¹ on the kept directions, float64, with a = `shrinkage` times the mean eigenvalue (ours).
+
+        The inverse raises directions of small variance; this raises them less. 0 is the paper's basis; with more and
+        more, rows point as the head's own do.
+        """
+        mean = self.values.sum() / len(self.vectors)
+        return (self.vectors / (self.values + shrinkage * mean)) @ self.vectors.T
+
+    def rows(self, head_rows: Float[Tensor, "n d"], shrinkage: float = 0.0) -> Float[Tensor, "n d"]:
         """Basis rows of the labels whose head rows are given, float32; the product is taken in float64."""
+        inverse = self.shrunken(shrinkage) if shrinkage else self.inverse
         rows = torch.empty(head_rows.shape, dtype=torch.float32, device=head_rows.device)
         for part, place in zip(head_rows.split(_PART_ROWS), rows.split(_PART_ROWS), strict=True):
-            place.copy_(part.double() @ self.inverse)
+            place.copy_(part.double() @ inverse)
         return rows
 
 
@@ -84,9 +108,7 @@ def semantic_basis(
     kept = values > rcond**2 * values[-1]
     if not kept.any():
         raise InputError("the LM head is all zeros; the model's file is broken")
-    values, vectors = values[kept], vectors[:, kept]
-    inverse = (vectors / values) @ vectors.T
-    return SemanticBasis(inverse, int(kept.sum()), float((values[-1] / values[0]).sqrt()))
+    return SemanticBasis(values[kept], vectors[:, kept])
 
 
 def _add_gram(gram: Float[Tensor, "d d"], rows: Float[Tensor, "n d"]) -> None:

@@ -52,6 +52,7 @@ def read_result(cell: Cell, ledger: Ledger) -> Found | None:
         confusion=record["confusion"],
         model_weights=cell.extractor.parameters,
         trial_rows=ledger.trial_rows(cell.fits),
+        unlabelled_rows=max(entry.get("unlabelled_rows", 0) for entry in records.values()),
         folds=max(step.identity.get("folds", 1) for step in cell.fits.values()),
         to_best=_to_best(cell, store),
         dtype=_dtype(cell.fits.values()),

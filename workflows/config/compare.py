@@ -255,8 +255,8 @@ class MethodConfig(Strict):
 
 def checked_train_size(value: int | str) -> int | str:
     """Rows per class, or `full`. Raises ValueError for anything else."""
-    if value != "full" and (isinstance(value, str) or value < 2):
-        raise ValueError("expected `full`, or rows per class: a whole number of 2 or more")
+    if value != "full" and (isinstance(value, str) or value < 1):
+        raise ValueError("expected `full`, or rows per class: a whole number of 1 or more")
     return value
 
 
@@ -285,8 +285,8 @@ class CompareConfig(Strict):
     )
     train_size: Annotated[int | str | tuple[int | str, ...], AfterValidator(checked_train_sizes)] = Field(
         "full",
-        description="training rows per class, validation included, or full; a list: the table shows the largest, the "
-        "report a learning curve",
+        description="training rows per class, validation included, or full; with 1 nothing is left to choose settings "
+        "by: they are the defaults; a list: the table shows the largest, the report a learning curve",
     )
     reference_method: str | None = Field(
         None,

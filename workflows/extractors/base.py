@@ -31,10 +31,10 @@ class Described(ABC):
     """What is known of a feature extractor whether or not its weights are there.
 
     Attributes:
-        gives: what of its `materials` methods may need. Without a linear head it is {"train"}.
+        gives: what of its `materials` methods may need. Without a linear head it is {"train", "unlabelled"}.
     """
 
-    gives: ClassVar[frozenset[Need]] = frozenset({"train", "head", "basis"})
+    gives: ClassVar[frozenset[Need]] = frozenset({"train", "unlabelled", "head", "basis", "spectrum"})
 
     @property
     @abstractmethod
@@ -87,9 +87,9 @@ class FeatureExtractor(Described):
         train_labels, test_labels: row_id and label (the class number), as `steps.data.labels_step` stores them.
         train, test: a step `encode` about model, task and split, with the names of the stored `layers` in its identity;
             shards of row_id, row_hash and a column a layer, [rows, d].
-        verbalizer, head, basis: where it `gives` head and basis. verbalizer.json has in `tokens` the head's rows that
-            stand for each class; the head is shards of row_id and weight [d], with bias where there is one, and
-            head.json (scale, softcap, bias); `steps.basis.basis_step` makes the basis of it.
+        verbalizer, head, basis, spectrum: where it `gives` head, basis and spectrum. verbalizer.json has in `tokens`
+            the head's rows that stand for each class; the head is shards of row_id and weight [d], with bias where
+            there is one, and head.json (scale, softcap, bias); `steps.basis.basis_steps` makes the other two of it.
         """
 
     def inputs(

@@ -22,7 +22,7 @@ from workflows.inputs.paths import located
 from workflows.inputs.tables import Split, text_problems
 from workflows.methods.resolved import ResolvedMethod
 from workflows.serving.mlflow_model import tracked_model
-from workflows.steps.basis import basis_step
+from workflows.steps.basis import basis_steps
 from workflows.steps.data import labels_step, texts_step
 from workflows.steps.demonstrations import content_free_step
 from workflows.steps.finetune import place_of, reading_of
@@ -45,7 +45,7 @@ class LanguageModel(ReadsPrompts, FeatureExtractor):
         """The input embedding's rows of the label words and the states of content-free prompts are there as well."""
         model = self.about
         head, verbalizer = head_step(model), verbalizer_step(model, task)
-        steps = {"verbalizer": verbalizer, "head": head, "basis": basis_step(model.name, head)}
+        steps = {"verbalizer": verbalizer, "head": head, **basis_steps(model.name, head)}
         steps["embedding"] = embedding_step(model, task, verbalizer)
         splits: tuple[tuple[Split, int | None], ...] = (("train", limits.train), ("test", limits.test))
         for split, limit in splits:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 InputKind = Literal["features", "prompts"]
-Need = Literal["train", "head", "basis", "embedding", "content_free"]
+Need = Literal["train", "unlabelled", "head", "basis", "spectrum", "embedding", "content_free"]
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end
 
 
@@ -55,15 +55,18 @@ class Method(ABC):
         input_kind: what stands for a row: its stored states ("features"), or its prompt and the language model itself
             ("prompts"). The kind of its steps follows from it (see `steps.method_steps`).
         trains_model: whether it trains the language model, which a quantised one does not allow.
-        needs: what it reads beside the test states: "train" (training states and labels), "head", "basis" and
-            "embedding" (the label words' rows), and "content_free" (states of content-free prompts). Only what is
-            named here becomes an input of its steps. With prompts the label words are read in any case.
+        needs: what it reads beside the test states: "train" (training states and labels), "unlabelled" (training states
+            alone), "head", "basis" and "embedding" (the label words' rows), "spectrum" (from which basis rows of any
+            shrinkage follow), and "content_free" (states of content-free prompts). Only what is named here becomes an
+            input of its steps. With prompts the label words are read in any case.
         demonstrations: what stands before its prompts where the user says nothing.
         seeded: whether a fit on the same rows depends on the seed.
         Settings: a pydantic model of its settings, with defaults.
         space: setting -> what to search it in, where the user says nothing; empty: nothing to tune.
         scores_words: whether it predicts by `materials.label_scores`, so that with `label_tokens: whole` it is given
             the log-likelihoods of whole label words, [n, classes], in place of states.
+        holds_out: whether a fifth of the training rows is kept from its fits, to choose settings or an epoch by; one
+            that chooses nothing learns from all of them. In a search every method has rows held out.
         several_layers: whether the states it is given may be those of several layers side by side.
         portable: whether `predict` uses nothing of the materials, only what was fitted, so that a fit can be served.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
@@ -81,6 +84,7 @@ class Method(ABC):
     Settings: ClassVar[type[Strict]] = Strict
     space: ClassVar[Mapping[str, Domain]] = {}
     scores_words: ClassVar[bool] = False
+    holds_out: ClassVar[bool] = True
     several_layers: ClassVar[bool] = True
     portable: ClassVar[bool] = False
     has_epochs: ClassVar[bool] = False

@@ -7,8 +7,10 @@ from pathlib import Path
 from workflows.errors import ConfigError, nearest
 from workflows.inputs.paths import located
 from workflows.methods.affinity import Affinity
+from workflows.methods.affinity_centred import CentredAffinity
 from workflows.methods.base import Method
-from workflows.methods.calibration import Calibration, PaperCalibration
+from workflows.methods.calibration import Calibration
+from workflows.methods.calibration_paper import CentredPaperCalibration, PaperCalibration
 from workflows.methods.centroid import Centroid
 from workflows.methods.custom import is_own, own_method
 from workflows.methods.finetuned import FullFinetuning, Ia3, Lora
@@ -16,13 +18,17 @@ from workflows.methods.knn import Knn
 from workflows.methods.knn_lm import KnnLm
 from workflows.methods.knn_prompting import KnnPrompting
 from workflows.methods.linear_probe import LinearProbe
+from workflows.methods.semantic_prior import SemanticPrior
 from workflows.methods.zero_shot import Icl, IclBm25, IclDense, ZeroShot
 
 _ALL: tuple[Method, ...] = (
     ZeroShot(),
     Affinity(),
+    CentredAffinity(),
     Calibration(),
     PaperCalibration(),
+    CentredPaperCalibration(),
+    SemanticPrior(),
     LinearProbe(),
     Centroid(),
     Knn(),

@@ -97,6 +97,9 @@ def resolve(config: MethodConfig, base: Path = Path(), place: Place = ()) -> Res
         settings = _settings(method, config.settings)
         space = {name: domain for name, domain in method.space.items() if name not in settings}
         found = ResolvedMethod(method, config, settings, space, demonstrations)
+        if config.folds > 1 and not method.holds_out:
+            told = "learns from all rows at once, so there are no folds to average"
+            raise ConfigError(f"method {config.label!r} {told}; leave `folds` out", ("folds",))
         if config.folds > 1 and (method.input_kind == "prompts" or not found.learns or demonstrations != "none"):
             told = "folds are for methods that are fitted to training rows alone"
             raise ConfigError(f"method {config.label!r}: {told}, found folds: {config.folds}; leave it out", ("folds",))

@@ -29,4 +29,6 @@ def budget_note(result: Result, detail: Detail, usual: tuple[int, int]) -> str:
         parts.append(f"trials on {detail.trial_rows:,} rows")
     if detail.folds > 1:
         parts.append(f"{detail.folds} folds")
+    if detail.unlabelled_rows:
+        parts.append(f"reads {detail.unlabelled_rows:,} rows without their labels")
     return ", ".join(parts)

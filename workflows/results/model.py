@@ -128,6 +128,7 @@ class Detail:
         model_weights: of the language model.
         trial_rows: rows that a trial was trained on; None: as many as the fit.
         folds: fits that are averaged, each with other rows held out.
+        unlabelled_rows: training rows that it reads without their labels, beyond those that it is trained on.
         to_best: the comparison with the best method of the same model and task; None for that method itself, and where
             none was made.
         dtype: the precision in which the language model ran or was trained; None where it did not run.
@@ -147,6 +148,7 @@ class Detail:
     model_weights: int | None = None
     trial_rows: int | None = None
     folds: int = 1
+    unlabelled_rows: int = 0
     to_best: Versus | None = None
     dtype: str | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from orchestration.execution.work import StepContext
@@ -12,6 +13,11 @@ from workflows.steps.code import code_of
 from workflows.steps.measures import measured
 
 _SEEDED_ROWS = 256  # of the head, whose round trip is reported
+
+
+def basis_steps(name: str, head: Step) -> dict[str, Step]:
+    """By role, what methods may read of a stored head beside its rows. `name`: of the model."""
+    return {"basis": basis_step(name, head), "spectrum": spectrum_step(name, head)}
 
 
 def basis_step(name: str, head: Step) -> Step:
@@ -29,25 +35,58 @@ def basis_step(name: str, head: Step) -> Step:
     )
 
 
+def spectrum_step(name: str, head: Step) -> Step:
+    """The eigendecomposition of a stored head's Gram matrix: a few d x d numbers, for basis rows of any shrinkage."""
+    return Step(
+        name="spectrum",
+        label=f"spectrum {name}",
+        version=1,
+        run="workflows.steps.basis:fill_spectrum",
+        identity={"rcond": RCOND},
+        inputs={"head": head},
+        cost="basis",
+        sources=code_of(fill_spectrum),
+    )
+
+
+def fill_spectrum(work: StepContext) -> dict[str, float]:
+    """spectrum.safetensors: values [rank] and vectors [d, rank], float64."""
+    from safetensors.torch import save
+
+    from vocabsem_core.numerics.ticks import listening
+    from vocabsem_core.semantics.basis import semantic_basis
+
+    with listening(work.tell), measured() as took:
+        basis = semantic_basis(_blocks(work), work.identity["rcond"], work.inputs["head"].rows)
+    stored = {"values": basis.values.contiguous(), "vectors": basis.vectors.contiguous()}
+    work.out.write("spectrum.safetensors", save(stored))
+    return took
+
+
+def _blocks(work: StepContext) -> Iterator[Any]:
+    """The head's rows, by shards."""
+    import torch
+
+    from orchestration.store.arrow import column_array
+    from workflows.methods.inputs.states import read_tables
+
+    return (torch.tensor(column_array(table, "weight")) for table in read_tables(work.inputs["head"]))
+
+
 def fill_basis(work: StepContext) -> dict[str, float]:
     """Shards of row_id (the token id) and basis [d], float32; diagnostics.json."""
     import numpy as np
     import torch
 
-    from orchestration.store.arrow import column_array, table_of
+    from orchestration.store.arrow import table_of
     from vocabsem_core.numerics.ticks import listening
     from vocabsem_core.semantics.basis import round_trip, semantic_basis
-    from workflows.methods.inputs.states import read_rows, read_tables
-
-    tables = read_tables(work.inputs["head"])
-
-    def blocks() -> Any:
-        return (torch.tensor(column_array(table, "weight")) for table in tables)
+    from workflows.methods.inputs.states import read_rows
 
     start, whole = 0, work.inputs["head"].rows
     with listening(work.tell), measured() as took:
-        basis = semantic_basis(blocks(), work.identity["rcond"], whole)
-        for shard, block in enumerate(blocks()):
+        basis = semantic_basis(_blocks(work), work.identity["rcond"], whole)
+        for shard, block in enumerate(_blocks(work)):
             columns = {"basis": basis.rows(block).numpy()}
             work.out.write_shard(shard, table_of(range(start, start + len(block)), columns))
             start += len(block)
@@ -58,7 +97,7 @@ def fill_basis(work: StepContext) -> dict[str, float]:
         "rows": start,
         "rank": basis.rank,
         "condition": basis.condition,
-        "round_trip": round_trip(rows, torch.from_numpy(ids), blocks()),
+        "round_trip": round_trip(rows, torch.from_numpy(ids), _blocks(work)),
         "round_trip_rows": len(ids),
     }
     work.out.write("diagnostics.json", json_bytes(diagnostics))

@@ -206,7 +206,7 @@ def _retrieved(work: StepContext, tokenizer: Any) -> dict[str, Any]:
         rows, ids = fields_of(work.inputs["test_texts"]), read_column(work.inputs["test_texts"], ROW_ID)
         places = list(range(len(rows)))
     else:
-        places = [*pool.train.tolist(), *pool.validation.tolist()]
+        places = list(dict.fromkeys([*pool.train.tolist(), *pool.validation.tolist()]))
         rows, ids = [pool.rows[row] for row in places], pool.ids[places]
     bare = token_counts(tokenizer, template, rows[:1])[0]
     costs = [count - bare for count in token_counts(tokenizer, template, rows[:1] * len(texts), texts)]

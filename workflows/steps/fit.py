@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
@@ -35,6 +35,9 @@ from workflows.search.trials import (
 )
 from workflows.steps.code import code_of, method_code
 from workflows.steps.measures import measured
+
+if TYPE_CHECKING:
+    from workflows.methods.inputs.states import TaskFeatures
 
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
 
@@ -167,7 +170,8 @@ def fill_fit(work: StepContext) -> dict[str, float]:
     from vocabsem_core.numerics.ticks import listening
     from workflows.methods.inputs.states import read_column
 
-    method, materials = method_of(work), materials_of(work, device=device_of(work))
+    method = method_of(work)
+    materials = materials_of(work, device=device_of(work), hold_out=method.holds_out)
     searched = work.inputs["search"].json("trials.json")["best"] if "search" in work.inputs else {}
     settings = method.Settings.model_validate({**work.identity["settings"], **searched})
     folds, states = work.identity.get("folds", 1), materials.load()
@@ -182,9 +186,19 @@ def fill_fit(work: StepContext) -> dict[str, float]:
     record = {
         "settings": settings.model_dump(),
         "trained_weights": trained_in_folds(method, fitted, folds),
+        **_unlabelled(method, materials, work),
     }
     work.out.write("fit.json", json_bytes(record))
     return took
+
+
+def _unlabelled(method: Method, materials: TaskFeatures, work: StepContext) -> dict[str, int]:
+    """How many training rows were read without their labels, where it is more than those that it learns from."""
+    if "unlabelled" not in method.reads(work.identity["settings"], ()):
+        return {}
+    learned = materials.labelled_rows if "train_labels" in work.inputs else 0
+    rows = work.inputs["train"].rows
+    return {"unlabelled_rows": rows} if rows > learned else {}
 
 
 def import_sources(method: Method) -> None:
@@ -281,8 +295,10 @@ def inputs_of(needs: Collection[Need], materials: Inputs, with_test: bool) -> di
     """Only what a method reads, so that a change elsewhere does not rerun it."""
     roles = {
         "train": ("train", "train_labels", *(role for role in ("demonstrations",) if role in materials)),
+        "unlabelled": ("train",),
         "head": ("verbalizer", "head") if "head" in materials else (),  # whole words are scored without it
         "basis": ("verbalizer", "basis"),
+        "spectrum": ("verbalizer", "head", "spectrum"),
         "embedding": ("verbalizer", "embedding"),
         "content_free": ("content_free",),
     }

@@ -46,8 +46,11 @@ STEPS_FOR: Mapping[InputKind, MethodSteps] = {"features": fit, "prompts": finetu
 def search_step(
     method: ResolvedMethod, where: str, inputs: Inputs, conditions: Conditions, trials: int, seed: int
 ) -> Step | None:
-    """The search for settings, or None where the method has nothing to tune or one trial is the budget."""
-    if trials < 2 or not method.space:
+    """The search for settings; None where the method has nothing to tune, one trial is the budget, or no row is left.
+
+    Of one training row a class, none is held out to choose by.
+    """
+    if trials < 2 or not method.space or conditions.train_size == 1:
         return None
     tried = listed(method.method, method.space, dict(method.settings), trials, seed)
     make = STEPS_FOR[method.method.input_kind].search_step

@@ -30,6 +30,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "verbalizer": [(model.verbalizer_step, model.fill_verbalizer)],
     "head": [(model.head_step, model.fill_head)],
     "basis": [(basis.basis_step, basis.fill_basis)],
+    "spectrum": [(basis.spectrum_step, basis.fill_spectrum)],
     "embedding": [(model.embedding_step, model.fill_embedding)],
     "demonstrations": [
         (demonstrations.random_step, demonstrations.fill_random),

@@ -73,6 +73,25 @@ def test_singular_values_below_rcond_are_cut() -> None:
     assert [semantic_basis([weight], rcond).rank for rcond in (1e-3, 0.1, 0.9)] == [3, 2, 1]
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 1.0, 30.0])
+def test_a_shrunken_basis_is_that_of_the_formula(shrinkage: float) -> None:
+    weight = torch.randn(60, 7, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 3, 7)
+    gram = np.zeros((7, 7))
+    for row in weight.double().numpy():
+        gram += np.outer(row, row)
+    damped = gram + shrinkage * np.trace(gram) / 7 * np.eye(7)
+    expected = np.stack([np.linalg.solve(damped, row) for row in weight.double().numpy()])
+    found = semantic_basis([weight]).rows(weight, shrinkage)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_a_basis_of_lower_rank_shrinks_within_it() -> None:
+    weight = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(3, 6)
+    gram = weight.double().T @ weight.double()
+    expected = weight.double() @ torch.linalg.inv(gram + gram.trace() / 6 * torch.eye(6))
+    torch.testing.assert_close(semantic_basis([weight]).rows(weight, 1.0), expected.float(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_are_used_at_full_precision(dtype: torch.dtype) -> None:
     weight = torch.randn(150, 16, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -81,10 +81,10 @@ def test_an_empty_list_is_refused(field: str) -> None:
         compare(**{field: []})
 
 
-@pytest.mark.parametrize("size", ["half", 1, 0])
-def test_train_size_is_full_or_at_least_two_rows_a_class(size: Any) -> None:
+@pytest.mark.parametrize("size", ["half", -1, 0])
+def test_train_size_is_full_or_rows_of_each_class(size: Any) -> None:
     assert compare(train_size="full").train_size == "full"
-    assert compare(train_size=2).train_size == 2
+    assert compare(train_size=1).train_size == 1
     with pytest.raises(ValidationError, match="train_size"):
         compare(train_size=size)
 
@@ -160,7 +160,7 @@ def test_several_training_sizes_are_sorted_with_all_rows_last() -> None:
     assert compare(train_size=16).train_sizes == (16,)
 
 
-@pytest.mark.parametrize("sizes", [[], [4, 4], [4, 1], [4, "all"], [4, 2.5]])
+@pytest.mark.parametrize("sizes", [[], [4, 4], [4, 0], [4, "all"], [4, 2.5]])
 def test_training_sizes_that_make_no_sense_are_refused(sizes: Any) -> None:
     with pytest.raises(ValidationError, match="train_size"):
         compare(train_size=sizes)

@@ -29,7 +29,7 @@ from workflows.findings import Words
 from workflows.inputs.catalog import Task
 from workflows.inputs.row_files import Value
 from workflows.inputs.tables import SplitFile, fields_of_rows
-from workflows.steps.basis import basis_step
+from workflows.steps.basis import basis_steps
 from workflows.steps.code import code_of
 from workflows.steps.data import fill_rows, labels_step, rows_step
 from workflows.steps.measures import measured
@@ -94,7 +94,7 @@ class Net(Numbers, FeatureExtractor):
             identity={"classes": [[label, word] for label, word in task.config.words.items()]},
             sources=code_of(fill_verbalizer),
         )
-        steps = {"head": head, "basis": basis_step(self.name, head), "verbalizer": verbalizer}
+        steps = {"head": head, **basis_steps(self.name, head), "verbalizer": verbalizer}
         for split, limit in (("train", limits.train), ("test", limits.test)):
             rows = rows_step("numbers", fill_numbers, task, split, limit, facts)  # type: ignore[arg-type]
             steps |= {f"{split}_rows": rows, split: self._states(rows, encoding)}

@@ -218,18 +218,21 @@ def test_a_method_that_needs_more_is_refused_at_once(method: str, base: Path, st
 def test_without_a_linear_head_there_are_the_methods_on_training_states_alone(
     base: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, of_the_head = Net.materials, ("head", "basis", "verbalizer")
-    monkeypatch.setattr(Numbers, "gives", frozenset({"train"}))
+    whole, of_the_head = Net.materials, ("head", "basis", "spectrum", "verbalizer")
+    monkeypatch.setattr(Numbers, "gives", frozenset({"train", "unlabelled"}))
     monkeypatch.setattr(
         Net,
         "materials",
         lambda *given: {role: step for role, step in whole(*given).items() if role not in of_the_head},
     )
     headless = ["linear-probe", "centroid", "knn"]
-    session = opened(base, store, {**WORKFLOW, "methods": headless})
+    unprepared = {"method": "semantic-prior", "settings": {"targets": "none"}}
+    session = opened(base, store, {**WORKFLOW, "methods": [*headless, unprepared]})
     assert not {step.name for step in in_order(session.job.targets)} & set(of_the_head)
     for method in [name for name in METHODS if name not in headless]:
-        with pytest.raises(ConfigError, match=rf"method '{method}' needs (basis|head), which net does not have"):
+        with pytest.raises(
+            ConfigError, match=rf"method '{method}' needs (basis|head|spectrum), which net does not have"
+        ):
             opened(base, store, {**WORKFLOW, "methods": ["knn", method]})
 
 
@@ -248,5 +251,5 @@ def test_a_fit_of_it_is_no_served_model(compared: tuple[RunSummary, list[Cell]],
     cell = next(cell for cell in compared[1] if cell.method == "calibration")
     assert cell.extractor.served(cell.fits[0], store) is None
     assert {step.name for step in in_order([cell.score])} == {
-        "numbers", "labels", "encode", "head", "basis", "verbalizer", "search", "fit", "score",
+        "numbers", "labels", "encode", "head", "spectrum", "verbalizer", "search", "fit", "score",
     }  # fmt: skip

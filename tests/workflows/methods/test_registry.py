@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from vocabsem_core.calibration.modules import Labelled, paper
-from vocabsem_core.calibration.targets import centred_means, random_orthogonal
+from vocabsem_core.calibration.targets import centred_means
 from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.errors import InputError
 from workflows.config.compare import MethodConfig
@@ -50,7 +50,7 @@ def test_a_methods_defaults_are_valid_and_described(name: str) -> None:
 def test_a_method_is_found_by_its_name_and_needs_only_known_things(name: str) -> None:
     method = method_named(name)
     assert method.name == name
-    assert method.needs <= {"train", "head", "basis", "content_free"} or method.needs == {"texts"}
+    assert method.needs <= {"train", "unlabelled", "head", "basis", "spectrum"}
 
 
 @pytest.mark.parametrize("name", TUNABLE)
@@ -206,28 +206,24 @@ def test_a_calibration_predicts_with_the_targets_it_was_fitted_to(kind: str) -> 
     labels = torch.arange(40) % 2
     states = torch.randn(40, 16, generator=draw) + 3 * labels.unsqueeze(1)
     rows = Labelled(states, labels)
+    label_rows = {name: torch.randn(2, 16, generator=draw) for name in ("basis", "head", "embedding", "random")}
     materials = SimpleNamespace(
         train=rows,
         stored_train=rows,
         stored_validation=rows,
         labels=["a", "b"],
         device=torch.device("cpu"),
-        class_basis=torch.randn(2, 16, generator=draw),
-        class_embedding=torch.randn(2, 16, generator=draw),
-        label_head=SimpleNamespace(weight=torch.randn(3, 16, generator=draw)),
-        class_mean=lambda values, dim: torch.stack([values[:2].mean(dim=dim), values[2]]),
+        head_width=16,
+        label_rows=lambda kind, shrinkage: label_rows[kind] * shrinkage,
+        centre=lambda kind: states.mean(dim=0),
     )
     method = METHODS["calibration"]
     settings = method.Settings.model_validate({"targets": kind, "rank": 4, "epochs": 30, "learning_rate": 0.01})
     fitted = method.fit(settings, materials, 0)
-    expected = {
-        "basis": lambda: materials.class_basis,
-        "head": lambda: materials.class_mean(materials.label_head.weight, 0),
-        "embedding": lambda: materials.class_embedding,
-        "class-means": lambda: centred_means(states, labels, 2),
-        "random": lambda: random_orthogonal(materials.class_basis),
-    }
-    assert torch.equal(fitted["targets"], expected.get(kind, lambda: materials.class_basis)())
+    own = label_rows.get(kind, label_rows["basis"])
+    expected = centred_means(states, labels, 2) if kind == "class-means" else own - own.mean(dim=0)
+    assert torch.equal(fitted["targets"], expected)
+    assert torch.equal(fitted["centre"], states.mean(dim=0))
     assert ("learned_targets" in fitted) == (kind == "learned")
     blind = SimpleNamespace(labels=["a", "b"])  # nothing to predict from but the fit
     accuracy = (method.predict(settings, fitted, states, blind).argmax(dim=1) == labels).float().mean()
@@ -282,18 +278,31 @@ def test_the_papers_similarity_loss_takes_no_product() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "searched", "more"),
     [
-        ("calibration", {}, (), set()),
-        ("calibration", {"targets": "random"}, (), set()),
-        ("calibration", {"targets": "head"}, (), {"head"}),
-        ("calibration", {"targets": "embedding"}, (), {"embedding"}),
-        ("calibration", {}, ("targets",), {"head", "embedding"}),
-        ("calibration-paper", {}, (), set()),
-        ("calibration-paper", {"inference": "mm"}, (), {"head"}),
-        ("calibration-paper", {}, ("training",), {"head"}),
+        ("calibration", {}, (), {"spectrum", "unlabelled"}),
+        ("calibration", {"centre": "none"}, (), {"spectrum"}),
+        ("calibration", {"centre": "content-free"}, (), {"spectrum", "content_free"}),
+        ("calibration", {}, ("centre",), {"spectrum", "content_free", "unlabelled"}),
+        ("calibration", {"targets": "random"}, (), {"head", "unlabelled"}),
+        ("calibration", {"targets": "head"}, (), {"head", "unlabelled"}),
+        ("calibration", {"targets": "embedding"}, (), {"head", "embedding", "unlabelled"}),
+        ("calibration", {}, ("targets",), {"spectrum", "head", "embedding", "unlabelled"}),
+        ("calibration-paper", {}, (), {"basis"}),
+        ("calibration-paper", {"inference": "mm"}, (), {"basis", "head"}),
+        ("calibration-paper", {}, ("training",), {"basis", "head"}),
+        ("semantic-prior", {}, (), {"spectrum", "unlabelled"}),
+        ("semantic-prior", {"targets": "shuffled"}, (), {"spectrum", "unlabelled"}),
+        ("semantic-prior", {"targets": "none"}, (), {"unlabelled"}),
     ],
 )
-def test_a_calibration_reads_what_its_targets_are_made_of(name, settings, searched, more) -> None:
-    assert METHODS[name].reads(settings, searched) == {"train", "basis"} | more
+def test_a_method_reads_what_its_targets_and_centre_are_made_of(name, settings, searched, more) -> None:
+    assert METHODS[name].reads(settings, searched) == {"train"} | more
+
+
+@pytest.mark.parametrize(
+    ("settings", "needs"), [({}, {"spectrum", "unlabelled"}), ({"targets": "head", "centre": "none"}, {"head"})]
+)
+def test_centred_affinity_reads_no_label(settings, needs) -> None:
+    assert METHODS["affinity-centred"].reads(settings, ()) == needs
 
 
 def test_the_papers_calibration_has_the_papers_number_of_weights() -> None:

@@ -176,7 +176,7 @@ def test_a_fit_over_the_vocabulary_counts_its_rows(loss: str, targets: int) -> N
     method = METHODS["calibration-paper"]
     settings = method.Settings.model_validate({"loss": loss})
     materials: Any = SimpleNamespace(
-        class_basis=torch.zeros(2, 16), other_basis=Vocabulary(torch.zeros(50, 16)), width=16
+        labels=["a", "b"], other_basis=Vocabulary(torch.zeros(50, 16)), width=16, head_width=16
     )
     core = CalibrationSettings(module="paper", loss=loss, batch_size=256)
     assert method.fit_bytes(settings, materials) == lane_bytes(core, 16, targets)
@@ -326,7 +326,10 @@ def test_a_learning_rate_that_diverges_fails_alone_in_real_training() -> None:
         stored_train=rows,
         stored_validation=rows,
         held_out=(rows.states, rows.labels),
-        class_basis=basis,
+        head_width=16,
+        width=16,
+        label_rows=lambda kind, shrinkage: basis,
+        centre=lambda kind: torch.zeros(16),
     )
     method = METHODS["calibration"]
     given = [configuration(method, {"learning_rate": rate, "epochs": 3, "rank": 4}, 0) for rate in (1e-3, 1e30, 1e-2)]

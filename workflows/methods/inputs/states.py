@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from orchestration.store.arrow import ROW_ID, column_array, read_table
 from orchestration.store.artifacts import Artifact
 from vocabsem_core.calibration.modules import Labelled
+from vocabsem_core.calibration.targets import as_wide_as, random_orthogonal
 from vocabsem_core.calibration.vocabulary import Vocabulary
 from vocabsem_core.features.heads import OutputHead
-from vocabsem_core.names import WHOLE
+from vocabsem_core.names import WHOLE, Centre, LabelRows
+from vocabsem_core.semantics.basis import SemanticBasis
+from vocabsem_core.semantics.centring import moments
 from workflows.errors import ConfigError
 from workflows.inputs.labels import training_problems
 
@@ -29,7 +33,7 @@ class TaskFeatures:
     """One task's stored states and label words under one model.
 
     Attributes:
-        inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis,
+        inputs: role -> artifact: what the method needs of train, train_labels, test, verbalizer, head, basis, spectrum,
             content_free; and demonstrations, where they stand before the training rows' prompts.
         layer: the stored layer to read, or several whose states stand side by side: d is then the sum of their widths;
             `whole`: in place of states stand the log-likelihoods of whole label words.
@@ -37,6 +41,7 @@ class TaskFeatures:
         train_size: rows per class (validation included) or "full".
         seed: of the subsample.
         fold: which fifth of the training rows is held out for validation, from 0.
+        hold_out: whether any is; without, `train` are all rows.
         device: where batched work runs.
     """
 
@@ -46,6 +51,7 @@ class TaskFeatures:
     train_size: int | Literal["full"]
     seed: int
     fold: int = 0
+    hold_out: bool = True
     device: str = "cpu"
 
     @cached_property
@@ -55,7 +61,7 @@ class TaskFeatures:
 
     @cached_property
     def validation(self) -> Labelled[Tensor]:
-        """A fifth of the training rows of each class, chosen by hash of the row."""
+        """A fifth of the training rows of each class, chosen by hash of the row; of one row a class, that row."""
         return _loaded(self.stored_validation)
 
     @property
@@ -78,9 +84,37 @@ class TaskFeatures:
         labels = self._train_labels
         kept, held = self._split(labels)
         classes = torch.from_numpy(labels.astype(np.int64))
-        columns = [[column_array(table, name) for name in self.layers] for table in read_tables(self.inputs["train"])]
-        first, second = (Labelled(StoredRows(columns, part), classes[part]) for part in (kept, held))
+        first, second = (Labelled(self._stored(part), classes[part]) for part in (kept, held))
         return first, second
+
+    @property
+    def labelled_rows(self) -> int:
+        """How many rows' labels are read, for training or validation."""
+        return len(np.union1d(*self._split(self._train_labels)))
+
+    def _stored(self, rows: np.ndarray) -> StoredRows:
+        tables = read_tables(self.inputs["train"])
+        return StoredRows([[column_array(table, name) for name in self.layers] for table in tables], rows)
+
+    @cached_property
+    def unlabelled(self) -> StoredRows:
+        """Every training row that was encoded, whatever the training size; their labels are not read."""
+        return self._stored(np.arange(self.inputs["train"].rows))
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the unlabelled rows, by dimension."""
+        return moments(self.unlabelled)
+
+    def centre(self, kind: Centre) -> Tensor:
+        """What states are seen from, [d]: the mean of unlabelled training rows, of content-free prompts, or zero."""
+        if kind == "training":
+            return self.moments[0]
+        if kind == "content-free":
+            return self.content_free.mean(dim=0)
+        if kind == "none":
+            return torch.zeros(self.width)
+        assert_never(kind)
 
     def _split(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers for training and for validation; with demonstrations, the two lists that these were drawn by."""
@@ -91,7 +125,7 @@ class TaskFeatures:
             return kept, held
         check_has_rows(labels, self.labels)
         hashes = read_column(self.inputs["train"], "row_hash")
-        return split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold)
+        return split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold, self.hold_out)
 
     @cached_property
     def _train_labels(self) -> np.ndarray:
@@ -106,9 +140,10 @@ class TaskFeatures:
     def load_training(self) -> None:
         """Load what the method learns from."""
         read = {
-            "train": ("train", "validation"),
+            "train_labels": ("train", "validation"),
             "head": ("label_head",),
             "basis": ("class_basis",),
+            "spectrum": ("spectrum",),
             "embedding": ("class_embedding",),
             "content_free": ("content_free",),
         }
@@ -121,7 +156,12 @@ class TaskFeatures:
     @property
     def width(self) -> int:
         """Dimensions of the states that are read."""
-        return self.stored_train.states.shape[1]
+        return self.unlabelled.shape[1]
+
+    @property
+    def head_width(self) -> int:
+        """Dimensions of the first of them, which the head and the basis share."""
+        return self.unlabelled.widths[0]
 
     @property
     def layers(self) -> Sequence[str]:
@@ -159,6 +199,25 @@ class TaskFeatures:
         """The basis row of each class, [c, d]: the mean of its tokens' rows."""
         rows = torch.from_numpy(read_rows(self.inputs["basis"], "basis", self._flat_tokens))
         return self.class_mean(rows, dim=0)
+
+    @cached_property
+    def spectrum(self) -> SemanticBasis:
+        """The eigendecomposition of the head's Gram matrix, from which basis rows of any shrinkage follow."""
+        stored = load(self.inputs["spectrum"].path("spectrum.safetensors").read_bytes())
+        return SemanticBasis(stored["values"], stored["vectors"])
+
+    def label_rows(self, kind: LabelRows, shrinkage: float) -> Tensor:
+        """What stands for each class in the space of the states, [c, d]. `shrinkage` of the basis: 0 is the paper's."""
+        head = self.class_mean(self.label_head.weight, dim=0)
+        if kind == "basis":
+            return self.class_mean(self.spectrum.rows(self.label_head.weight, shrinkage), dim=0)
+        if kind == "head":
+            return head
+        if kind == "embedding":
+            return as_wide_as(self.class_embedding, head)
+        if kind == "random":
+            return random_orthogonal(head)
+        assert_never(kind)
 
     @cached_property
     def class_embedding(self) -> Tensor:
@@ -207,10 +266,11 @@ class StoredRows:
     dtype = torch.float32
 
     def __init__(self, parts: list[list[np.ndarray]], rows: np.ndarray) -> None:
-        """`parts` holds for each file its columns, [rows, width] each."""
+        """`parts` holds for each file its columns, [rows, width] each; `rows`: which of them all these are."""
         self._parts, self._starts = parts, np.cumsum([0] + [len(columns[0]) for columns in parts])
         self._rows = rows
-        self.shape = (len(rows), sum(column.shape[1] for column in parts[0]))
+        self.widths = [column.shape[1] for column in parts[0]]
+        self.shape = (len(rows), sum(self.widths))
 
     def __getitem__(self, rows: Tensor, /) -> Tensor:
         """Rows by number, in any shape: [*rows, d]."""
@@ -249,11 +309,12 @@ def split_rows(
     train_size: int | Literal["full"],
     seed: int,
     fold: int = 0,
+    hold_out: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers for training and for validation: of each class, a seeded subsample, of it a fifth (one row at least).
 
-    A class with one row has none for validation. The order of rows in the file does not matter, but for rows of equal
-    hash.
+    A class with one row has none for validation. Where no class has one, or none is to be held out, the validation rows
+    are the training rows. The order of rows in the file does not matter, but for rows of equal hash.
     """
     kept, held = [], []
     for number in range(n_classes):
@@ -261,10 +322,11 @@ def split_rows(
         rows = rows[np.argsort(hashes[rows], kind="stable")]
         if train_size != "full" and len(rows) > train_size:
             rows = rows[np.sort(np.random.default_rng([seed, number]).permutation(len(rows))[:train_size])]
-        mine = _held_out(rows, fold)
+        mine = _held_out(rows, fold) if hold_out else rows[:0]
         held.append(mine)
         kept.append(np.setdiff1d(rows, mine))
-    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+    training, validation = np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+    return training, validation if len(validation) else training
 
 
 def _held_out(rows: np.ndarray, fold: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from orchestration.graph import Step
 from orchestration.store.arrow import table_of
 from orchestration.store.artifacts import Artifact, open_store
-from vocabsem_core.calibration.modules import Labelled, States
+from vocabsem_core.calibration.modules import Labelled
+from vocabsem_core.semantics.centring import States
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import StoredRows, TaskFeatures, split_rows
 
@@ -190,3 +192,31 @@ def test_a_class_of_one_row_is_trained_on_and_has_no_validation_row(tmp_path: Pa
 def test_a_class_without_a_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="label 'yes' has no training row"):
         _ = materials(tmp_path, [0] * 9).stored_train
+
+
+def test_of_one_row_a_class_none_is_held_out(tmp_path: Path) -> None:
+    found = replace(materials(tmp_path, [place % 2 for place in range(40)]), train_size=1)
+    assert sorted(found.stored_train.labels.tolist()) == [0, 1]
+    assert places(found.stored_validation) == places(found.stored_train)
+    assert found.labelled_rows == 2
+
+
+@pytest.mark.parametrize(("size", "count"), [("full", 40), (4, 8)])
+def test_a_method_that_chooses_nothing_learns_from_all_rows(tmp_path: Path, size: Any, count: int) -> None:
+    found = replace(materials(tmp_path, [place % 2 for place in range(40)]), train_size=size)
+    every = replace(found, hold_out=False)
+    assert len(every.stored_train.labels) == count == found.labelled_rows == every.labelled_rows
+    assert set(places(every.stored_train)) == {*places(found.stored_train), *places(found.stored_validation)}
+
+
+def test_the_mean_of_unlabelled_rows_reads_no_label(tmp_path: Path) -> None:
+    """Whatever the labels, and where there are none, and of all rows whatever the training size."""
+    labels = [place % 2 for place in range(40)]
+    found = materials(tmp_path / "as they are", labels)
+    permuted = replace(materials(tmp_path / "turned round", labels[::-1]), train_size=2)
+    without = replace(found, inputs={"train": found.inputs["train"]})
+    whole = found.unlabelled[torch.arange(40)]
+    for one in (found, permuted, without):
+        assert torch.equal(one.centre("training"), whole.double().mean(dim=0).float())
+        assert torch.equal(one.moments[1], whole.double().std(dim=0, correction=0).float().clamp_min(1e-6))
+    assert found.centre("none").tolist() == [0] * WIDTH
