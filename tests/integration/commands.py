@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ def call(folder: Path, arguments: Sequence[str], environment: Mapping[str, str])
 def _command(folder: Path, arguments: Sequence[str], environment: dict[str, str], told: list[Path]) -> None:
     for number, path in enumerate(told, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests' own process was told of it
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

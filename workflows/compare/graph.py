@@ -35,7 +35,7 @@ class Cell:
         labels: names of the classes, in order.
         trials: the search budget; None where there is nothing to tune.
         reference: the method it is tested against, by name.
-        versus: the step that does so; None for the reference itself, and for all but the largest training size.
+        versus: the step that does so; None for the reference itself.
         best: the step that finds the best method of the task and tests all others against it; None for all but the
             largest training size, and where there is one method alone.
     """
@@ -94,7 +94,8 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
             known = {cell.score.key for cell in largest}  # of methods that read no training rows
             for size in config.train_sizes[:-1]:
                 smaller = _cells(config, here, size, model, task, materials)
-                cells += [cell for cell in smaller if cell.score.key not in known]
+                tested = (_against(cell, smaller, task, materials["test_labels"]) for cell in smaller)
+                cells += [cell for cell in tested if cell.score.key not in known]
     return cells
 
 
@@ -194,6 +195,6 @@ def _against(cell: Cell, cells: Sequence[Cell], task: Task, labels: Step) -> Cel
     if cell.method == cell.reference:
         return cell
     reference = next(other for other in cells if other.method == cell.reference)
-    where = f"{cell.reference} {cell.model} {cell.task} {cell.method}"
+    where = f"{cell.reference} {cell.score.label.removeprefix('score ')}"
     versus = versus_step(where, cell.fits, reference.fits, labels, len(task.config.words), cell.metric)
     return replace(cell, versus=versus)

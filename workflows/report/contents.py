@@ -116,6 +116,12 @@ class Contents:
         """Whether a verdict needs the footnote on intervals without 0."""
         return any(looks_contradictory(versus) for _, versus in self.pairs)
 
+    def at_sizes(self, model: str) -> dict[int | str, Block]:
+        """The results of a model at each training size, the smallest first."""
+        mine = [found for found in self.results if found[0].model == model]
+        sizes = by_size(result.train_size for result, _ in mine)
+        return {size: _blocks([found for found in mine if found[0].train_size == size])[0] for size in sizes}
+
     @property
     def size(self) -> int | str:
         return largest(self.results)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from workflows.report.contents import Block, Contents, by_size
+from workflows.report.contents import Average, Block, Contents
 from workflows.report.page import remarks, sign, title
 from workflows.results.answers import level
 from workflows.results.columns import COLUMNS, SECONDS
@@ -96,14 +97,37 @@ def _scores(
 
 
 def _curves(contents: Contents, block: Block) -> Iterator[list[list[str]]]:
-    """For each task tried with several training sizes head and rows: a column a size."""
+    """Where there are several training sizes, head and rows, a column a size: means over tasks, leads, each task."""
+    blocks = contents.at_sizes(block.model)
+    if len(blocks) < 2:
+        return
+
+    def rows(title: str, cell: Callable[[Block, str], str]) -> list[list[str]]:
+        head = [f"{title}, {block.model}", *map(str, blocks)]
+        return [head, *([method, *(cell(one, method) for one in blocks.values())] for method in block.methods)]
+
+    if len(block.tasks) > 1:
+        yield rows("mean over tasks", lambda one, method: _spanned(one.average(method)))
+    if len(block.tasks) > 1 and contents.reference:
+        told = f"lead over {contents.reference}, mean over tasks"
+        yield rows(told, lambda one, method: _spanned(one.average_lead(method), "+"))
     for task in block.tasks:
-        mine = [result for result, _ in contents.results if (result.model, result.task) == (block.model, task)]
-        sizes = by_size(result.train_size for result in mine)
-        if len(sizes) > 1:
-            cells = {(one.method, one.train_size): _cell(one.mean, one.low, one.high, "") for one in mine}
-            rows = [[method, *(cells.get((method, size), "") for size in sizes)] for method in block.methods]
-            yield [[f"{task}, {block.model}", *map(str, sizes)], *rows]
+        yield rows(task, partial(_scored, task))
+
+
+def _spanned(average: Average | None, sign: str = "") -> str:
+    """A mean over tasks with its interval; nothing where a task is missing."""
+    if average is None:
+        return ""
+    return f"{average.mean:{sign}.3f} ({average.low:{sign}.3f} to {average.high:{sign}.3f})"
+
+
+def _scored(task: str, block: Block, method: str) -> str:
+    """A score with its interval and verdict; nothing where there is none."""
+    if (method, task) not in block.found:
+        return ""
+    result, detail = block.found[method, task]
+    return _cell(result.mean, result.low, result.high, sign(detail.versus))
 
 
 def _cell(mean: float, low: float, high: float, mark: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from workflows.results.model import LEVEL, Detail, Found, Result, Verdict, Versus
+from workflows.results.model import LEVEL, Detail, Found, Result, Verdict, Versus, by_place
 
 
 def ranked(found: Iterable[Found]) -> list[Found]:
@@ -15,7 +15,16 @@ def ranked(found: Iterable[Found]) -> list[Found]:
 
 
 def judged(results: Sequence[Found]) -> list[Found]:
-    """Results with p corrected over all comparisons among them, and the verdicts.
+    """Results with p corrected over all comparisons at their training size, and the verdicts."""
+    sizes = dict.fromkeys(result.train_size for result, _ in results)
+    found = by_place(
+        one for size in sizes for one in _judged_together([one for one in results if one[0].train_size == size])
+    )
+    return [found[result.place] for result, _ in results]
+
+
+def _judged_together(results: Sequence[Found]) -> list[Found]:
+    """The same of results at one training size: the table of a run, or a point of its learning curves.
 
     The comparisons are those with the reference method, which was named before the run, and those with the best method,
     which the test rows themselves have chosen. Whichever of k methods is best, k - 1 pairs are shown, out of

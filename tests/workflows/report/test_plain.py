@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflows.report.made_up import METHODS, MODELS, SIZES, TASKS, found, record_of, results
+from tests.workflows.report.made_up import METHODS, MODELS, SIZES, TASKS, averaged, found, record_of, results
 from workflows.errors import ConfigError
 from workflows.report.contents import read_contents
 from workflows.report.files import write_report, write_reports
@@ -22,7 +23,7 @@ def test_markdown_has_every_score_comparison_and_cost(tmp_path: Path) -> None:
     assert f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f}) ▲" in text
     assert "| small | topics | knn_50% | calibration | +0.070 | +0.050 to +0.090 | <0.001 | 0.004 | better |" in text
     tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
-    assert len(tables) == 2 + len(MODELS) * len(TASKS) + 1 + 2
+    assert len(tables) == 2 + len(MODELS) * (2 + len(TASKS)) + 1 + 2
     model = next(iter(MODELS))
     head, _, *curves = next(table for table in tables if table.startswith(f"| {TASKS[0]}, {model}")).splitlines()
     assert head == f"| {TASKS[0]}, {model} | {' | '.join(map(str, SIZES))} |"
@@ -104,3 +105,13 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(ConfigError, match="cannot be written"):
         write_report(record, store, "latex", tmp_path / "taken")
+
+
+def test_curves_begin_with_means_and_leads_over_tasks(tmp_path: Path) -> None:
+    text = markdown(read_contents(*record_of(tmp_path)))
+    means = text[text.index("| mean over tasks, large | 4 | 16 | full |") :]
+    mean, low, high = averaged("large", "knn_50%")
+    assert means[: means.index("\n\n")].count(f"{mean:.3f} ({low:.3f} to {high:.3f}) |") == 1
+    leads = text[text.index("| lead over calibration, mean over tasks, large |") :]
+    between = math.hypot(0.02, 0.02) / 2
+    assert f"| knn_50% |  |  | +0.070 ({0.07 - between:+.3f} to {0.07 + between:+.3f}) |" in leads
