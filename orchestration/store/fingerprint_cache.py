@@ -27,6 +27,7 @@ class FingerprintCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._folders: set[Path] = set()
         try:
             self._known: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):
@@ -38,12 +39,16 @@ class FingerprintCache:
         name = key_of({"kind": kind, "files": [list(stat) for stat in stats]})
         if name not in self._known:
             found = compute()
-            if not all(time.time() - stat[2] / 1e9 > _SETTLED_SECONDS for stat in stats):
+            if not all(self._is_ours(path) or _is_settled(path) for path in sources):
                 return found
             self._known[name] = found
             with suppress(OSError):  # a full disk, or a store that is only read: then another process computes it anew
                 files.replace_json(self._path, self._known)
         return self._known[name]
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether it lies in a folder that `folder` gave, which never changes."""
+        return path.parent in self._folders
 
     def folder(self, name: str, fill: Callable[[Path], object]) -> Path:
         """A folder beside the facts, filled where it is not there yet.
@@ -52,10 +57,9 @@ class FingerprintCache:
         be written.
         """
         root = self._path.parent
-        folder, aside = (
-            root / name,
-            root / f"{files.TEMPORARY}{uuid4().hex}",
-        )  # what a killed process leaves, gc removes
+        folder = root / name
+        aside = root / f"{files.TEMPORARY}{uuid4().hex}"  # what a killed process leaves, gc removes
+        self._folders.add(folder)
         if folder.is_dir():
             return folder
         try:
@@ -71,6 +75,10 @@ class FingerprintCache:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return folder
+
+
+def _is_settled(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _SETTLED_SECONDS
 
 
 def _flush(path: Path) -> None:

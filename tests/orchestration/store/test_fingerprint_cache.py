@@ -114,3 +114,11 @@ def test_a_computation_that_fails_is_not_remembered(memory: Path, source: Path) 
     with pytest.raises(ValueError, match="no"):
         facts.get("kind", [source], fail)
     assert facts.get("kind", [source], counted()[1]) == 1
+
+
+def test_a_young_file_of_a_folder_that_was_made_here_is_remembered(memory: Path) -> None:
+    """It appears whole and never changes, so the first run after a conversion has its facts already."""
+    facts, (calls, compute) = FingerprintCache(memory), counted()
+    made = facts.folder("models/one", lambda folder: (folder / "weights").write_text("one")) / "weights"
+    assert facts.get("kind", [made], compute) == 1
+    assert (FingerprintCache(memory).get("kind", [made], compute), len(calls)) == (1, 1)
