@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,9 @@ from orchestration.store.artifacts import Store, source_digests
 
 State = Literal["cached", "run", "blocked"]
 _SHOWN_CHANGES = 3  # more differing fields than this are another piece of work, not a changed one
+_COMPARED = (
+    256  # artifacts of a kind of step, when one to run is explained: a plan of thousands stays a matter of seconds
+)
 _DIGEST = re.compile(r"[0-9a-f]{32,}")
 _DIGEST_SHOWN = 8  # of its characters
 
@@ -44,9 +47,13 @@ def make_plan(targets: Iterable[Step], store: Store) -> list[Planned]:
 
 @dataclass(frozen=True)
 class MadeBefore:
-    """Which run made a step, by the records of runs; they are read when the first step is asked for."""
+    """What was made before: by which run, from the records of runs, and the artifacts of a kind of step.
+
+    Each is read when the first step asks for it, once for a whole plan.
+    """
 
     store: Store
+    _identities: dict[str, list[Path]] = field(default_factory=dict)
 
     @cached_property
     def _runs(self) -> dict[str, str]:
@@ -55,6 +62,14 @@ class MadeBefore:
     def run_of(self, key: str) -> str | None:
         """The run that made a step last, or None."""
         return self._runs.get(key)
+
+    def identities(self, step: str) -> list[Path]:
+        """identity.json of the newest artifacts of a kind of step, the newest first."""
+        if step not in self._identities:
+            found = [artifact.folder / "identity.json" for artifact in self.store.artifacts(step)]
+            times = {path: path.stat().st_mtime for path in found if path.is_file()}
+            self._identities[step] = sorted(times, key=lambda path: times[path], reverse=True)[:_COMPARED]
+        return self._identities[step]
 
 
 def _state_of(step: Step, store: Store, plan: Mapping[str, Planned], made: MadeBefore) -> Planned:
@@ -67,7 +82,7 @@ def _state_of(step: Step, store: Store, plan: Mapping[str, Planned], made: MadeB
     for source in step.inputs.values():
         if plan[source.key].state == "blocked":
             return Planned(step, "blocked", f"needs {source.label}, which is blocked")
-    found = nearest(step.payload, store)
+    found = nearest(step.payload, made)
     if (run_id := made.run_of(step.key)) is not None:
         return Planned(step, "run", f"its folder {step.folder} is gone; run {run_id} had made it", found)
     return Planned(step, "run", _reason(step, found, plan), found)
@@ -108,30 +123,36 @@ class Nearest:
     @property
     def contents(self) -> list[str]:
         """Fields that hold the digest of a content, a model's or a file's, and differ: it is of another thing."""
-        return [
-            field
-            for field, (old, new) in self.changes.items()
-            if field.startswith("identity.") and is_digest(old) and is_digest(new)
-        ]
+        return _contents(self.changes)
 
 
-def nearest(payload: Mapping[str, Any], store: Store) -> Nearest | None:
-    """The nearest other artifact to what a step's payload asks for, or None where the step has no other."""
-    mine = folder_of(payload["step"], key_of(payload))
-    found = [artifact.folder / "identity.json" for artifact in store.artifacts(payload["step"])]
-    identities = sorted((path for path in found if path.is_file()), key=lambda path: path.stat().st_mtime, reverse=True)
+def nearest(payload: Mapping[str, Any], made: MadeBefore) -> Nearest | None:
+    """The nearest other artifact to what a step's payload asks for, or None where the step has no other.
+
+    Of a kind of step the newest few hundred artifacts are compared.
+    """
+    mine, after = folder_of(payload["step"], key_of(payload)), _flat(payload)
     others = [
-        Nearest(folder, differences(_payload(path), payload))
-        for path in identities
-        if (folder := str(path.parent.relative_to(store.root))) != mine
+        path for path in made.identities(payload["step"]) if f"{path.parent.parent.name}/{path.parent.name}" != mine
     ]
-    return min(others, key=lambda other: (len(other.contents), len(other.changes)), default=None)
+    if not others:
+        return None
+    best = min(others, key=lambda path: _distance(_payload(path), after))
+    return Nearest(
+        str(best.parent.relative_to(made.store.root)), dict(sorted(_differences(_payload(best), after).items()))
+    )
 
 
 @lru_cache(maxsize=100_000)
 def _payload(identity: Path) -> dict[str, Any]:
-    """The payload of a committed artifact, which never changes: many steps are compared with each."""
-    return json.loads(identity.read_text())
+    """The fields of a committed artifact's payload, which never change: many steps are compared with each."""
+    return _flat(json.loads(identity.read_text()))
+
+
+def _distance(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[int, int]:
+    """In how many contents two payloads differ, and in how many fields."""
+    changes = _differences(before, after)
+    return len(_contents(changes)), len(changes)
 
 
 ABSENT = object()
@@ -139,10 +160,23 @@ ABSENT = object()
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The fields in which two payloads differ, as dotted names, with both values; ABSENT for a field one lacks."""
-    before, after = _flat(old), _flat(new)
-    fields = sorted(before.keys() | after.keys())
-    pairs = {field: (before.get(field, ABSENT), after.get(field, ABSENT)) for field in fields}
-    return {field: (old, new) for field, (old, new) in pairs.items() if old is ABSENT or new is ABSENT or old != new}
+    return dict(sorted(_differences(_flat(old), _flat(new)).items()))
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The same of the flat fields, in no order."""
+    found = {
+        name: (value, after.get(name, ABSENT)) for name, value in before.items() if after.get(name, ABSENT) != value
+    }
+    return found | {name: (ABSENT, value) for name, value in after.items() if name not in before}
+
+
+def _contents(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [
+        name
+        for name, (old, new) in changes.items()
+        if name.startswith("identity.") and is_digest(old) and is_digest(new)
+    ]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

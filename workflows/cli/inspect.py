@@ -9,7 +9,7 @@ from orchestration.errors import DamagedArtifact
 from orchestration.graph import folder_of
 from orchestration.runs.drawing import Branch, lines_of
 from orchestration.runs.lookup import by_folder
-from orchestration.runs.plan import ABSENT, nearest, shown
+from orchestration.runs.plan import ABSENT, MadeBefore, nearest, shown
 from orchestration.runs.record import RunRecord, runs
 from orchestration.store.artifacts import Artifact, Store
 from orchestration.tracking.projection import mlflow_run_id
@@ -95,7 +95,7 @@ def run_text(document: Mapping[str, Any]) -> str:
 def why_document(artifact: Artifact, store: Store) -> dict[str, Any]:
     """What made an artifact the one it is: its fields, its inputs, its nearest other, and the runs that reach it."""
     payload, key = artifact.json("identity.json"), artifact.manifest["key"]
-    other = nearest(payload, store)
+    other = nearest(payload, MadeBefore(store))
     reached = [(record, step) for record in runs(store) for step in record.read("graph.json")["steps"]]
     return {
         "step": payload["step"],
