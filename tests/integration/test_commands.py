@@ -125,8 +125,11 @@ def test_basis_reads_the_head_alone_and_is_cached(finished, tmp_path):
     assert list(found["words"]) == ["good", "bad"]
     assert found["cosine"][0][0] == pytest.approx(1.0)
     assert found["cosine"][0][1] == found["cosine"][1][0] < 0.99
+    towards = [found["shrunken"][shrinkage]["good"] for shrinkage in ("0.1", "1", "10")]
+    assert 1 > towards[0][0] > towards[1][0] > towards[2][0]
+    assert towards[0][1] < towards[1][1] < towards[2][1] < 1
     made = {path.name for path in (tmp_path / "store").iterdir() if path.is_dir()}
-    assert made - {"scratch"} == {"basis", "head", "leases"}
+    assert made - {"scratch"} == {"basis", "head", "leases", "spectrum"}
     assert not [path for path in (tmp_path / "store" / "scratch").rglob("*") if path.is_file()], (
         "progress is taken away"
     )

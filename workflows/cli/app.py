@@ -138,7 +138,7 @@ def basis(model: ModelName, word: Word = None, store: StorePlace = None, as_json
     """Compute the semantic basis of a model's head without loading the model, and show its properties."""
     from workflows.cli.basis import basis_document, basis_text, make_basis
 
-    made = make_basis(model, open_store(store), _say)
+    made = make_basis(model, open_store(store), _say, bool(word))
     _end_if(made.failures)
     _print(basis_document(made, word or []), as_json, basis_text)
 

@@ -16,38 +16,41 @@ from workflows.inputs.catalog import find_model
 from workflows.inputs.models import Model, describe
 from workflows.runtime.progress import Say, looking_in, plain_lines
 from workflows.runtime.requirements import RECORDED
-from workflows.steps.basis import basis_step
+from workflows.steps.basis import basis_steps
 from workflows.steps.model import head_step
+
+_SHRINKAGES = (0.1, 1.0, 10.0)  # 1: the default of methods that have the setting
 
 
 @dataclass(frozen=True)
 class Basis:
-    """A model's stored head and basis, or the steps that failed."""
+    """A model's stored head and what is made of it, by role; or the steps that failed."""
 
     model: Model
     cached: bool
-    stored: tuple[Artifact, Artifact] | None
+    stored: Mapping[str, Artifact]
     failures: list[tuple[str, Outcome]]
 
 
-def make_basis(reference: str, store: Store, say: Say) -> Basis:
-    """Compute head and basis in this process unless they are stored. Raises ConfigError for an unknown model."""
+def make_basis(reference: str, store: Store, say: Say, with_spectrum: bool) -> Basis:
+    """Compute head and basis in this process unless they are stored. Raises ConfigError for an unknown model.
+
+    `with_spectrum`: what shrunken rows are made of as well.
+    """
     model = describe(find_model(reference, Path.cwd()), FingerprintCache(store.root / "facts.json"))
-    step = basis_step(model.name, head_step(model))
-    plan = make_plan([step], store)
+    head = head_step(model)
+    made = basis_steps(model.name, head)
+    steps = {"head": head, **(made if with_spectrum else {"basis": made["basis"]})}
+    plan = make_plan(steps.values(), store)
     with plain_lines(plan, say, looking_in(store)) as watch:
         outcomes = run_plan(plan, lambda: InlineEngine(store, watch, RECORDED), watch)
     labels = {planned.step.key: planned.step.label for planned in plan}
     return Basis(
         model,
         all(outcome.state == "cached" for outcome in outcomes.values()),
-        _both(store.find(step.inputs["head"]), store.find(step)),
+        {role: found for role, step in steps.items() if (found := store.find(step)) is not None},
         [(labels[key], outcome) for key, outcome in outcomes.items() if outcome.state == "failed"],
     )
-
-
-def _both(head: Artifact | None, basis: Artifact | None) -> tuple[Artifact, Artifact] | None:
-    return None if head is None or basis is None else (head, basis)
 
 
 def basis_document(found: Basis, words: Sequence[str]) -> dict[str, Any]:
@@ -55,9 +58,9 @@ def basis_document(found: Basis, words: Sequence[str]) -> dict[str, Any]:
     from orchestration.store.arrow import column_array
     from workflows.methods.inputs.states import read_tables
 
-    assert found.stored is not None, "a basis that failed has nothing to show"
-    seconds = {part.folder.parent.name: part.json("provenance.json")["seconds"] for part in found.stored}
-    basis = found.stored[1]
+    assert not found.failures, "a basis that failed has nothing to show"
+    seconds = {role: part.json("provenance.json")["seconds"] for role, part in found.stored.items()}
+    basis = found.stored["basis"]
     document = {
         "model": found.model.name,
         **basis.json("diagnostics.json"),
@@ -66,26 +69,47 @@ def basis_document(found: Basis, words: Sequence[str]) -> dict[str, Any]:
         "cached": found.cached,
         "folder": str(basis.folder),
     }
-    return {**document, **_similarities(found.model, basis, words)} if words else document
+    return {**document, **_similarities(found.model, found.stored, words)} if words else document
 
 
-def _similarities(model: Model, basis: Artifact, words: Sequence[str]) -> dict[str, Any]:
-    """The tokens of " word", and the cosines between the words' basis rows; of several tokens the mean row counts."""
+def _similarities(model: Model, stored: Mapping[str, Artifact], words: Sequence[str]) -> dict[str, Any]:
+    """The tokens of " word", and the cosines between the words' basis rows; of several tokens the mean row counts.
+
+    And for some shrinkages of the basis, the cosines of each word's row to its basis row, and to its row of the head.
+    """
     import numpy as np
+    import torch
+    from torch.nn.functional import cosine_similarity
 
     from vocabsem_core.features.checkpoints import load_tokenizer
-    from workflows.methods.inputs.states import read_rows
+    from workflows.methods.inputs.states import read_rows, read_spectrum
 
+    basis = stored["basis"]
     tokenizer = load_tokenizer(model.folder)
     tokens = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
     for word, ids in tokens.items():
         if not word.strip() or not ids or max(ids) >= basis.rows:
             raise ConfigError(f"--word {word!r}: tokens {ids}; expected a word that the model's vocabulary can write")
     rows = np.stack([read_rows(basis, "basis", ids).mean(axis=0) for ids in tokens.values()])
+    head = torch.from_numpy(
+        np.stack([read_rows(stored["head"], "weight", ids).mean(axis=0) for ids in tokens.values()])
+    )
+    spectrum = read_spectrum(stored["spectrum"])
+    shrunken = {
+        f"{shrinkage:g}": [
+            cosine_similarity(spectrum.rows(head.float(), shrinkage), other).tolist()
+            for other in (torch.from_numpy(rows), head.float())
+        ]
+        for shrinkage in _SHRINKAGES
+    }
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return {
         "words": {word: [tokenizer.decode([token]) for token in ids] for word, ids in tokens.items()},
         "cosine": [[round(float(value), 6) for value in row] for row in rows @ rows.T],
+        "shrunken": {
+            name: {word: [round(ends[0], 6), round(ends[1], 6)] for word, *ends in zip(tokens, *found, strict=True)}
+            for name, found in shrunken.items()
+        },
     }
 
 
@@ -104,8 +128,20 @@ def basis_text(document: Mapping[str, Any]) -> str:
         f"folder            {document['folder']}",
     ]
     if "words" in document:
-        lines += ["", *_matrix(document["words"], document["cosine"])]
+        lines += ["", *_matrix(document["words"], document["cosine"]), "", *_moves(document["shrunken"])]
     return "\n".join(lines)
+
+
+def _moves(shrunken: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """How far shrinkage moves each word's row from the paper's basis towards the head."""
+    words = list(next(iter(shrunken.values())))
+    width = max(15, *(len(word) for word in words))
+    head = "shrinkage  " + "  ".join(f"{word:>{width}}" for word in words) + "   cosines to basis row, head row"
+    lines = [
+        f"{name:9}  " + "  ".join(f"{f'{found[word][0]:.3f}, {found[word][1]:.3f}':>{width}}" for word in words)
+        for name, found in shrunken.items()
+    ]
+    return [head, *lines]
 
 
 def _matrix(words: Mapping[str, list[str]], cosine: Sequence[Sequence[float]]) -> list[str]:

@@ -203,8 +203,7 @@ class TaskFeatures:
     @cached_property
     def spectrum(self) -> SemanticBasis:
         """The eigendecomposition of the head's Gram matrix, from which basis rows of any shrinkage follow."""
-        stored = load(self.inputs["spectrum"].path("spectrum.safetensors").read_bytes())
-        return SemanticBasis(stored["values"], stored["vectors"])
+        return read_spectrum(self.inputs["spectrum"])
 
     def label_rows(self, kind: LabelRows, shrinkage: float) -> Tensor:
         """What stands for each class in the space of the states, [c, d]. `shrinkage` of the basis: 0 is the paper's."""
@@ -341,6 +340,12 @@ def _held_out(rows: np.ndarray, fold: int) -> np.ndarray:
     if fold == 0:
         return rows[:size]
     return np.array_split(others, 4)[fold - 1] if len(others) >= 4 else others[[(fold - 1) % len(others)]]
+
+
+def read_spectrum(artifact: Artifact) -> SemanticBasis:
+    """The basis of a stored eigendecomposition."""
+    stored = load(artifact.path("spectrum.safetensors").read_bytes())
+    return SemanticBasis(stored["values"], stored["vectors"])
 
 
 def read_tables(artifact: Artifact) -> list[Any]:
