@@ -191,7 +191,10 @@ def _blocks(shown: Sequence[Found]) -> list[Block]:
     blocks = []
     for model in dict.fromkeys(result.model for result, _ in shown):
         mine = [found for found in shown if found[0].model == model]
-        notes = {r.method: budget_note(r, d, usual) for r, d in mine}
+        notes: dict[str, str] = {}
+        for method in dict.fromkeys(result.method for result, _ in mine):  # tasks may differ in what it was given
+            told = [budget_note(r, d, usual) for r, d in mine if r.method == method]
+            notes[method] = "; ".join(dict.fromkeys(filter(None, told)))
         tasks, methods = (list(dict.fromkeys(getattr(r, part) for r, _ in mine)) for part in ("task", "method"))
         block = Block(model, tasks, methods, {(r.method, r.task): (r, d) for r, d in mine}, notes)
         blocks.append(replace(block, methods=_by_score(block)))

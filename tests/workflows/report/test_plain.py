@@ -117,3 +117,11 @@ def test_curves_begin_with_means_and_leads_over_tasks(tmp_path: Path) -> None:
     leads = text[text.index("| lead over calibration, mean over tasks, large |") :]
     between = math.hypot(0.02, 0.02) / 2
     assert f"| knn_50% |  |  | +0.070 ({0.07 - between:+.3f} to {0.07 + between:+.3f}) |" in leads
+
+
+def test_a_remark_that_differs_between_tasks_is_told_of_each(tmp_path: Path) -> None:
+    lines = [found(task=task, method=method) for task in TASKS for method in METHODS]
+    read = [replace(detail, unlabelled_rows=300 + 60 * (result.task == TASKS[0])) for result, detail in lines]
+    given = [(result, one) for (result, _), one in zip(lines, read, strict=True)]
+    text = markdown(read_contents(*record_of(tmp_path, given)))
+    assert "| reads 360 rows without their labels; reads 300 rows without their labels |" in text
