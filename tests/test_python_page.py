@@ -32,7 +32,7 @@ def test_every_snippet_of_the_page_runs(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         exec(compile(code, "docs/python.md", "exec"), names)
-    assert names["result"].counts == {"ran": 20, "cached": 0, "failed": 0}
+    assert names["result"].counts == {"ran": 21, "cached": 0, "failed": 0}
     assert tuple(names["array"].shape) == (60, 256)
     assert names["dataset"].column_names == ["row_id", "label", "head"]
     assert names["earlier"].run_id == names["result"].run_id

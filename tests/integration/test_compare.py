@@ -73,7 +73,7 @@ def test_a_changed_template_reruns_encoding_and_what_reads_it_and_is_named(finis
     steps = plan(folder, write(folder, "changed-template.yaml", {**WORKFLOW, "tasks": ["opinion.yaml"]}))
     why = steps["encode reference small test"]["why"]
     assert why == 'template "Review: {text}\\nSentiment:" -> "Opinion: {text}\\nSentiment:"'
-    assert {name.split()[0] for name in names(steps, "cached")} == {"texts", "labels", "head", "basis"}
+    assert {name.split()[0] for name in names(steps, "cached")} == {"texts", "labels", "head", "basis", "spectrum"}
     assert steps["fit reference small linear-probe seed 0"]["state"] == "run"
 
 
@@ -237,6 +237,9 @@ def test_the_neighbour_methods_answer_from_the_same_cache(finished, own_store):
     assert all(0 <= line["mean"] <= 1 and line["n_test"] == 30 for line in document["results"])
 
 
+ROWS = ("4 rows per class", "8 rows per class", "all rows")
+
+
 def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished, own_store):
     folder, _ = finished
     several = {**WORKFLOW, "methods": ["zero-shot", "centroid", "linear-probe"], "train_size": [4, 8, "full"]}
@@ -247,7 +250,8 @@ def test_training_sizes_share_the_encoding_and_make_a_learning_curve(finished, o
         "score reference small zero-shot all rows"
     ]
     assert {name for name in planned if name.startswith("versus")} == {
-        f"versus centroid reference small {method}" for method in ("zero-shot", "linear-probe")
+        "versus centroid reference small zero-shot all rows",
+        *(f"versus centroid reference small linear-probe {size}" for size in ROWS),
     }
     inline = ["--executor", "inline", "--store", str(own_store)]
     document = json.loads(cli(folder, "run", file, "--json", *inline).stdout)
