@@ -16,7 +16,7 @@ COMPARE = {
     "workflow": "compare",
     "models": ["model"],
     "tasks": ["starter-topics"],
-    "methods": ["zero-shot", "calibration", "knn"],
+    "methods": ["zero-shot", "affinity", "calibration", "knn"],
     "limit": {"train": 24, "test": 12},
     "seeds": [0],
     "search": {"trials": 2},
@@ -70,7 +70,18 @@ def test_all_of_200_damages_at_random_places_are_found(store, chronicle):
     kinds: dict[str, list[Artifact]] = {}
     for artifact in store.artifacts():
         kinds.setdefault(artifact.folder.parent.name, []).append(artifact)
-    assert {"texts", "labels", "encode", "head", "basis", "verbalizer", "search", "fit", "score"} < kinds.keys()
+    assert {
+        "texts",
+        "labels",
+        "encode",
+        "head",
+        "basis",
+        "spectrum",
+        "verbalizer",
+        "search",
+        "fit",
+        "score",
+    } < kinds.keys()
     assert {"sweep", "corpus", "tokenizer", "tokens", "pretrain"} < kinds.keys()
     names, found, hit = sorted(kinds), 0, set()
     for place in range(PLACES):
