@@ -17,9 +17,8 @@ from orchestration.store.artifacts import Store, source_digests
 
 State = Literal["cached", "run", "blocked"]
 _SHOWN_CHANGES = 3  # more differing fields than this are another piece of work, not a changed one
-_COMPARED = (
-    256  # artifacts of a kind of step, when one to run is explained: a plan of thousands stays a matter of seconds
-)
+# Artifacts of a kind of step that are read when one to run is explained: a plan of thousands stays a matter of seconds.
+_COMPARED = 256
 _DIGEST = re.compile(r"[0-9a-f]{32,}")
 _DIGEST_SHOWN = 8  # of its characters
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.benchmarks.common import REFERENCE, Case, alternate
+from tests.benchmarks.common import MIB, REFERENCE, Case, alternate, anonymous_bytes, peak_anonymous
 from vocabsem_core.features.checkpoints import load_model, load_tokenizer
 from vocabsem_core.features.encoder import BATCH_TOKENS, Encoder, batches
 from vocabsem_core.features.prompts import tokenize
+from vocabsem_core.numerics.matmul import bf16_is_fast
 from vocabsem_core.numerics.memory import keep_freed_memory
 from workflows.steps import ROWS_PER_SHARD
 
@@ -26,11 +29,16 @@ TEMPLATE = "Input: {text}\nType:"
 SIZES = (1, 4, 8, 16, 32, 64)  # batch sizes tried for the usual way
 WINDOW = 512  # tokens, of the reference model
 FEW, MANY, ROUNDS = 2_000, 6_000, 5
+PROMPTS, MODEL_ROUNDS = 96, 3  # of a model that is given
+SPARE = 1.2  # times the memory of the usual loop with one prompt a batch
 
 
-def cases(data_dir: Path | None = None) -> Iterator[Case]:
-    """Both cases, on the reference model in float32 with all cores."""
+def cases(data_dir: Path | None = None, model: Path | None = None) -> Iterator[Case]:
+    """On the reference model in float32, both loops and a run; on a model folder, the loops, precisions and memory."""
     keep_freed_memory()  # as our worker does; here both sides have it
+    if model is not None:
+        yield from model_cases(model, numbered(texts(data_dir), PROMPTS)[:PROMPTS])
+        return
     loops = Loops(REFERENCE)
     found = texts(data_dir)
     yield loop_case(loops, numbered(found, 384) if len(found) < 384 else found[:384], ROUNDS)
@@ -51,13 +59,14 @@ def numbered(found: Sequence[str], count: int) -> list[str]:
 
 @dataclass
 class Loops:
-    """The two loops over one loaded model, float32, on the processor. States are [n, d], in the texts' order."""
+    """The two loops over one loaded model, on the processor. States are [n, d], in the texts' order."""
 
     folder: Path
+    dtype: str = "float32"
 
     @cached_property
     def model(self) -> Any:
-        return load_model(self.folder, "float32", "cpu")
+        return load_model(self.folder, self.dtype, "cpu")
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -87,8 +96,42 @@ class Loops:
         return torch.cat(states)
 
 
-def loop_case(loops: Loops, found: Sequence[str], rounds: int) -> Case:
-    """Prompts a second, ours over the usual loop with as many prompts a batch; text to states on both sides."""
+def model_cases(folder: Path, found: Sequence[str]) -> Iterator[Case]:
+    """Both loops at the usual one's best, in each precision; bfloat16 against float32; memory."""
+    loops = {
+        dtype: Loops(folder, dtype) for dtype in (("float32", "bfloat16") if bf16_is_fast("cpu") else ("float32",))
+    }
+    for one in loops.values():
+        yield loop_case(one, found, MODEL_ROUNDS, best=True)
+    if "bfloat16" in loops:
+        wall = alternate({dtype: lambda one=one: one.ours(found) for dtype, one in loops.items()}, MODEL_ROUNDS)
+        told = ", ".join(f"{dtype} {len(found) / taken:.1f}" for dtype, taken in wall.items())
+        ratio = wall["float32"] / wall["bfloat16"]
+        yield Case("encode", "bfloat16 against float32", ratio, 2.0, f"prompts/s of our loop: {told}")
+    yield memory_case(folder, found)
+
+
+def memory_case(folder: Path, found: Sequence[str]) -> Case:
+    """The most memory of each loop, its model included, in a process of its own: float32, the usual one by ones."""
+    peaks = {}
+    for side in ("usual", "ours"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
+            peaks[side] = child.submit(peak_of, side, folder, found).result()
+    told = ", ".join(f"{side} {peak / MIB:.0f} MiB" for side, peak in peaks.items())
+    detail = f"{told}, model included; the usual loop has one prompt a batch; {len(found)} prompts, float32"
+    ratio = SPARE * peaks["usual"] / peaks["ours"]
+    return Case("encode", f"memory: {SPARE:g} times the usual loop's over ours", ratio, 1.0, detail)
+
+
+def peak_of(side: str, folder: Path, found: Sequence[str]) -> int:
+    """Bytes by which a loop with its model raises the anonymous memory of this process."""
+    keep_freed_memory()
+    before, loops = anonymous_bytes(), Loops(folder)
+    return peak_anonymous(lambda: loops.ours(found) if side == "ours" else loops.usual(found, 1)) - before
+
+
+def loop_case(loops: Loops, found: Sequence[str], rounds: int, best: bool = False) -> Case:
+    """Prompts a second, ours over the usual loop's with like batches, or at its best; text to states on both sides."""
     lengths = [len(prompt.ids) for prompt in tokenize(loops.tokenizer, TEMPLATE, [{"text": t} for t in found], WINDOW)]
     mean = len(found) / sum(1 for _ in batches(lengths, BATCH_TOKENS))
     same = min(SIZES, key=lambda size: abs(size - mean))
@@ -96,18 +139,19 @@ def loop_case(loops: Loops, found: Sequence[str], rounds: int) -> Case:
     sides["ours"] = lambda: loops.ours(found)
     alternate({side: sides[side] for side in ("ours", f"{SIZES[0]}")}, 1)  # warm up
     speed = {side: len(found) / wall for side, wall in alternate(sides, rounds).items()}
-    best = max(SIZES, key=lambda size: speed[f"{size}"])
+    fastest = max(SIZES, key=lambda size: speed[f"{size}"])
+    against, other = (fastest, same) if best else (same, fastest)
+    like = "at its best" if best else "like batches"
+    in_other = speed["ours"] / speed[f"{other}"]
     table = ", ".join(f"{size}: {speed[f'{size}']:.0f}" for size in SIZES)
     detail = (
         f"ours {speed['ours']:.0f} prompts/s with {mean:.1f} prompts a batch; usual loop by prompts a batch {table}; "
-        f"the ratio is against {same} a batch; against its best, {best} a batch, it is "
-        f"{speed['ours'] / speed[f'{best}']:.2f}; "
-        f"{len(found)} prompts of {sum(lengths) / len(found):.0f} tokens, float32, {torch.get_num_threads()} threads, "
-        f"median of {rounds} alternating runs"
+        f"the ratio is against {against} a batch; against {other} a batch it is {in_other:.2f}; "
+        f"{len(found)} prompts of {sum(lengths) / len(found):.0f} tokens, {loops.dtype}, {torch.get_num_threads()} "
+        f"threads, median of {rounds} alternating runs"
     )
-    return Case(
-        "encode", "our loop against the usual loop, like batches", speed["ours"] / speed[f"{same}"], 2.0, detail
-    )
+    ratio = speed["ours"] / speed[f"{against}"]
+    return Case("encode", f"our loop against the usual loop, {like}, {loops.dtype}", ratio, 2.0, detail)
 
 
 def orchestrated_case(loops: Loops, found: Sequence[str]) -> Case:

@@ -12,7 +12,19 @@ import torch
 
 from orchestration.store.artifacts import open_store
 from tests import tiny
-from tests.benchmarks import basis, encode, large_head, pretrain, rerun, shards, sweep, vocabulary, workers
+from tests.benchmarks import (
+    basis,
+    encode,
+    finetune,
+    large_head,
+    overhead,
+    pretrain,
+    rerun,
+    shards,
+    sweep,
+    vocabulary,
+    workers,
+)
 from tests.benchmarks.common import REFERENCE, Case, alternate, peak_anonymous
 from vocabsem_core.calibration.modules import CalibrationSettings
 from vocabsem_core.features.checkpoints import head_place
@@ -71,6 +83,39 @@ def test_both_loops_and_the_orchestrated_run_give_the_same_states(monkeypatch: p
     torch.testing.assert_close(stored, ours)
     assert marks[-1][0] == encode.bare_marks(loops, found)[-1][0] == 7
     assert encode.loop_case(loops, found, 1).name == "encode"
+
+
+def test_a_model_folder_is_measured_at_the_usual_loops_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "SIZES", (1, 2))
+    monkeypatch.setattr(encode, "MODEL_ROUNDS", 1)
+    monkeypatch.setattr(encode, "bf16_is_fast", lambda device: True)
+    cases = list(encode.model_cases(REFERENCE, encode.texts(None)[:4]))
+    assert [case.case for case in cases] == [
+        "our loop against the usual loop, at its best, float32",
+        "our loop against the usual loop, at its best, bfloat16",
+        "bfloat16 against float32",
+        "memory: 1.2 times the usual loop's over ours",
+    ]
+    assert all(case.ratio > 0 for case in cases)
+
+
+def test_both_ways_of_finetuning_learn_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "_alone", finetune._measured)
+    monkeypatch.setattr(finetune, "EPOCHS", 8)
+    job, wanted = finetune.job_of(REFERENCE, None, 16, 6)
+    job, wanted = replace(job, test=job.prompts), job.labels  # what was learned by heart
+    speed, score, memory = finetune.lora_cases(job, wanted, (8,))
+    assert speed.ratio > 0
+    assert memory.ratio > 0
+    for told in score.detail.split(" with ")[0].removeprefix("accuracy ").split(", "):
+        assert float(told.split()[1]) > 0.5, score.detail
+
+
+def test_trained_fits_are_timed_from_the_first_start_to_the_last_end(tmp_path: Path) -> None:
+    told = [("texts a", 0), ("finetune a", 2), ("finetune b", 3), ("finetune a", 7), ("finetune b", 9), ("score a", 12)]
+    lines = [json.dumps({"step": step, "time": f"2026-01-01T00:00:{at:02d}.500+00:00"}) for step, at in told]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert overhead.span(tmp_path / "events.jsonl", "finetune") == 7
 
 
 def test_texts_are_numbered_where_they_repeat() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestration.graph import Step
 from orchestration.store.fingerprint_cache import FingerprintCache
+from workflows.compare.entry import Entry
 from workflows.config.compare import CompareConfig
 from workflows.errors import ConfigError, in_field
 from workflows.extractors.base import FeatureExtractor, Materials
@@ -15,11 +16,8 @@ from workflows.extractors.registry import extractor_kind
 from workflows.inputs.catalog import Task, find_task
 from workflows.methods.resolved import ResolvedMethod, resolve
 from workflows.steps.best import best_step
-from workflows.steps.fit import Conditions, score_step
-from workflows.steps.method_steps import fit_step, search_step
+from workflows.steps.fit import score_step
 from workflows.steps.paired_test import versus_step
-
-_SEARCH_SEED = 0  # whatever seeds are fitted: another seed in the list must not change the settings of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,51 +132,26 @@ def _cells(
     materials: Materials,
 ) -> list[Cell]:
     """The methods at one training size."""
-    return [_cell(config, method, size, model, task, materials) for method in methods]
+    return [_cell(Entry(config, method, size, model, task, materials)) for method in methods]
 
 
-def _cell(
-    config: CompareConfig,
-    method: ResolvedMethod,
-    size: int | str,
-    model: FeatureExtractor,
-    task: Task,
-    materials: Materials,
-) -> Cell:
-    named = f" {_rows(size)}" if len(config.train_sizes) > 1 else ""
-    where = f"{model.name} {task.config.name} {method.label}{named}"
-    labels, metric = tuple(task.config.words), task.config.metric
-    prompting = model.prompting(task, config.encoding, config.execution)
-    conditions = Conditions(labels, metric, size, gpus=config.execution.gpus_per_fit, **prompting)
-    seeded = method.depends_on_seed(size)
-    asked = method.config.seeds or config.seeds
-    seeds = asked if seeded else (0,)
-    trials = config.search.trials if method.config.trials is None else method.config.trials
-
-    def drawn(seed: int) -> Materials:
-        return model.inputs(config, method, size, task, materials, seed if seeded else 0)
-
-    search = search_step(method, where, drawn(_SEARCH_SEED), conditions, trials, _SEARCH_SEED)
-    fits = {seed: fit_step(method, where, drawn(seed), conditions, seed, search) for seed in seeds}
-    score = score_step(where, fits, materials["test_labels"], len(labels), metric)
+def _cell(entry: Entry) -> Cell:
+    labels, metric = tuple(entry.task.config.words), entry.task.config.metric
+    fits = {seed: entry.fit(seed) for seed in (entry.seeds if entry.is_seeded else (0,))}
     return Cell(
-        extractor=model,
-        task=task.config.name,
-        method=method.label,
+        extractor=entry.model,
+        task=entry.task.config.name,
+        method=entry.method.label,
         metric=metric,
-        seeds=asked,
+        seeds=entry.seeds,
         fits=fits,
-        score=score,
-        train_size=size,
+        score=score_step(entry.where, fits, entry.materials["test_labels"], len(labels), metric),
+        train_size=entry.size,
         labels=labels,
-        rows=shown_rows(materials),
-        trials=trials if method.space else None,
-        reference=config.reference,
+        rows=shown_rows(entry.materials),
+        trials=entry.trials if entry.method.space else None,
+        reference=entry.config.reference,
     )
-
-
-def _rows(size: int | str) -> str:
-    return "all rows" if size == "full" else f"{size} rows per class"
 
 
 def _tested(cells: Sequence[Cell], task: Task, labels: Step) -> list[Cell]:

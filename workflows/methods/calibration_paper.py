@@ -81,10 +81,10 @@ class PaperCalibration(Calibration):
         return None
 
     def rows_trained(self, settings: Any, materials: TaskFeatures) -> Tensor:
-        return _rows("head" if settings.training == "mm" else "basis", materials)
+        return _rows(settings.training == "mm", materials)
 
     def rows_compared(self, settings: Any, materials: TaskFeatures) -> Tensor:
-        return _rows(self.compared_with(settings)[0], materials)
+        return _rows(settings.inference == "mm", materials)
 
     def vocabulary(self, settings: Any, materials: TaskFeatures) -> Vocabulary | None:
         if settings.loss != "vocabulary":
@@ -101,11 +101,9 @@ class PaperCalibration(Calibration):
         )
 
 
-def _rows(kind: str, materials: TaskFeatures) -> Tensor:
-    """The label words' rows of the head or of the paper's basis, [c, d]."""
-    if kind == "head":
-        return materials.class_mean(materials.label_head.weight, dim=0)
-    return materials.class_basis
+def _rows(product: bool, materials: TaskFeatures) -> Tensor:
+    """The label words' rows of the head, for a product with it, or of the paper's basis, [c, d]."""
+    return materials.label_rows("head", shrinkage=0.0) if product else materials.class_basis
 
 
 class CentredPaperCalibration(PaperCalibration):

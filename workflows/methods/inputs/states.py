@@ -207,9 +207,9 @@ class TaskFeatures:
 
     def label_rows(self, kind: LabelRows, shrinkage: float) -> Tensor:
         """What stands for each class in the space of the states, [c, d]. `shrinkage` of the basis: 0 is the paper's."""
-        head = self.class_mean(self.label_head.weight, dim=0)
         if kind == "basis":
             return self.class_mean(self.spectrum.rows(self.label_head.weight, shrinkage), dim=0)
+        head = self.class_mean(self.label_head.weight, dim=0)
         if kind == "head":
             return head
         if kind == "embedding":
