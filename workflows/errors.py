@@ -22,8 +22,24 @@ class ConfigError(UserError):
         self.place = place
 
 
+class StepsFailed(UserError):
+    """Steps that a command needs have failed; the message names each with its error."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupted(Exception):
-    """A command was ended by a signal, and left everything in order. The message says how to go on."""
+    """A command was ended by a signal, and left everything in order. The message says how to go on.
+
+    Attributes:
+        said: whether a person was told it already.
+    """
+
+    def __init__(self, message: str, said: bool = False) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class YamlError(ConfigError):

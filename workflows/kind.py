@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -77,6 +77,59 @@ class Job(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Which fit of a run is meant, by names in its results; None: any.
+
+    Attributes:
+        seed: None: the first.
+    """
+
+    model: str | None = None
+    task: str | None = None
+    method: str | None = None
+    seed: int | None = None
+
+
+class Candidate(Protocol):
+    """A fit of a run that can predict rows without labels."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def labels(self) -> Sequence[str]:
+        """The classes, in the order of scores."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """What a row has to have."""
+        ...
+
+    @property
+    def fit(self) -> Step: ...
+    @property
+    def validation(self) -> Step:
+        """What it comes to on the validation rows: see `steps.prediction`."""
+        ...
+
+    def reader(self, store: Store) -> Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]:
+        """What reads rows in this process, for a method that reads features: columns by name."""
+        ...
+
+    def predict(self, rows: Path, facts: FingerprintCache) -> Step:
+        """Its labels of the rows of a file. Raises ConfigError for a file that it cannot read."""
+        ...
+
+
 Named = tuple[tuple[Place, str], ...]
 
 
@@ -116,6 +169,8 @@ class WorkflowKind(Generic[Config]):
             the content and the folder.
         check_submission: raises ConfigError for what a job on a cluster cannot do.
         report: writes one form of a run's report, from record, store, form and path; None: it has no report.
+        candidates: the fits of a run that can predict new rows, from the content of its file, the folder, that of
+            `--data-dir`, fingerprints, and what is asked for; None: it makes no classifier.
     """
 
     name: str
@@ -126,3 +181,4 @@ class WorkflowKind(Generic[Config]):
     files: Callable[[Config, Path], Sequence[Path]] = _no_files
     check_submission: Callable[[Config], None] = _nothing
     report: Callable[[RunRecord, Store, str, Path], None] | None = None
+    candidates: Callable[[Config, Path, Path | None, FingerprintCache, Asked], Sequence[Candidate]] | None = None

@@ -30,6 +30,8 @@ from workflows.runtime.engines import check_reserves, checked_engine, open_engin
 from workflows.runtime.interruption import Course
 from workflows.runtime.progress import Say, Watching, looking_in, plain_lines
 
+ORIGIN = "origin.json"  # of a run: where its workflow file lay, so that its fits can be used later
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,10 +55,11 @@ def source_of(file: Path) -> Source:
 
 @dataclass(frozen=True)
 class Session:
-    """A workflow file made into a graph, on a store."""
+    """A workflow file made into a graph, on a store. `data_dir`: the folder of `--data-dir`."""
 
     config: WorkflowConfig
-    text: str
+    source: Source
+    data_dir: Path | None
     store: Store
     job: Job
     tracker: Tracker
@@ -91,16 +94,17 @@ def open_session(
     with naming_lines(source.file):
         job = kind_of(config).job(config, base, data_dir, facts, store)
         check_reserves(config.execution, {step.name for step in in_order(job.targets)})
-    return Session(config, source.text, store, job, open_tracker(tracking_uri, store.root))
+    return Session(config, source, data_dir, store, job, open_tracker(tracking_uri, store.root))
 
 
-def run(session: Session, say: Say, watching: Watching = plain_lines) -> RunSummary:
+def run(session: Session, say: Say, watching: Watching = plain_lines, advice: str = "") -> RunSummary:
     """Run what is not cached, and say how it goes. Files come first: a dead MLflow server costs nothing.
 
+    `advice`: how to go on after an interruption, for a person.
     Where nothing is to be done, a store that this user can only read is enough. Raises Interrupted as `_recorded`.
     """
     try:
-        return _recorded(session, say, watching)
+        return _recorded(session, say, watching, advice)
     except Unwritable as error:
         plan = session.plan()
         if any(planned.state != "cached" for planned in plan):
@@ -110,12 +114,15 @@ def run(session: Session, say: Say, watching: Watching = plain_lines) -> RunSumm
         return RunSummary(run_id_of(session.job.targets), counts, [], results, _drifted(plan), None, (warning,))
 
 
-def _recorded(session: Session, say: Say, watching: Watching) -> RunSummary:
+def _recorded(session: Session, say: Say, watching: Watching, advice: str) -> RunSummary:
     """The run, with its record in the store.
 
-    Raises Interrupted where a signal asked for an end, with everything in order for the next time.
+    Raises Interrupted where a signal asked for an end, with everything in order for the next time. A person is told
+    before MLflow is: whoever ends a job does not wait for that.
     """
-    record = open_run(session.store, session.job.targets, session.text)  # first: what it reaches is safe from gc now
+    # First: what it reaches is safe from gc now.
+    record = open_run(session.store, session.job.targets, session.source.text)
+    _tell_origin(record, session)
     plan = session.plan()
     _log.debug("run %s: %d steps, %d to run, in %s", record.run_id, len(plan), len(_to_run(plan)), session.store)
     course = Course(plan, session.store)
@@ -123,8 +130,10 @@ def _recorded(session: Session, say: Say, watching: Watching) -> RunSummary:
     try:
         outcomes, results, warning = _carry_out(session, record, plan, missing, course, say, watching)
     except KeyboardInterrupt:
+        told = "\n".join(line for line in (course.text(), advice) if line)
+        say(told)
         _break_off(session, record, plan, missing, "KILLED", say)
-        raise Interrupted(course.text()) from None
+        raise Interrupted(told, said=True) from None
     except BaseException:  # a cluster that does not answer
         _break_off(session, record, plan, missing, "FAILED", say)
         raise
@@ -141,6 +150,14 @@ def _recorded(session: Session, say: Say, watching: Watching) -> RunSummary:
         shown(record, session.tracker),
         (warning,) if warning else (),
     )
+
+
+def _tell_origin(record: RunRecord, session: Session) -> None:
+    """Note where the workflow file lies, where the record does not say so."""
+    data_dir = session.data_dir
+    told = {"folder": str(session.source.base), "data_dir": str(data_dir) if data_dir is not None else None}
+    if record.read(ORIGIN) != told:
+        record.write(ORIGIN, told)
 
 
 def _carry_out(

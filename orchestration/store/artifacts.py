@@ -151,6 +151,13 @@ class Store:
             raise DamagedArtifact(damage)
         return artifact
 
+    def need(self, step: Step) -> Artifact:
+        """A step's committed artifact. Raises StoreError where it is not there, and as `find`."""
+        artifact = self.find(step)
+        if artifact is None:
+            raise StoreError(f"{step.label} is not in {self}; run the workflow that made it again")
+        return artifact
+
     def at(self, place: str) -> Artifact | None:
         """The committed artifact of a step folder, or None. Reads no more than its marker."""
         if self.mirror is None:

@@ -221,6 +221,24 @@ def test_one_who_interrupts_a_run_that_mlflow_lacks_hears_so(
     assert warning.endswith("`vocabsem sync` fills MLflow in later.")
 
 
+def test_what_is_kept_is_told_before_mlflow_hears_of_the_end(
+    again: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's cluster gives it seconds to end, and MLflow may take longer."""
+    said: list[str] = []
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workflows.session.run_plan", stopped)
+    monkeypatch.setattr("workflows.session._break_off", lambda *_: said.append("MLflow hears of it"))
+    with pytest.raises(Interrupted) as raised:
+        again(say=said.append)
+    assert raised.value.said
+    assert said[-2:] == [str(raised.value), "MLflow hears of it"]
+    assert said[-2].startswith("interrupted: 0 of ")
+
+
 @pytest.fixture
 def only_read(again: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Take away the right to write: of the store's files, of the run's record and of what MLflow is told."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -81,6 +82,24 @@ def use(weights: Mapping[str, Parameter], values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in weights.items():
             value.copy_(values[name])
+
+
+def save_adapted(model: Any, how: Adaptation, values: Mapping[str, Tensor], folder: Path, base: str) -> None:
+    """Write an adapter as peft does, or of `full` the model as transformers does; `base` names the model it is for.
+
+    Raises InputError as `adapted` and `use`.
+    """
+    with adapted(model, how, 0) as weights:
+        use(weights, values)
+        if how.kind == "full":
+            model.save_pretrained(folder)
+            return
+    from safetensors.torch import save_file
+
+    config = _peft_config(model, how)
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(folder))
+    save_file({name: value.contiguous() for name, value in values.items()}, folder / "adapter_model.safetensors")
 
 
 def check_possible(model: Any, how: Adaptation) -> None:

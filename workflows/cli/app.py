@@ -39,6 +39,7 @@ from workflows.cli.options import (
     open_store,
     read_store,
 )
+from workflows.cli.prediction import export_model, predict, serve
 from workflows.cli.report import report
 from workflows.cli.ui import ui
 from workflows.errors import ConfigError, Interrupted
@@ -191,6 +192,9 @@ def diff(run_a: RunA, run_b: RunB, store: StorePlace = None, as_json: AsJson = F
 
 
 app.command()(report)
+app.command()(predict)
+app.command()(serve)
+app.command("export-model")(export_model)
 
 
 @app.command()
@@ -239,7 +243,8 @@ def main() -> None:
     try:
         app()
     except Interrupted as interrupted:
-        _say(str(interrupted))
+        if not interrupted.said:
+            _say(str(interrupted))
         sys.exit(signals.exit_status)
     except SystemExit:
         if signals.first is not None:  # Typer has made an exit status of it, and says nothing
@@ -277,10 +282,7 @@ def _run(
     from workflows.results.document import document
     from workflows.runtime import progress
 
-    try:
-        done = session.run(opened, _say, progress.watching_on(sys.stderr))
-    except Interrupted as interrupted:
-        raise Interrupted(f"{interrupted}\n{_next()}") from interrupted
+    done = session.run(opened, _say, progress.watching_on(sys.stderr), _next())
     seconds = time.monotonic() - started
     if as_json:
         made = document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)

@@ -117,6 +117,13 @@ RunB = Annotated[str, typer.Argument(metavar="RUN_B", help="The run it is compar
 OneRun = Annotated[
     str, typer.Argument(metavar="RUN", help="First characters of a run's id, or `latest`.", autocompletion=_runs)
 ]
+OfMethod = Annotated[
+    str | None,
+    typer.Option("--method", help="Name of the method in the results [default: the best on the validation rows]."),
+]
+OfModel = Annotated[str | None, typer.Option("--model", help="Name of the model, where the run has several.")]
+OfTask = Annotated[str | None, typer.Option("--task", help="Name of the task, where the run has several.")]
+OfSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the fit [default: the first].")]
 KeptRuns = Annotated[
     list[str] | None,
     typer.Option(

@@ -70,8 +70,8 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     `base` is the folder that relative paths start from. Raises ConfigError for what cannot be found.
     """
     methods = [resolve(method, base, ("methods", index)) for index, method in enumerate(config.methods)]
-    tasks = [_task(index, reference, base, data_dir) for index, reference in enumerate(config.tasks)]
-    models = [_model(index, config, base, facts) for index in range(len(config.models))]
+    tasks = [open_task(index, config, base, data_dir) for index in range(len(config.tasks))]
+    models = [open_model(index, config, base, facts) for index in range(len(config.models))]
     for index, method in enumerate(methods):
         with in_field("methods", index):
             for reference, model in zip(config.models, models, strict=True):
@@ -97,12 +97,14 @@ def comparison(config: CompareConfig, base: Path, data_dir: Path | None, facts: 
     return cells
 
 
-def _task(index: int, reference: str, base: Path, data_dir: Path | None) -> Task:
+def open_task(index: int, config: CompareConfig, base: Path, data_dir: Path | None) -> Task:
+    """A task of a workflow file, by its place there. Raises ConfigError where it cannot be found."""
     with in_field("tasks", index):
-        return find_task(reference, base, data_dir)
+        return find_task(config.tasks[index], base, data_dir)
 
 
-def _model(index: int, config: CompareConfig, base: Path, facts: FingerprintCache) -> FeatureExtractor:
+def open_model(index: int, config: CompareConfig, base: Path, facts: FingerprintCache) -> FeatureExtractor:
+    """A model of a workflow file, by its place there. Raises ConfigError where it cannot be found, or used so."""
     with in_field("models", index):
         reference = config.models[index]
         model = extractor_kind(reference, base).open(reference, base, facts)

@@ -12,6 +12,7 @@ from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import Status, TrackedRun
+from workflows.compare.candidates import candidates
 from workflows.compare.checks import check_comparison, names_of
 from workflows.compare.graph import Cell, comparison
 from workflows.compare.results import read_result, remarks
@@ -80,4 +81,6 @@ def _job(config: CompareConfig, base: Path, data_dir: Path | None, facts: Finger
     return Comparison(comparison(config, base, data_dir, facts))
 
 
-COMPARE = WorkflowKind("compare", CompareConfig, _job, names_of, check_comparison, report=write_report)
+COMPARE = WorkflowKind(
+    "compare", CompareConfig, _job, names_of, check_comparison, report=write_report, candidates=candidates
+)

@@ -25,6 +25,7 @@ from workflows.methods.base import Need
 from workflows.methods.resolved import ResolvedMethod
 
 Materials = Mapping[str, Step]  # role -> step
+Reader = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]  # rows -> the columns that a shard of them has
 
 
 class Described(ABC):
@@ -107,6 +108,13 @@ class FeatureExtractor(Described):
     def prompting(self, task: Task, encoding: Encoding, execution: CompareExecution) -> dict[str, Mapping[str, Any]]:
         """`reading` and `place` of the conditions of methods that are given prompts. The default: there are none."""
         return {}
+
+    def reader(self, encode: Step, store: Store) -> Reader:
+        """What reads rows in this process as the step `encode` that is given stores them.
+
+        The default: not known, a ConfigError.
+        """
+        raise ConfigError(f"{self.name} cannot be served: its extractor has no reader")
 
     def served(self, fit: Step, store: Store) -> TrackedModel | None:
         """A fit as a model that a tracker can serve. The default: none."""

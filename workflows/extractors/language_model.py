@@ -12,9 +12,10 @@ from orchestration.store.artifacts import Store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from orchestration.tracking.tracker import TrackedModel
 from workflows.config.compare import CompareConfig, CompareExecution, Encoding, Execution, Limit
-from workflows.extractors.base import ExtractorKind, FeatureExtractor, Materials
+from workflows.extractors.base import ExtractorKind, FeatureExtractor, Materials, Reader
 from workflows.extractors.outline import ReadsPrompts, outline
 from workflows.extractors.prompting import prompted
+from workflows.extractors.reading import reader_of
 from workflows.inputs.catalog import Task, find_model, model_names
 from workflows.inputs.gguf import gguf_file
 from workflows.inputs.models import Model, describe, local_folder, model_files
@@ -70,6 +71,9 @@ class LanguageModel(ReadsPrompts, FeatureExtractor):
     def prompting(self, task: Task, encoding: Encoding, execution: CompareExecution) -> dict[str, Mapping[str, Any]]:
         reading = reading_of(self.about, task, encoding, execution)
         return {"reading": reading, "place": place_of(self.about, execution)}
+
+    def reader(self, encode: Step, store: Store) -> Reader:
+        return reader_of(encode, store, {})
 
     def served(self, fit: Step, store: Store) -> TrackedModel | None:
         return tracked_model(fit, store)

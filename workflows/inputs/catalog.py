@@ -19,11 +19,17 @@ _YAML = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Task:
-    """A task and the folder its relative paths start from. `local_data` replaces its source where it is set."""
+    """A task and the folder its relative paths start from.
+
+    Attributes:
+        local_data: a folder whose files replace its source.
+        new_rows: a file of rows without labels, in the place of its test rows.
+    """
 
     config: TaskConfig
     base: Path
     local_data: Path | None = None
+    new_rows: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,12 @@ def read_columns(path: Path, names: Sequence[str]) -> Columns:
     return Columns({name: _of_one_kind(values) for name, values in found.values.items()}, found.notes)
 
 
+def all_columns(path: Path) -> dict[str, list[Any]]:
+    """Every column of a file as it stands there, whatever it holds. Raises ConfigError for what cannot be read."""
+    with _naming_encoding(path):
+        return _READERS[path.suffix](path, _NAMES[path.suffix](path)).values
+
+
 @contextmanager
 def _naming_encoding(path: Path) -> Iterator[None]:
     try:

@@ -15,7 +15,7 @@ from workflows.errors import ConfigError
 from workflows.inputs.catalog import CATALOG_TASKS, Task
 from workflows.inputs.hub import hub_file
 from workflows.inputs.paths import located
-from workflows.inputs.row_files import Value, check_kind, read_columns
+from workflows.inputs.row_files import Value, check_kind, column_names, read_columns
 
 Split = Literal["train", "test"]
 _ROWS_OF_YOURS = "give --data-dir DIR with DIR/<task>/train.jsonl and test.jsonl"
@@ -55,6 +55,8 @@ class SplitFile:
 def split_file(task: Task, split: Split) -> SplitFile:
     """Raises ConfigError where the file is missing or of a kind that cannot be read."""
     source = task.config.source
+    if task.new_rows is not None and split == "test":
+        return _unlabelled(task.new_rows, source.columns)
     if task.local_data is not None:
         path = task.local_data / f"{split}.jsonl"
         found = SplitFile(path, {field: field for field in source.columns}, "label", None)
@@ -70,6 +72,22 @@ def split_file(task: Task, split: Split) -> SplitFile:
         raise ConfigError(f"task {task.config.name!r}: no file {found.path} for its {split} rows{_offer(task, split)}")
     check_kind(found.path)
     return found
+
+
+def _unlabelled(path: Path, columns: Mapping[str, str]) -> SplitFile:
+    """Rows whose columns are called as in the task's own files, or as the fields of its prompt.
+
+    They have no label: a column that is read anyway stands in its place, and nothing asks what is in it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no file {path}")
+    check_kind(path)
+    there = column_names(path)
+    if missing := [field for field, column in columns.items() if not {field, column} & set(there)]:
+        told = " or ".join(dict.fromkeys(repr(name) for name in (missing[0], columns[missing[0]])))
+        raise ConfigError(f"{path}: no column {told}; it has {', '.join(map(repr, there)) or 'none'}")
+    named = {field: column if column in there else field for field, column in columns.items()}
+    return SplitFile(path, named, next(iter(named.values())), None)
 
 
 def _offer(task: Task, split: Split) -> str:

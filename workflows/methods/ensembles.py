@@ -46,6 +46,11 @@ def predict_folds(
     return scores[0] if folds == 1 else torch.stack(scores).softmax(dim=2).mean(dim=0).log()
 
 
+def first_member(fitted: dict[str, Tensor], folds: int) -> dict[str, Tensor]:
+    """What was learned on the first fold: the rows that it held out are those of a single fit."""
+    return _members(fitted, folds)[0]
+
+
 def trained_in_folds(method: Method, fitted: dict[str, Tensor], folds: int) -> int:
     """How many numbers were trained, over all folds."""
     return sum(method.trained_weights(member) for member in _members(fitted, folds))

@@ -64,7 +64,7 @@ def rows_step(
     file, names = split_file(task, split), list(task.config.words)
     digests, count = column_digests(file, facts), row_count(file, facts)
     rows = rows_digest(file, names, split, limit, facts)  # where labels have a say in which rows these are
-    subject = {"task": task.config.name, "split": split}
+    subject = {"task": task.config.name, "split": "new" if split == "test" and task.new_rows else split}
     return Step(
         name=kind,
         label=f"{kind} {called(subject)}",

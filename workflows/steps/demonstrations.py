@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,8 +96,10 @@ def fill_random(work: StepContext) -> dict[str, float]:
 
 def _drawn(work: StepContext, tokenizer: Any) -> dict[str, Any]:
     from vocabsem_core.baselines.demonstrations import balanced, demonstration, shots_that_fit
+    from workflows.methods.inputs.demonstrations import Pool
 
-    identity, pool = work.identity, _Pool(work)
+    identity = work.identity
+    pool = Pool(work.inputs["train_texts"], work.inputs["train_labels"], identity)
     rarest = min(map(len, pool.by_class))
     most = min(identity["shots"], rarest - math.ceil(identity["spare"] * rarest))
     if most < 1:
@@ -195,65 +197,43 @@ def fill_retrieved(work: StepContext) -> dict[str, float]:
 
 def _retrieved(work: StepContext, tokenizer: Any) -> dict[str, Any]:
     from orchestration.store.arrow import ROW_ID
-    from vocabsem_core.baselines.demonstrations import demonstration, that_fit, token_counts
-    from workflows.methods.inputs.states import read_column
+    from workflows.methods.inputs.demonstrations import Pool, Retrieval
+    from workflows.methods.inputs.states import read_column, read_states
 
-    identity, pool, template = work.identity, _Pool(work), work.identity["template"]
-    words, limit = [word for _, word in identity["words"]], identity["max_tokens"]
-    from_rows = [row for mine in pool.by_class for row in mine]  # by hash: the file's order breaks no tie
-    texts = [demonstration(template, pool.rows[row], words[pool.labels[row]]) for row in from_rows]
+    identity, inputs = work.identity, work.inputs
+    pool = Pool(inputs["train_texts"], inputs["train_labels"], identity)
+    known = read_states(inputs["train"], "head") if identity["kind"] == "dense" else None
+    retrieval = Retrieval(pool, identity, tokenizer, known)
+    themselves: list[int] | None = None
     if identity["split"] == "test":
-        rows, ids = fields_of(work.inputs["test_texts"]), read_column(work.inputs["test_texts"], ROW_ID)
-        places = list(range(len(rows)))
+        rows, ids = fields_of(inputs["test_texts"]), read_column(inputs["test_texts"], ROW_ID)
+        states = read_states(inputs["test"], "head") if known is not None else None
     else:
-        places = list(dict.fromkeys([*pool.train.tolist(), *pool.validation.tolist()]))
-        rows, ids = [pool.rows[row] for row in places], pool.ids[places]
-    bare = token_counts(tokenizer, template, rows[:1])[0]
-    costs = [count - bare for count in token_counts(tokenizer, template, rows[:1] * len(texts), texts)]
-    own = token_counts(tokenizer, template, rows)
-    most, budget = identity["shots"] * len(words), identity.get("demonstration_tokens", limit)
+        themselves = list(dict.fromkeys([*pool.train.tolist(), *pool.validation.tolist()]))
+        rows, ids = [pool.rows[row] for row in themselves], pool.ids[themselves]
+        states = known[themselves] if known is not None else None
     before: dict[str, list[int]] = {}
     used: set[int] = set()
     beyond = 0
-    for number, found in enumerate(_nearest(work, pool, from_rows, rows, places, most + 1)):
-        itself = places[number] if identity["split"] == "train" else None
-        others = [int(place) for place in found if from_rows[place] != itself][:most]
-        taken = that_fit(others, costs, min(limit - own[number], budget))
-        beyond += len(taken) < len(others) and budget < limit - own[number]
+    for row, (taken, limited) in zip(ids, retrieval.taken(rows, states, themselves), strict=True):
+        beyond += limited
         used.update(taken)
-        before[str(ids[number])] = [int(pool.ids[from_rows[place]]) for place in taken]
+        before[str(row)] = [int(pool.ids[retrieval.from_rows[place]]) for place in taken]
     if not used:
         raise ConfigError(
-            f"task {work.local['task']!r}: no demonstration fits before any prompt: the shortest takes {min(costs)} "
-            f"tokens, the shortest prompt {min(own)}, the window holds {limit}. Raise encoding.max_tokens or "
-            "encoding.demonstration_tokens if that is what limits, or take a model with a larger window."
+            f"task {work.local['task']!r}: no demonstration fits before any prompt: the shortest takes "
+            f"{min(retrieval.costs)} tokens, the shortest prompt {min(retrieval.counts(rows))}, the window holds "
+            f"{identity['max_tokens']}. Raise encoding.max_tokens or encoding.demonstration_tokens if that is what "
+            "limits, or take a model with a larger window."
         )
-    fewer = f"fewer rows before {beyond} of {len(rows)} prompts, {_BUDGET.format(budget)}"
+    fewer = f"fewer rows before {beyond} of {len(rows)} prompts, {_BUDGET.format(retrieval.budget)}"
     return {
         **({"limited": fewer} if beyond else {}),
         "before": before,
-        "texts": {str(pool.ids[from_rows[place]]): texts[place] for place in sorted(used)},
+        "texts": {str(pool.ids[retrieval.from_rows[place]]): retrieval.texts[place] for place in sorted(used)},
         "train": [int(pool.ids[row]) for row in pool.train],
         "validation": [int(pool.ids[row]) for row in pool.validation],
     }
-
-
-def _nearest(
-    work: StepContext, pool: _Pool, from_rows: list[int], rows: list[dict[str, str]], places: list[int], k: int
-) -> Iterator[Any]:
-    """For each row the places in `from_rows` of its k nearest, nearest first."""
-    if work.identity["kind"] == "bm25":
-        from vocabsem_core.baselines.bm25 import ranked
-
-        yield from ranked(
-            [" ".join(row.values()) for row in rows], [" ".join(pool.rows[row].values()) for row in from_rows], k
-        )
-        return
-    from vocabsem_core.baselines.knn import nearest
-    from workflows.methods.inputs.states import read_states
-
-    states = read_states(work.inputs[work.identity["split"]], "head")[places]
-    yield from nearest(states, read_states(work.inputs["train"], "head")[from_rows], k, "cosine")[1].numpy()
 
 
 def texts_before(demonstrations: Artifact, ids: list[int]) -> list[str]:
@@ -264,35 +244,6 @@ def texts_before(demonstrations: Artifact, ids: list[int]) -> list[str]:
     if "text" in found:
         return [found["text"]] * len(ids)
     return ["".join(found["texts"][str(one)] for one in found["before"][str(row)]) for row in ids]
-
-
-class _Pool:
-    """Where demonstrations come from: a seeded subsample of the training rows, without the validation rows.
-
-    Attributes:
-        rows: the prompt fields of every row.
-        ids, labels: [n], their row ids and class numbers.
-        train, validation: row numbers.
-        by_class: of `train` those of each class, by hash, so that their order in the file does not matter.
-    """
-
-    def __init__(self, work: StepContext) -> None:
-        import numpy as np
-
-        from orchestration.store.arrow import ROW_ID
-        from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
-
-        identity, texts = work.identity, work.inputs["train_texts"]
-        names = [label for label, _ in identity["words"]]
-        self.rows, self.ids = fields_of(texts), read_column(texts, ROW_ID)
-        self.labels = labels_of(texts, work.inputs["train_labels"])
-        check_has_rows(self.labels, names)
-        hashes = read_column(texts, "row_hash")
-        self.train, self.validation = split_rows(
-            self.labels, hashes, len(names), identity["train_size"], identity["seed"]
-        )
-        mine = [self.train[self.labels[self.train] == number] for number in range(len(names))]
-        self.by_class = [rows[np.argsort(hashes[rows], kind="stable")].tolist() for rows in mine]
 
 
 def told_of(demonstrations: Step) -> str:

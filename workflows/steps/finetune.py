@@ -137,7 +137,7 @@ def try_on_worker(setup: Mapping[str, Any], pack: Sequence[Configuration], watch
     work: StepContext = setup["work"]
     if setup["threads"] is not None:
         torch.set_num_threads(setup["threads"])
-    texts = _texts_of(work, work.identity["seed"], "cuda" if setup["gpus"] else "cpu", work.identity["trial_rows"])
+    texts = texts_of(work, work.identity["seed"], "cuda" if setup["gpus"] else "cpu", work.identity["trial_rows"])
     _load(texts)
     method, records = method_of(work), []
     fewer = {"rows": len(texts.stored_train.labels)} if texts.shortened else {}
@@ -216,7 +216,7 @@ def train(seat: WorkerContext, config: Mapping[str, Any]) -> None:
     method, settings = _settled(work)
     device = seat.device or ("cuda" if torch.cuda.is_available() else "cpu")
     seed, team = work.identity["seed"], ProcessGroup(seat.rank, seat.world)
-    texts = _texts_of(work, seed, device)
+    texts = texts_of(work, seed, device)
     _load(texts)
     forget_peaks()
     heard = listening(work.tell) if seat.rank == 0 else nullcontext()
@@ -306,7 +306,7 @@ def _inputs(inputs: Inputs) -> dict[str, Step]:
     return {"train_texts": inputs["train_rows"], **{role: inputs[role] for role in ("train_labels", "verbalizer")}}
 
 
-def _texts_of(work: StepContext, seed: int, device: str, most: int | None = None) -> Any:
+def texts_of(work: StepContext, seed: int, device: str, most: int | None = None) -> Any:
     """What the method sees of its task."""
     from workflows.methods.inputs.prompts import Texts
 

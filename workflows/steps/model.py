@@ -215,6 +215,22 @@ class EncodeWorker:
         ids, positions = [prompt.ids for prompt in prompts], [prompt.position for prompt in prompts]
         return self._reader.encode(ids, batch_tokens, positions, *others)
 
+    def columns(
+        self,
+        identity: Mapping[str, Any],
+        rows: Sequence[Mapping[str, str]],
+        before: Sequence[str] | None,
+        local: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """The columns of some rows, as `fill` stores them, without a file; `before`: a text before each prompt."""
+        import numpy as np
+
+        prompts = self._prompts(identity, rows, before=before, vocabulary=local["vocabulary"])
+        return {
+            "cut": np.array([prompt.cut for prompt in prompts], dtype=np.int32),
+            **_stored(self._read(prompts, local["batch_tokens"]), identity),
+        }
+
     @staticmethod
     def shard_count(work: StepContext) -> int:
         return len(work.inputs["texts"].manifest["shards"])
@@ -262,10 +278,15 @@ class EncodeWorker:
             "row_hash": column_array(texts, "row_hash"),
             "tokens": np.array([len(prompt.ids) for prompt in prompts], dtype=np.int32),
             "cut": np.array([prompt.cut for prompt in prompts], dtype=np.int32),
-            **{layer: stored_states(layer, found, work.identity["store_dtype"]) for layer, found in states.items()},
+            **_stored(states, work.identity),
         }
         work.out.write_shard(shard, table_of(column_array(texts, ROW_ID), columns), made, took)
         begun.close()
+
+
+def _stored(states: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A column a layer."""
+    return {layer: stored_states(layer, found, identity["store_dtype"]) for layer, found in states.items()}
 
 
 def prompts_of(

@@ -16,6 +16,7 @@ from workflows.steps import (
     likelihoods,
     model,
     paired_test,
+    prediction,
     pretrain,
     sweep,
 )
@@ -41,6 +42,11 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "search": [(fit.search_step, fit.fill_search), (finetune.search_step, finetune.fill_search)],
     "finetune": [(finetune.fit_step, finetune.fill_finetune)],
     "fit": [(fit.fit_step, fit.fill_fit)],
+    "validation": [(prediction.validation_step, prediction.fill_validation)],
+    "predict": [
+        (prediction.predict_step, prediction.fill_predictions),
+        (prediction.predict_step, prediction.PromptPredictor.fill),
+    ],
     "score": [(fit.score_step, fit.fill_score)],
     "versus": [(paired_test.versus_step, paired_test.fill_versus)],
     "best": [(best.best_step, best.fill_best)],

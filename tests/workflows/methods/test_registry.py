@@ -246,9 +246,8 @@ def test_the_papers_module_is_trained_and_read_by_similarity_or_by_product(train
         device=torch.device("cpu"),
         class_basis=basis[:2],
         other_basis=Vocabulary(basis[2:]),
-        label_head=SimpleNamespace(weight=head[:2]),
+        label_rows=lambda kind, shrinkage: {"head": head[:2]}[kind],
         other_head=Vocabulary(head[2:]),
-        class_mean=lambda values, dim: values,
     )
     method = METHODS["calibration-paper"]
     settings = method.Settings.model_validate(

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestration.store.arrow import ROW_ID
+from orchestration.store.arrow import ROW_ID, read_table
 from orchestration.store.artifacts import Artifact
 from vocabsem_core.finetuning.trainer import Classifier, Prompts
-from workflows.inputs.tables import fields_of, row_names
+from workflows.inputs.tables import field_columns, fields_of, row_names
 from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Texts:
         """The model read by the task's label words; its products are in bfloat16 where the plan found that fast."""
         tokens = self.inputs["verbalizer"].json("verbalizer.json")["tokens"]
         classifier = Classifier(self.model, tokens, self.reading.get("products", self.reading["dtype"]) == "bfloat16")
-        classifier.check(self.stored_validation.prompts)
+        classifier.check(self.stored_validation.prompts if "train_texts" in self.inputs else self._first)
         return classifier
 
     @property
@@ -92,7 +92,19 @@ class Texts:
     @cached_property
     def test(self) -> Prompts:
         """The prompts of the test rows."""
-        return _read(self._tokenized["test_texts"])
+        return read_prompts(self._tokenized["test_texts"])
+
+    @property
+    def _first(self) -> Prompts:
+        """The first prompts that there are."""
+        rows = field_columns(read_table(self.inputs["test_texts"].shard(0))).slice(0, 2)
+        return read_prompts(self.prompts_of(rows.to_pylist()))
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the validation rows are others than those that are learned from."""
+        _, _, kept, held = self._split
+        return not np.array_equal(kept, held)
 
     @property
     def cut(self) -> dict[str, dict[str, int]]:
@@ -122,28 +134,38 @@ class Texts:
         classes = torch.from_numpy(labels.astype(np.int64))
         if self.shortened:
             kept = np.sort(kept[np.argsort(hashes[kept], kind="stable")[: self.most]])
-        prompts = _read(self._tokenized["train_texts"])
+        prompts = read_prompts(self._tokenized["train_texts"])
         first, second = (torch.from_numpy(rows) for rows in (kept, held))
         return LabelledPrompts(prompts[first], classes[first]), LabelledPrompts(prompts[second], classes[second])
 
     @cached_property
     def _tokenized(self) -> dict[str, list[Prompt]]:
-        """By role, as the encoder has them: the same template, truncation and special tokens."""
-        from vocabsem_core.features.prompts import tokenize
-        from workflows.inputs.models import checked_tokenizer
-
-        tokenizer, reading = checked_tokenizer(self.folder, self.reading["tokenizer"]), self.reading
-        how = {"limit": reading["max_tokens"], "closing": reading["kind"] != "causal", "vocabulary": self.vocabulary}
+        """By role."""
         tokenized = {}
         for role in ("train_texts", "test_texts"):
             if role in self.inputs:
                 found = self.inputs[role]
                 names = row_names(read_column(found, ROW_ID).tolist(), f"{role.removesuffix('_texts')} ")
-                tokenized[role] = tokenize(tokenizer, reading["template"], fields_of(found), names=names, **how)
+                tokenized[role] = self.prompts_of(fields_of(found), names)
         return tokenized
 
+    def prompts_of(self, rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None) -> list[Prompt]:
+        """Rows as the encoder has them: the same template, truncation and special tokens."""
+        from vocabsem_core.features.prompts import tokenize
 
-def _read(found: Sequence[Prompt]) -> Prompts:
+        reading, closing = self.reading, self.reading["kind"] != "causal"
+        how = {"limit": reading["max_tokens"], "closing": closing, "vocabulary": self.vocabulary, "names": names}
+        return tokenize(self._tokenizer, reading["template"], rows, **how)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from workflows.inputs.models import checked_tokenizer
+
+        return checked_tokenizer(self.folder, self.reading["tokenizer"])
+
+
+def read_prompts(found: Sequence[Prompt]) -> Prompts:
+    """Prompts as a classifier takes them."""
     return Prompts([prompt.ids for prompt in found], [prompt.position for prompt in found])
 
 

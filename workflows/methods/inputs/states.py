@@ -79,6 +79,16 @@ class TaskFeatures:
         """The validation rows' states, and their class numbers."""
         return self.stored_validation.states, self.stored_validation.labels
 
+    @property
+    def has_train(self) -> bool:
+        """Whether there are training rows beside the validation rows: prompts with demonstrations may have none."""
+        return "train_labels" in self.inputs and len(self._split(self._train_labels)[0]) > 0
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the validation rows are others than those that are learned from."""
+        return not np.array_equal(*self._split(self._train_labels))
+
     @cached_property
     def _labelled(self) -> tuple[Labelled[StoredRows], Labelled[StoredRows]]:
         labels = self._train_labels
@@ -152,6 +162,10 @@ class TaskFeatures:
 
     def _states(self, role: str) -> Tensor:
         return torch.cat([read_states(self.inputs[role], name) for name in self.layers], dim=1)
+
+    def states_of(self, columns: Callable[[str], np.ndarray]) -> Tensor:
+        """States side by side, [n, d], float32, from what gives the column of a layer."""
+        return torch.cat([torch.from_numpy(np.array(columns(name))).float() for name in self.layers], dim=1)
 
     @property
     def width(self) -> int:
@@ -356,6 +370,11 @@ def read_tables(artifact: Artifact) -> list[Any]:
 def read_column(artifact: Artifact, name: str) -> np.ndarray:
     """One column over all shards; copied, since the files are mapped read-only."""
     return np.concatenate([column_array(table, name) for table in read_tables(artifact)])
+
+
+def has_column(artifact: Artifact, name: str) -> bool:
+    """Whether its shards have such a column."""
+    return name in read_tables(artifact)[0].column_names
 
 
 def read_states(artifact: Artifact, layer: str) -> Tensor:

@@ -1,0 +1,208 @@
+"""The commands that use a fit of a finished comparison: `predict`, `serve` and `export-model`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from workflows.cli.options import (
+    Executor,
+    OfMethod,
+    OfModel,
+    OfSeed,
+    OfTask,
+    OneRun,
+    StorePlace,
+    path_given,
+    read_store,
+)
+from workflows.errors import ConfigError, Interrupted
+
+_STDIN = "-"
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def predict(
+    run: OneRun,
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="Rows to label: .csv, .jsonl or .parquet with the columns of the task; - reads CSV or JSON lines from "
+            "standard input.",
+            callback=path_given,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File to write: .csv, .jsonl or .parquet [default: standard output].",
+            callback=path_given,
+        ),
+    ] = None,
+    method: OfMethod = None,
+    model: OfModel = None,
+    task: OfTask = None,
+    seed: OfSeed = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option("--abstain-below", min=0, max=1, help="Leave the prediction empty below this probability."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+    executor: Executor = None,
+    store: StorePlace = None,
+) -> None:
+    """Label the rows of a file with a method of a finished comparison."""
+    from workflows.prediction.predict import predict as label_rows
+    from workflows.prediction.predict import summary
+    from workflows.prediction.tables import check_output, with_predictions, write
+    from workflows.runtime.progress import watching_on
+
+    if out is not None:
+        check_output(out, overwrite)
+    opened, _, classifier = _chosen(run, store, (model, task, method, seed), executor)
+    with _rows(data) as rows:
+        found = label_rows(classifier, rows, opened, executor, _say, watching_on(sys.stderr))
+        like_it = rows.suffix if rows.suffix == ".csv" else ".jsonl"
+        suffix = out.suffix if out is not None else like_it
+        content = with_predictions(rows, found.columns(abstain_below), suffix)
+    if out is None:
+        sys.stdout.write(content.decode())
+        sys.stdout.flush()
+    else:
+        write(out, content)
+    for line in summary(classifier, found, abstain_below):
+        _say(line)
+    if out is not None:
+        _say(f"written to {out}")
+
+
+def _chosen(run: str, store: str | None, asked: tuple[Any, ...], executor: str | None = None) -> tuple[Any, Any, Any]:
+    """The store, the run, and the fit of it that is meant by model, task, method and seed."""
+    from orchestration.runs.lookup import find_run
+    from workflows.kind import Asked
+    from workflows.prediction.choice import choose
+    from workflows.runtime.progress import watching_on
+
+    opened = read_store(store)
+    record = find_run(run, opened)
+    return opened, record, choose(record, opened, Asked(*asked), executor, _say, watching_on(sys.stderr))
+
+
+@contextmanager
+def _rows(data: Path) -> Iterator[Path]:
+    """The file, or a temporary one of what comes from standard input."""
+    if str(data) != _STDIN:
+        yield data.absolute()  # workers have folders of their own
+        return
+    text = sys.stdin.buffer.read()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / ("stdin.jsonl" if text.lstrip()[:1] in (b"{", b"[") else "stdin.csv")
+        path.write_bytes(text)
+        yield path
+
+
+def serve(
+    run: OneRun,
+    method: OfMethod = None,
+    model: OfModel = None,
+    task: OfTask = None,
+    seed: OfSeed = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 is any free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            help="File with a token that requests must bear; required for any address but this machine's own.",
+            callback=path_given,
+        ),
+    ] = None,
+    store: StorePlace = None,
+) -> None:
+    """Label texts over HTTP with a method of a finished comparison: POST /predict, GET /healthz."""
+    token = _token(host, token_file)
+    listening = _socket(host, port)
+    from workflows.prediction.service import Service
+
+    opened, _, classifier = _chosen(run, store, (model, task, method, seed))
+    candidate = classifier.candidate
+    _say(f"loading {candidate.method} ({classifier.why}), {candidate.model}, task {candidate.task}")
+    service = Service(classifier, opened)
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    _say(f"serving on {address}; POST {address}/predict, Ctrl-C ends it")
+    _run(service, candidate, token, listening)
+    service.close()
+    raise Interrupted("stopped")
+
+
+def _run(service: Any, candidate: Any, token: str | None, listening: Any) -> None:
+    import uvicorn
+
+    from workflows.prediction.server import About, application
+
+    about = About(candidate.model, candidate.task, candidate.method, candidate.labels, candidate.fields)
+    app = application(service.documents, about, token)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    try:
+        server.run(sockets=[listening])
+    except KeyboardInterrupt:  # which it raises again, once all requests are answered
+        return
+
+
+def _token(host: str, file: Path | None) -> str | None:
+    """Raises ConfigError for a file without a token, and where one is needed."""
+    if file is None:
+        if host not in _LOCAL:
+            raise ConfigError(f"--host {host} can be reached from other machines: give --token-file with a token")
+        return None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"--token-file {file}: cannot be read ({error.strerror})") from error
+    if not token or not token.isascii() or " " in token:
+        raise ConfigError(f"--token-file {file}: expected one token, ASCII characters without spaces")
+    return token
+
+
+def _socket(host: str, port: int) -> Any:
+    """A socket that listens. Raises ConfigError where the address is in use, or not this machine's."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}); take another --port") from error
+    return made
+
+
+def export_model(
+    run: OneRun,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", callback=path_given)],
+    method: OfMethod = None,
+    model: OfModel = None,
+    task: OfTask = None,
+    seed: OfSeed = None,
+    store: StorePlace = None,
+) -> None:
+    """Write a fit of a finished comparison as a folder that needs only torch and transformers, or peft."""
+    from workflows.prediction.export import export
+
+    opened, record, classifier = _chosen(run, store, (model, task, method, seed))
+    names = export(classifier, record, opened, folder)
+    _say(f"{classifier.candidate.method} ({classifier.why}) is in {folder}: {', '.join(names)}")
+
+
+def _say(line: Any) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,147 @@
+"""A fit as a folder that others can use without this package: torch and transformers alone, or a peft adapter."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestration.runs.record import RunRecord
+from orchestration.store.artifacts import Store
+from orchestration.store.files import json_bytes
+from workflows.errors import ConfigError
+from workflows.methods.base import Method
+from workflows.methods.registry import method_named
+from workflows.prediction.choice import Classifier
+
+SCRIPT = Path(__file__).with_name("classify.py")
+_KNOWN = ("linear-probe", "semantic-prior", "centroid")  # methods on states whose scores the script can compute
+_KINDS = {"last": "causal", "mask": "masked"}
+
+
+def export(classifier: Classifier, record: RunRecord, store: Store, folder: Path) -> list[str]:
+    """Write a fit to a new folder; the names of its files.
+
+    Raises ConfigError for a folder that exists, and a method that cannot be used without the package.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists; name a folder that does not")
+    fit = classifier.candidate.fit
+    method = method_named(fit.local.get("method_file", fit.identity["method"]))
+    tuned = method.input_kind == "prompts"
+    told, write = _tuned(classifier, method, store) if tuned else _features(classifier, method)
+    staged = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        staged.mkdir(parents=True)
+        write(staged)
+        common = {"labels": list(classifier.candidate.labels), "fields": list(classifier.candidate.fields)}
+        (staged / "classifier.json").write_bytes(json_bytes({**told, **common, "method": method.name}))
+        shutil.copyfile(SCRIPT, staged / SCRIPT.name)
+        (staged / "README.md").write_text(_card(classifier, record, told), encoding="utf-8")
+        staged.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return sorted(path.name for path in folder.iterdir())
+
+
+Written = tuple[dict[str, Any], Callable[[Path], None]]
+
+
+def _features(classifier: Classifier, method: Method) -> Written:
+    """What was fitted on states at the head, and where the model lies that gives them."""
+    fit, name = classifier.candidate.fit, classifier.candidate.method
+    encode, file = fit.inputs["test"], classifier.fit.path("fitted.safetensors")
+    if method.name not in _KNOWN or method.source_file is not None or fit.identity.get("folds", 1) > 1:
+        raise ConfigError(
+            f"method {name!r} cannot be exported: {', '.join(_KNOWN)} without folds can, and lora, ia3 and full. "
+            "`vocabsem predict` and `vocabsem serve` work with every method."
+        )
+    if encode.setup is None or set(encode.inputs) != {"texts"}:
+        raise ConfigError(f"method {name!r} cannot be exported: it reads more than the states of bare prompts")
+    if fit.identity["layer"] != "head":
+        raise ConfigError(f"method {name!r} cannot be exported: it reads layer {fit.identity['layer']}, not the head")
+    told = {
+        "form": "features",
+        "model": encode.setup["folder"],
+        **{part: encode.identity[part] for part in ("template", "max_tokens", "dtype", "store_dtype")},
+    }
+    return _of_kind(told, _KINDS.get(encode.identity["position"], "seq2seq")), lambda folder: _copy(file, folder)
+
+
+def _copy(file: Path, folder: Path) -> None:
+    shutil.copyfile(file, folder / file.name)
+
+
+def _tuned(classifier: Classifier, method: Any, store: Store) -> Written:
+    """An adapter as peft writes one, or the whole model."""
+    fit = classifier.candidate.fit
+    reading, base = fit.identity["reading"], Path(fit.local["folder"])
+    tokens = store.need(fit.inputs["verbalizer"]).json("verbalizer.json")["tokens"]
+    settings = method.Settings.model_validate(classifier.fit.json("fit.json")["settings"])
+    told = {
+        "form": "model" if method.whole else "adapter",
+        "model": str(base),
+        "tokens": tokens,
+        **{part: reading[part] for part in ("template", "max_tokens", "dtype")},
+    }
+
+    def write(folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        from vocabsem_core.features.checkpoints import load_model, load_tokenizer
+        from vocabsem_core.finetuning.adapters import save_adapted
+
+        weights = load_file(classifier.fit.path("fitted.safetensors"))
+        model = load_model(base, reading["dtype"], "cpu")
+        save_adapted(model, method.adaptation(settings), weights, folder, str(base))
+        if method.whole:
+            load_tokenizer(base).save_pretrained(folder)
+
+    return _of_kind(told, reading["kind"]), write
+
+
+def _of_kind(told: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Raises ConfigError for a kind of model that the script does not know."""
+    if kind not in _KINDS.values():
+        raise ConfigError(f"a {kind} model cannot be exported; `vocabsem predict` and `vocabsem serve` work with it")
+    return {**told, "kind": kind}
+
+
+def _card(classifier: Classifier, record: RunRecord, told: Mapping[str, Any]) -> str:
+    """README.md: what it is, how good it was, and how it is used."""
+    candidate = classifier.candidate
+    results = record.read("results.json") or []
+    place = (candidate.model, candidate.task, candidate.method)
+    found = [one for one in results if (one["model"], one["task"], one["method"]) == place]
+    result = found[-1] if found else None
+    lines = [
+        f"# {candidate.task}: {candidate.method} with {candidate.model}",
+        "",
+        f"Labels: {', '.join(candidate.labels)}. Fields of a row: {', '.join(candidate.fields)}.",
+        "",
+    ]
+    if result is not None:
+        seconds = sum(result["costs"].get(part) or 0.0 for part in ("encode", "basis", "search", "fit"))
+        size = result["train_size"]
+        lines += [
+            f"- {result['metric'].replace('_', '-')} {result['mean']:.3f} on {result['n_test']:,} test rows "
+            f"(95 % interval {result['low']:.3f} to {result['high']:.3f}), mean over {len(result['seeds'])} seeds; "
+            f"this is the fit of seed {candidate.seed}",
+            f"- fitted on {'all training rows' if size == 'full' else f'{size} training rows per class'} in "
+            f"{seconds:.0f} s with nothing cached",
+        ]
+    lines += [
+        f"- language model: `{told['model']}`" + ("" if told["form"] == "model" else ", which is not in this folder"),
+        f"- prompt: `{told['template']!r}`, at most {told['max_tokens']} tokens",
+        f"- from run `{record.run_id}`, whose workflow.yaml says how it was made",
+        "",
+        '`python classify.py "some text"` prints a label; `Classifier` in classify.py does so in Python.',
+        "",
+    ]
+    if told["form"] == "adapter":
+        lines += ["`peft.PeftModel.from_pretrained(model, THIS_FOLDER)` loads the adapter.", ""]
+    return "\n".join(lines)
