@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vocabsem_core.baselines.linear_probe import fit_probe, probe_logits
+from vocabsem_core.baselines.linear import probe_logits
+from vocabsem_core.baselines.linear_probe import fit_probe
 from vocabsem_core.calibration.batch import Lane
 from vocabsem_core.calibration.batched_training import fit_pack
 from vocabsem_core.calibration.modules import Calibration, CalibrationSettings, Labelled, calibrated_logits

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 Name = Literal[
-    "basis", "encode", "finetune", "overhead", "pretrain", "rerun", "shards", "sweep", "vocabulary", "workers"
+    "basis", "encode", "finetune", "overhead", "pretrain", "rerun", "serve", "shards", "sweep", "vocabulary", "workers"
 ]
 TAKES_MODEL = ("encode", "finetune", "vocabulary")
 

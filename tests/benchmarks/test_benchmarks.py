@@ -20,6 +20,7 @@ from tests.benchmarks import (
     overhead,
     pretrain,
     rerun,
+    serve,
     shards,
     sweep,
     vocabulary,
@@ -99,9 +100,10 @@ def test_a_model_folder_is_measured_at_the_usual_loops_best(monkeypatch: pytest.
     assert all(case.ratio > 0 for case in cases)
 
 
+@pytest.mark.filterwarnings("ignore")  # of peft and of Trainer
 def test_both_ways_of_finetuning_learn_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "_alone", finetune._measured)
-    monkeypatch.setattr(finetune, "EPOCHS", 8)
+    monkeypatch.setattr(finetune, "EPOCHS", 24)
     job, wanted = finetune.job_of(REFERENCE, None, 16, 6)
     job, wanted = replace(job, test=job.prompts), job.labels  # what was learned by heart
     speed, score, memory = finetune.lora_cases(job, wanted, (8,))
@@ -116,6 +118,15 @@ def test_trained_fits_are_timed_from_the_first_start_to_the_last_end(tmp_path: P
     lines = [json.dumps({"step": step, "time": f"2026-01-01T00:00:{at:02d}.500+00:00"}) for step, at in told]
     (tmp_path / "events.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert overhead.span(tmp_path / "events.jsonl", "finetune") == 7
+
+
+def test_a_server_is_asked_by_several_clients_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(serve.WORKFLOW, "models", ["reference-1m"])
+    monkeypatch.setitem(serve.WORKFLOW, "limit", {"train": 24, "test": 12})
+    serve.made(tmp_path)
+    load = serve.under_load(tmp_path, serve.Limits(), ["a fine day", "a dull one"], 3, 1.0)
+    assert load.rate > 1
+    assert 0 < load.quantile(0.5) <= load.quantile(0.95) < 60
 
 
 def test_texts_are_numbered_where_they_repeat() -> None:

@@ -37,8 +37,3 @@ def fit_probe(
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     weight = weight / deviation
     return {"weight": weight, "bias": bias - weight @ mean}
-
-
-def probe_logits(states: Float[Tensor, "n d"], weights: dict[str, Tensor]) -> Float[Tensor, "n c"]:
-    """Class scores of states."""
-    return states @ weights["weight"].T + weights["bias"]

@@ -41,6 +41,6 @@ class LinearProbe(Method):
     def predict(
         self, settings: LinearProbeSettings, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures
     ) -> Tensor:
-        from vocabsem_core.baselines.linear_probe import probe_logits
+        from vocabsem_core.baselines.linear import probe_logits
 
         return probe_logits(states, fitted)

@@ -64,7 +64,7 @@ class SemanticPrior(Method):
     def predict(
         self, settings: SemanticPriorSettings, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures
     ) -> Tensor:
-        from vocabsem_core.baselines.linear_probe import probe_logits
+        from vocabsem_core.baselines.linear import probe_logits
 
         return probe_logits(states, fitted)
 

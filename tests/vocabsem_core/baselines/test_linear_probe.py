@@ -10,7 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from vocabsem_core.baselines.linear_probe import fit_probe, probe_logits
+from vocabsem_core.baselines.linear import probe_logits
+from vocabsem_core.baselines.linear_probe import fit_probe
 from vocabsem_core.errors import InputError
 
 

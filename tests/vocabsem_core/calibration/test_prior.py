@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from vocabsem_core.baselines.linear_probe import probe_logits
+from vocabsem_core.baselines.linear import probe_logits
 from vocabsem_core.calibration.prior import fit_prior, prior_rows
 from vocabsem_core.errors import InputError
 from vocabsem_core.semantics.centring import moments
