@@ -103,7 +103,8 @@ def test_a_model_folder_is_measured_at_the_usual_loops_best(monkeypatch: pytest.
 @pytest.mark.filterwarnings("ignore")  # of peft and of Trainer
 def test_both_ways_of_finetuning_learn_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "_alone", finetune._measured)
-    monkeypatch.setattr(finetune, "EPOCHS", 24)
+    monkeypatch.setattr(finetune, "EPOCHS", 12)
+    monkeypatch.setattr(finetune, "RATE", 1e-2)
     job, wanted = finetune.job_of(REFERENCE, None, 16, 6)
     job, wanted = replace(job, test=job.prompts), job.labels  # what was learned by heart
     speed, score, memory = finetune.lora_cases(job, wanted, (8,))
