@@ -80,7 +80,7 @@ def under_load(folder: Path, limits: Limits, found: Sequence[str], clients: int,
     """The server in a process of its own, asked by so many clients at once."""
     listening = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    child = multiprocessing.get_context("fork").Process(target=_serve, args=(folder, limits, listening), daemon=True)
+    child = multiprocessing.get_context("spawn").Process(target=_serve, args=(folder, limits, listening), daemon=True)
     child.start()
     listening.close()
     try:
