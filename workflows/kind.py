@@ -103,6 +103,11 @@ class Candidate(Protocol):
     @property
     def metric(self) -> str: ...
     @property
+    def train_size(self) -> int | str:
+        """Training rows per class, or "full"."""
+        ...
+
+    @property
     def seed(self) -> int: ...
     @property
     def labels(self) -> Sequence[str]:

@@ -43,9 +43,7 @@ from workflows.cli.prediction import export_model, predict, serve
 from workflows.cli.report import report
 from workflows.cli.ui import ui
 from workflows.errors import ConfigError, Interrupted
-from workflows.runtime.environment import tracking_uri
-
-_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it where it starts a job's command, and there alone
+from workflows.runtime.environment import how_to_go_on, tracking_uri
 
 app = typer.Typer(
     help="Vocabulary-defined semantics as a cached benchmark: the language model runs once, and later runs use its "
@@ -248,7 +246,7 @@ def main() -> None:
         sys.exit(signals.exit_status)
     except SystemExit:
         if signals.first is not None:  # Typer has made an exit status of it, and says nothing
-            _say(f"interrupted; {_next()}")
+            _say(f"interrupted; {how_to_go_on()}")
             sys.exit(signals.exit_status)
         raise
     except Exception as error:
@@ -282,7 +280,7 @@ def _run(
     from workflows.results.document import document
     from workflows.runtime import progress
 
-    done = session.run(opened, _say, progress.watching_on(sys.stderr), _next())
+    done = session.run(opened, _say, progress.watching_on(sys.stderr), how_to_go_on())
     seconds = time.monotonic() - started
     if as_json:
         made = document(done.run_id, done.counts, done.results, done.mlflow_run_id, seconds)
@@ -313,7 +311,7 @@ def _end_if(failures: list[tuple[str, Any]]) -> None:
         return
     for label, outcome in failures:
         _say(f"{label} failed: {outcome.error}")
-    _say(f"Finished steps are kept. After fixing the cause, {_next()}")
+    _say(f"Finished steps are kept. After fixing the cause, {how_to_go_on()}")
     raise typer.Exit(2 if all(outcome.exit_code == 2 for _, outcome in failures) else 1)
 
 
@@ -337,15 +335,6 @@ def _show(done: Any, opened: Any, seconds: float, more: Any) -> None:
         print(f"report: {os.path.relpath(report) if here else report}")
     if done.shown is not None:
         print(f"MLflow: {opened.tracker.page(done.shown, '`vocabsem ui`')}")
-
-
-def _next() -> str:
-    """How to go on; a job of a cluster runs on a copy that goes with it, so that its own command is of no use later."""
-    import shlex
-
-    if _JOB in os.environ:
-        return "submit the file again."
-    return f"resume with:  {shlex.join(['vocabsem', *sys.argv[1:]])}"
 
 
 def _say(line: str) -> None:

@@ -137,6 +137,7 @@ def serve(
     _say(f"loading {candidate.method} ({classifier.why}), {candidate.model}, task {candidate.task}")
     service = Service(classifier, opened)
     address = f"http://{host}:{listening.getsockname()[1]}"
+    listening.listen()  # a request that comes now waits
     _say(f"serving on {address}; POST {address}/predict, Ctrl-C ends it")
     _run(service, candidate, token, listening)
     service.close()

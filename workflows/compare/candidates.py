@@ -44,6 +44,10 @@ class Competitor:
         return self.entry.task.config.metric
 
     @property
+    def train_size(self) -> int | str:
+        return self.entry.size
+
+    @property
     def labels(self) -> Sequence[str]:
         return tuple(self.entry.task.config.words)
 

@@ -12,6 +12,7 @@ from orchestration.store.artifacts import Store
 from workflows.config.compare import AnyExecution
 from workflows.errors import Interrupted, StepsFailed
 from workflows.runtime.engines import open_engine
+from workflows.runtime.environment import how_to_go_on
 from workflows.runtime.interruption import Course
 from workflows.runtime.progress import Say, Watching, looking_in
 
@@ -31,7 +32,7 @@ def carry_out(targets: Sequence[Step], store: Store, execution: AnyExecution, sa
         try:
             outcomes = run_plan(plan, lambda: open_engine(execution, store, steps, [], emit, say), emit)
         except KeyboardInterrupt:
-            raise Interrupted(course.text()) from None
+            raise Interrupted(f"{course.text()}\n{how_to_go_on()}") from None
     failed = [(one.step.label, outcomes[one.step.key]) for one in plan if outcomes[one.step.key].state == "failed"]
     if failed:
         told = "\n".join(f"{label} failed: {outcome.error}" for label, outcome in failed)

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestration.execution.work import work_of
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.files import json_bytes
 from workflows.errors import ConfigError
 from workflows.methods.base import Method
-from workflows.methods.registry import method_named
 from workflows.prediction.choice import Classifier
+from workflows.results.model import by_place, read_stored
+from workflows.results.wording import score, seconds
+from workflows.steps.fit import method_of
+from workflows.steps.prediction import fit_of
 
 SCRIPT = Path(__file__).with_name("classify.py")
 _KNOWN = ("linear-probe", "semantic-prior", "centroid")  # methods on states whose scores the script can compute
@@ -28,7 +32,7 @@ def export(classifier: Classifier, record: RunRecord, store: Store, folder: Path
     if folder.exists():
         raise ConfigError(f"{folder}: exists; name a folder that does not")
     fit = classifier.candidate.fit
-    method = method_named(fit.local.get("method_file", fit.identity["method"]))
+    method = method_of(work_of(fit, store))
     tuned = method.input_kind == "prompts"
     told, write = _tuned(classifier, method, store) if tuned else _features(classifier, method)
     staged = folder.with_name(f".{folder.name}.part")
@@ -81,7 +85,7 @@ def _tuned(classifier: Classifier, method: Any, store: Store) -> Written:
     fit = classifier.candidate.fit
     reading, base = fit.identity["reading"], Path(fit.local["folder"])
     tokens = store.need(fit.inputs["verbalizer"]).json("verbalizer.json")["tokens"]
-    settings = method.Settings.model_validate(classifier.fit.json("fit.json")["settings"])
+    settings, weights = fit_of(classifier.fit, method)
     told = {
         "form": "model" if method.whole else "adapter",
         "model": str(base),
@@ -90,12 +94,9 @@ def _tuned(classifier: Classifier, method: Any, store: Store) -> Written:
     }
 
     def write(folder: Path) -> None:
-        from safetensors.torch import load_file
-
         from vocabsem_core.features.checkpoints import load_model, load_tokenizer
         from vocabsem_core.finetuning.adapters import save_adapted
 
-        weights = load_file(classifier.fit.path("fitted.safetensors"))
         model = load_model(base, reading["dtype"], "cpu")
         save_adapted(model, method.adaptation(settings), weights, folder, str(base))
         if method.whole:
@@ -114,25 +115,23 @@ def _of_kind(told: Mapping[str, Any], kind: str) -> dict[str, Any]:
 def _card(classifier: Classifier, record: RunRecord, told: Mapping[str, Any]) -> str:
     """README.md: what it is, how good it was, and how it is used."""
     candidate = classifier.candidate
-    results = record.read("results.json") or []
-    place = (candidate.model, candidate.task, candidate.method)
-    found = [one for one in results if (one["model"], one["task"], one["method"]) == place]
-    result = found[-1] if found else None
+    found = by_place(read_stored(record.read("results.json") or []))
+    one = found.get((candidate.model, candidate.task, candidate.method, candidate.train_size))
     lines = [
         f"# {candidate.task}: {candidate.method} with {candidate.model}",
         "",
         f"Labels: {', '.join(candidate.labels)}. Fields of a row: {', '.join(candidate.fields)}.",
         "",
     ]
-    if result is not None:
-        seconds = sum(result["costs"].get(part) or 0.0 for part in ("encode", "basis", "search", "fit"))
-        size = result["train_size"]
+    if one is not None:
+        result, detail = one
+        size = result.train_size
         lines += [
-            f"- {result['metric'].replace('_', '-')} {result['mean']:.3f} on {result['n_test']:,} test rows "
-            f"(95 % interval {result['low']:.3f} to {result['high']:.3f}), mean over {len(result['seeds'])} seeds; "
-            f"this is the fit of seed {candidate.seed}",
-            f"- fitted on {'all training rows' if size == 'full' else f'{size} training rows per class'} in "
-            f"{seconds:.0f} s with nothing cached",
+            f"- {result.metric.replace('_', '-')} {score(result.mean, result.low, result.high)}, with its 95 % "
+            f"interval, on {result.n_test:,} test rows, mean over {len(result.seeds)} seeds; this is the fit of seed "
+            f"{candidate.seed}",
+            f"- fitted on {'all training rows' if size == 'full' else f'{size} training rows per class'}; seconds with "
+            f"nothing cached: {seconds(detail.costs.total)}",
         ]
     lines += [
         f"- language model: `{told['model']}`" + ("" if told["form"] == "model" else ", which is not in this folder"),

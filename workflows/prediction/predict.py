@@ -69,8 +69,8 @@ def predict(
     from workflows.methods.inputs.states import has_column, read_column
 
     candidate = classifier.candidate
+    step = candidate.predict(rows, facts_of(store))  # which says what is wrong with the file
     check_new(rows, _names(candidate.labels), column_names(rows))
-    step = candidate.predict(rows, facts_of(store))
     carry_out([step], store, run_by(classifier.execution, executor, few=_count(step) <= _FEW), say, watching)
     made = store.need(step)
     far = read_column(made, "distance") > classifier.validation["far"] if has_column(made, "distance") else None
@@ -82,9 +82,9 @@ def predict(
 def _count(step: Any) -> int:
     """Rows that it predicts."""
     read = step.inputs.get("test_texts") or step.inputs["test"]
-    while "rows" not in read.local:
-        read = read.inputs.get("texts") or next(iter(read.inputs.values()))
-    return read.local["rows"]
+    if "rows" in read.local:
+        return read.local["rows"]
+    return next(made.local["rows"] for made in read.inputs.values() if "rows" in made.local)
 
 
 def _names(labels: Sequence[str]) -> list[str]:

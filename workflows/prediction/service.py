@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.store.artifacts import Artifact, Store
+from orchestration.execution.work import work_of
+from orchestration.store.artifacts import Store
 from vocabsem_core.statistics.temperature import probabilities
 from workflows.methods.ensembles import predict_folds
-from workflows.methods.inputs.prompts import Texts, read_prompts
-from workflows.methods.inputs.states import TaskFeatures
-from workflows.methods.registry import method_named
+from workflows.methods.inputs.prompts import read_prompts
 from workflows.prediction.choice import Classifier
 from workflows.prediction.predict import Predictions
+from workflows.steps.fit import method_of
+from workflows.steps.prediction import fit_of, seen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,13 +31,12 @@ class Service:
     def __init__(self, classifier: Classifier, store: Store) -> None:
         self.labels = list(classifier.candidate.labels)
         self.temperature = classifier.validation.get("temperature", 1.0)
-        self._fit = classifier.candidate.fit
-        self._method = method_named(self._fit.local.get("method_file", self._fit.identity["method"]))
-        self._settings = self._method.Settings.model_validate(classifier.fit.json("fit.json")["settings"])
-        self._fitted = _tensors(classifier.fit)
+        self._work = work_of(classifier.candidate.fit, store)
+        self._method: Any = method_of(self._work)
+        self._settings, self._fitted = fit_of(classifier.fit, self._method)
         self._held = ExitStack()
         tuned = self._method.input_kind == "prompts"
-        self._scores = self._by_prompts(store) if tuned else self._by_states(classifier, store)
+        self._scores = self._by_prompts() if tuned else self._by_states(classifier.candidate.reader(store))
 
     def predict(self, rows: Rows) -> Predictions:
         """The labels of some rows."""
@@ -61,18 +60,8 @@ class Service:
         """The model is as it was before."""
         self._held.close()
 
-    def _by_states(self, classifier: Classifier, store: Store) -> Any:
-        fit, identity = self._fit, self._fit.identity
-        read, folds = classifier.candidate.reader(store), identity.get("folds", 1)
-        inputs = {role: store.need(step) for role, step in fit.inputs.items() if role not in ("test", "search")}
-        materials = TaskFeatures(
-            inputs,
-            identity["layer"],
-            self.labels,
-            identity.get("train_size", "full"),
-            identity["seed"],
-            hold_out=self._method.holds_out,
-        )
+    def _by_states(self, read: Any) -> Any:
+        folds, materials = self._work.identity.get("folds", 1), seen(self._work, hold_out=self._method.holds_out)
 
         def scores(rows: Rows) -> tuple[Tensor, Any]:
             columns = read(rows)
@@ -82,26 +71,14 @@ class Service:
 
         return scores
 
-    def _by_prompts(self, store: Store) -> Any:
+    def _by_prompts(self) -> Any:
         import numpy as np
 
         from vocabsem_core.finetuning.adapters import adapted, use
 
-        identity, local = self._fit.identity, self._fit.local
-        method: Any = self._method
-        inputs = {"verbalizer": store.need(self._fit.inputs["verbalizer"])}
-        inputs["test_texts"] = store.need(self._fit.inputs["test_texts"])  # to try the model out on
-        texts = Texts(
-            inputs,
-            identity["reading"],
-            Path(local["folder"]),
-            local["stamp"],
-            self.labels,
-            identity["train_size"],
-            identity["seed"],
-            vocabulary=local["vocabulary"],
-        )
-        use(self._held.enter_context(adapted(texts.model, method.adaptation(self._settings), 0)), self._fitted)
+        texts = seen(self._work)
+        adaptation = self._method.adaptation(self._settings)
+        use(self._held.enter_context(adapted(texts.model, adaptation, 0)), self._fitted)
         classifier = texts.classifier
 
         def scores(rows: Rows) -> tuple[Tensor, Any]:
@@ -109,9 +86,3 @@ class Service:
             return classifier.scores(read_prompts(prompts)), np.array([prompt.cut for prompt in prompts])
 
         return scores
-
-
-def _tensors(fit: Artifact) -> dict[str, Tensor]:
-    from safetensors.torch import load
-
-    return load(fit.path("fitted.safetensors").read_bytes())

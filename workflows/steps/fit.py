@@ -226,6 +226,7 @@ def fill_score(work: StepContext) -> None:
 
     from orchestration.store.arrow import ROW_ID
     from vocabsem_core.statistics.metrics import confusion, expected_calibration_error, score
+    from vocabsem_core.statistics.temperature import probabilities
     from workflows.methods.inputs.states import read_column
 
     fits = [work.inputs[f"fit_{seed}"] for seed in work.identity["seeds"]]
@@ -234,7 +235,7 @@ def fill_score(work: StepContext) -> None:
     predictions = np.stack([read_column(fit, "prediction") for fit in fits])
     classes = work.identity["classes"]
     scores = {metric: score(predictions, labels, classes, metric) for metric in ("accuracy", "macro_f1")}
-    probabilities = [_softmax(read_column(fit, "scores")) for fit in fits]
+    chances = [probabilities(read_column(fit, "scores")) for fit in fits]
     record = {
         "metric": work.identity["metric"],
         "n_test": len(labels),
@@ -242,18 +243,11 @@ def fill_score(work: StepContext) -> None:
             name: {"mean": s.mean, "low": s.low, "high": s.high, "sd_seeds": s.sd_seeds, "by_seed": s.by_seed}
             for name, s in scores.items()
         },
-        "calibration_error": float(np.mean([expected_calibration_error(p, labels) for p in probabilities])),
+        "calibration_error": float(np.mean([expected_calibration_error(p, labels) for p in chances])),
         "confusion": confusion(predictions, labels, classes).tolist(),
         "constant_prediction": bool(np.any(np.all(predictions == predictions[:, :1], axis=1))),
     }
     work.out.write("score.json", json_bytes(record))
-
-
-def _softmax(scores: Any) -> Any:
-    import numpy as np
-
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def method_identity(method: ResolvedMethod, inputs: Inputs, conditions: Conditions, seed: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.execution.work import StepContext
 from orchestration.graph import Resources, Step
+from orchestration.store.artifacts import Artifact
 from orchestration.store.files import json_bytes
 from vocabsem_core.names import WHOLE
 from workflows.methods.base import Method, check_scores
@@ -72,12 +73,12 @@ def fill_validation(work: StepContext) -> dict[str, float]:
 
     from vocabsem_core.statistics.temperature import fit_temperature
 
-    method, materials = method_of(work), _seen(work, hold_out=True)
+    method, materials = method_of(work), seen(work, hold_out=True)
     if not materials.has_validation:
         work.out.write(VALIDATION, json_bytes({"rows": 0}))
         return {}
     with naming_the_file(method), measured() as took:
-        settings, fitted = fit_of(work, method)
+        settings, fitted = fit_of(work.inputs["fit"], method)
         if not method.holds_out:
             fitted = method.fit(settings, materials, work.identity["seed"])
         rows, labels = materials.held_out
@@ -148,10 +149,10 @@ def fill_predictions(work: StepContext) -> dict[str, float]:
     from orchestration.store.arrow import ROW_ID, column_array, read_table, table_of
 
     method, test = method_of(work), work.inputs["test"]
-    materials, known = _seen(work, hold_out=method.holds_out), _seen(work, hold_out=True)
+    materials, known = seen(work, hold_out=method.holds_out), seen(work, hold_out=True)
     near = materials.has_train and "far" in work.inputs["validation"].json(VALIDATION)
     with naming_the_file(method), measured() as took:
-        settings, fitted = fit_of(work, method)
+        settings, fitted = fit_of(work.inputs["fit"], method)
         for shard, path in enumerate(test.shards()):
             table = read_table(path)
             states = materials.states_of(lambda name, table=table: column_array(table, name))
@@ -189,8 +190,8 @@ class PromptPredictor:
         from workflows.methods.inputs.prompts import read_prompts
 
         texts = read_table(work.inputs["test_texts"].shard(shard))
-        method, materials = method_of(work), _seen(work)
-        settings, fitted = fit_of(work, method)
+        method, materials = method_of(work), seen(work)
+        settings, fitted = fit_of(work.inputs["fit"], method)
         rows = column_array(texts, ROW_ID)
         found: list[Any] = materials.prompts_of(field_columns(texts).to_pylist(), row_names(rows.tolist()))
 
@@ -220,11 +221,10 @@ def predicted(work: StepContext, scores: Tensor) -> dict[str, np.ndarray]:
     }
 
 
-def fit_of(work: StepContext, method: Method) -> tuple[Any, dict[str, Tensor]]:
-    """The settings of the stored fit, and what it learned."""
+def fit_of(fit: Artifact, method: Method) -> tuple[Any, dict[str, Tensor]]:
+    """The settings of a stored fit, and what it learned."""
     from safetensors.torch import load
 
-    fit = work.inputs["fit"]
     settings = method.Settings.model_validate(fit.json("fit.json")["settings"])
     return settings, load(fit.path("fitted.safetensors").read_bytes())
 
@@ -243,7 +243,7 @@ def distances(states: Tensor, materials: Any) -> Tensor:
     return nearest(states - centre, train - centre, 1, "cosine")[0][:, 0]
 
 
-def _seen(work: StepContext, **changes: Any) -> Any:
+def seen(work: StepContext, **changes: Any) -> Any:
     """What the method of a step sees of it: `TaskFeatures`, or `Texts`, whose validation rows are always held out."""
     import torch
 

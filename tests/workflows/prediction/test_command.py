@@ -18,7 +18,7 @@ from orchestration.store.artifacts import open_store
 from tests.workflows.films import TASK
 from tests.workflows.prediction.conftest import Finished, finished
 from workflows.cli.app import app
-from workflows.errors import ConfigError
+from workflows.errors import ConfigError, Interrupted
 from workflows.session import ORIGIN
 
 TEXTS = ["a fine film number 3", 'a "dull" film, number 4']
@@ -126,6 +126,39 @@ def test_a_file_that_cannot_be_used_is_told(run: Finished, tmp_path: Path, conte
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [("none.csv", "cannot be read|no file"), ("new.xlsx", "expected one of|is none of|cannot read")],
+)
+def test_a_data_file_that_is_not_there_or_of_another_format_is_told(
+    run: Finished, tmp_path: Path, name: str, told: str
+) -> None:
+    (tmp_path / "new.xlsx").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=told):
+        call(run, "predict", "--method", "zero-shot", "--data", tmp_path / name)
+
+
+def test_the_other_columns_of_a_file_may_lack_in_some_rows(run: Finished, tmp_path: Path) -> None:
+    (tmp_path / "new.jsonl").write_text('{"text": "fine", "note": "a"}\n{"text": "dull"}\n')
+    call(run, "predict", "--method", "zero-shot", "--data", tmp_path / "new.jsonl", "--out", tmp_path / "out.jsonl")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_interrupted_command_says_what_is_kept_and_how_to_go_on(
+    run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workflows.prediction.carry_out.run_plan", interrupted)
+    monkeypatch.setattr("sys.argv", ["vocabsem", "predict", "latest", "--data", "new.csv"])
+    rows = write_csv(tmp_path / "new.csv", [{"text": "never seen before"}])
+    with pytest.raises(Interrupted) as raised:
+        call(run, "predict", "--method", "zero-shot", "--data", rows)
+    assert "steps are done and kept" in str(raised.value)
+    assert str(raised.value).endswith("resume with:  vocabsem predict latest --data new.csv")
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (("--method", "linear-prob"), "the run has no method 'linear-prob'; did you mean 'linear-probe'?"),
@@ -181,6 +214,16 @@ def test_a_folder_is_exported(run: Finished, tmp_path: Path) -> None:
     done = call(run, "export-model", tmp_path / "made", "--method", "linear-probe")
     assert "linear-probe (as asked) is in " in done.stderr
     assert (tmp_path / "made" / "classify.py").is_file()
+
+
+def test_the_card_of_an_exported_folder_has_the_score_of_the_fit_that_is_in_it(tmp_path: Path) -> None:
+    run = finished(tmp_path, TASK, methods=["semantic-prior", "zero-shot"], train_size=[1, 4])
+    call(run, "export-model", tmp_path / "made", "--method", "semantic-prior")
+    lines = run.record.read("results.json")
+    (line,) = [one for one in lines if (one["method"], one["train_size"]) == ("semantic-prior", 4)]
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert f"accuracy {line['mean']:.3f} ({line['low']:.3f} to {line['high']:.3f}), with its 95 % interval" in card
+    assert "fitted on 4 training rows per class" in card
 
 
 @pytest.mark.parametrize(
