@@ -25,5 +25,8 @@ class MemoryTracker:
         self.told.append((experiment, parent, children))
         return Shown(f"m{len(self.told)}", "#/x")
 
+    def register(self, experiment: str, key: str, name: str) -> str:
+        return "1"
+
     def page(self, shown: Shown, serve: str) -> str:
         return f"{self.name}/{shown.run_id}"

@@ -41,6 +41,27 @@ PRETRAIN: dict[str, Any] = {
     "training": {"tokens": 64, "batch_tokens": 32},
     "evaluation": {"tasks": ["subj"], "rows": 5},
 }
+ABLATION: dict[str, Any] = {
+    "workflow": "compare",
+    "models": ["reference"],
+    "tasks": ["trec", "subj", "agnews"],
+    "reference_method": "basis",
+    "methods": [
+        {"method": "calibration", "name": name, "settings": {"targets": targets, "centre": "none", "shrinkage": 0}}
+        for name, targets in (
+            ("basis", "basis"),
+            ("head-rows", "head"),
+            ("embedding-rows", "embedding"),
+            ("class-means", "class-means"),
+            ("random-orthogonal", "random"),
+            ("learned", "learned"),
+        )
+    ],
+    "seeds": [0, 1, 2],
+    "search": {"trials": 6},
+    "encoding": {"layers": ["all", "all:mean"]},
+    "limit": {"train": 2000},
+}
 DEMONSTRATIONS: dict[str, Any] = {
     "workflow": "compare",
     "models": ["reference-1m"],
@@ -72,9 +93,9 @@ def make_workspace(folder: Path) -> dict[str, str]:
     text = "\n\n".join(f"Paragraph {n}, {'and so on ' * (n % 7)}." for n in range(40))
     (folder / "text.txt").write_text(text, encoding="utf-8")
     shutil.copy(REPOSITORY / "workflows" / "catalog" / "templates" / "bundled.yaml", folder)
-    for name in ("results", "ablation"):
-        shutil.copy(REPOSITORY / "docs" / f"{name}.yaml", folder)
-    for name, document in (("sweep", SWEEP), ("pretrain", PRETRAIN), ("demonstrations", DEMONSTRATIONS)):
+    shutil.copy(REPOSITORY / "docs" / "results.yaml", folder)
+    documents = {"ablation": ABLATION, "sweep": SWEEP, "pretrain": PRETRAIN, "demonstrations": DEMONSTRATIONS}
+    for name, document in documents.items():
         write(folder, f"{name}.yaml", document)
     return {path.stem: path.name for path in sorted(folder.glob("*.yaml"))}
 

@@ -126,6 +126,15 @@ class Candidate(Protocol):
         """What it comes to on the validation rows: see `steps.prediction`."""
         ...
 
+    @property
+    def certainty(self) -> Step:
+        """How far its probabilities are from its hits on the run's test rows."""
+        ...
+
+    def has_tracked_model(self, store: Store) -> bool:
+        """Whether the tracker has it as a model."""
+        ...
+
     def reader(self, store: Store) -> Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Any]]:
         """What reads rows in this process, for a method that reads features: columns by name."""
         ...

@@ -99,6 +99,14 @@ class MlflowTracker:
             page = share(client, experiment_id, run_id, parent.view) if parent.view else alone(experiment_id, run_id)
             return Shown(run_id, page)
 
+    def register(self, experiment: str, key: str, name: str) -> str:
+        with _mlflow(self.uri) as client:
+            found = _found(client, _experiment(client, experiment, self.uri), f"tags.`{KEY_TAG}` = '{key}'")
+            run_id = found[key].info.run_id if key in found else None
+            if run_id is None or not client.list_artifacts(run_id, _MODEL):
+                raise TrackingError(f"MLflow at {self.name}: no model of this fit to register")
+            return _registered(client, run_id, name)
+
     def page(self, shown: Shown, serve: str) -> str:
         """In a browser; of a SQLite database, once it is served. Other databases have no page."""
         if database_file(self.uri) is not None:
@@ -154,6 +162,7 @@ def _mlflow(uri: str) -> Iterator[MlflowClient]:
         from sqlalchemy import Engine, event
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # a line for each model that is saved
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is told in a line
         utils.MAX_RETRY_COUNT = 3  # ten attempts at a database would hold a run for 100 s
         if (database := database_file(uri)) is not None:
@@ -259,7 +268,7 @@ def _write(
                 client.log_artifact(run_id, str(path))
         if wanted.model is not None and _MODEL not in uploaded:
             with TemporaryDirectory() as folder:
-                client.log_artifacts(run_id, str(_saved(wanted.model, Path(folder))), _MODEL)
+                client.log_artifacts(run_id, str(save_model(wanted.model, Path(folder))), _MODEL)
     if run.info.status != wanted.status:
         client.update_run(run_id, status=wanted.status) if wanted.status == "RUNNING" else client.set_terminated(
             run_id, wanted.status, end
@@ -288,11 +297,12 @@ def _unknown(data: Sequence[TrackedData], run: Run) -> list[DatasetInput]:
     return [of(one) for one in data if (one.digest[:_DIGEST], one.context) not in known]
 
 
-def _saved(model: TrackedModel, folder: Path) -> Path:
-    """A folder that MLflow loads as a model."""
+def save_model(model: TrackedModel, folder: Path) -> Path:
+    """A folder that MLflow loads as a model, made in a folder that is there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of mlflow.pyfunc's own types, at its import
         import mlflow.pyfunc
+        import pandas
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, Schema, TensorSpec
 
@@ -303,8 +313,9 @@ def _saved(model: TrackedModel, folder: Path) -> Path:
     for name, document in model.documents.items():
         files.replace_json(data / name, document)
     columns: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in model.inputs] or [ColSpec("string")]
+    example = pandas.DataFrame({name: ["a text"] for name in model.inputs}) if model.inputs else ["a text"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it wants an input example, which is for signatures that are guessed
+        warnings.simplefilter("ignore")  # of MLflow's own use of its parts
         mlflow.pyfunc.save_model(
             str(folder / _MODEL),
             loader_module=model.loader,
@@ -312,8 +323,25 @@ def _saved(model: TrackedModel, folder: Path) -> Path:
             pip_requirements=[f"vocabsem=={version('vocabsem')}"],
             signature=ModelSignature(Schema(columns), Schema([ColSpec("string")])),
             model_config=dict(model.config),
+            input_example=example,
         )
     return folder / _MODEL
+
+
+def _registered(client: MlflowClient, run_id: str, name: str) -> str:
+    """The version under which a run's model has a name, the one it has already or a new one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(name)
+    if known := client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        return str(known[0].version)
+    source = f"{client.get_run(run_id).info.artifact_uri}/{_MODEL}"
+    return str(client.create_model_version(name, source, run_id).version)
 
 
 def _found(client: MlflowClient, experiment_id: str, condition: str) -> dict[str, Run]:

@@ -75,6 +75,15 @@ def fill(record: RunRecord, tracker: Tracker) -> Filled:
     return Filled(shown.run_id, tuple(run.name for run in (parent, *children) if run.key in without))
 
 
+def register(record: RunRecord, tracker: Tracker, key: str, name: str) -> str:
+    """Give the model of a tracked run, known by its key, a name in the tracker's registry; its version there.
+
+    Raises TrackingError where there is none or MLflow cannot be used, StoreError for a run without anything to track.
+    """
+    fill(record, tracker)
+    return tracker.register((record.read(TOLD) or {})["experiment"], key, name)
+
+
 def is_filled(record: RunRecord, tracker: Tracker) -> bool:
     """Whether this MLflow was told all that the record says, as far as it is there."""
     told = record.read(TOLD)

@@ -1,4 +1,4 @@
-"""A tracker of experiments, as the rest of the program knows it: plain data of runs, and a protocol of five members."""
+"""A tracker of experiments, as the rest of the program knows it: plain data of runs, and a protocol of six members."""
 
 from __future__ import annotations
 
@@ -130,6 +130,13 @@ class Tracker(Protocol):
 
         Each is looked up by its key, made where it is not there, gets what it lacks, and ends with its status: nothing
         doubles. Raises TrackingError where it cannot be written.
+        """
+        ...
+
+    def register(self, experiment: str, key: str, name: str) -> str:
+        """Give the model of the run with this key a name in the registry of models; the version that it is there.
+
+        A model that has the name already keeps its version. Raises TrackingError where the run has no model.
         """
         ...
 

@@ -80,14 +80,14 @@ def test_what_needs_more_than_its_fit_has_no_model(tracked):
 def test_a_model_holds_no_pickle(tracked):
     folder = Path(folder_of(tracked[0], tracked[1]["calibration small reference seed 0"]))
     names = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    data = ["calibrator.json", "fitted.safetensors"]
+    data = ["classifier.json", "fitted.safetensors", "input_example.json", "serving_input_example.json"]
     assert names == sorted([*data, "MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"])
 
 
 def test_another_language_model_is_refused(tracked, tmp_path):
     folder = folder_of(tracked[0], tracked[1]["calibration small reference seed 0"])
     other = shutil.copytree(REPOSITORY / "workflows/catalog/models/reference-1m", tmp_path / "other")
-    with pytest.raises(ConfigError, match=r"holds another model than the one this calibrator was fitted on"):
+    with pytest.raises(ConfigError, match=r"holds another model than the one this classifier was fitted on"):
         mlflow.pyfunc.load_model(folder, model_config={"model": str(other)})
     with pytest.raises(ConfigError, match=r"is not at .*nowhere; name its folder"):
         mlflow.pyfunc.load_model(folder, model_config={"model": str(tmp_path / "nowhere")})

@@ -19,10 +19,12 @@ from workflows.cli.options import (
     OfTask,
     OneRun,
     StorePlace,
+    TrackingUri,
     path_given,
     read_store,
 )
 from workflows.errors import ConfigError, Interrupted
+from workflows.runtime.environment import tracking_uri
 
 _STDIN = "-"
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -190,19 +192,35 @@ def _socket(host: str, port: int) -> Any:
 
 def export_model(
     run: OneRun,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", callback=path_given)],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Folder to make.", callback=path_given, show_default=False)
+    ] = None,
+    register: Annotated[
+        str | None,
+        typer.Option("--register", metavar="NAME", help="Name of the model in MLflow's registry: a new version of it."),
+    ] = None,
     method: OfMethod = None,
     model: OfModel = None,
     task: OfTask = None,
     seed: OfSeed = None,
     store: StorePlace = None,
+    mlflow: TrackingUri = None,
 ) -> None:
-    """Write a fit of a finished comparison as a folder that needs only torch and transformers, or peft."""
-    from workflows.prediction.export import export
+    """Write a fit of a finished comparison as a folder that needs only torch and transformers, or peft.
 
+    With --register, name the fit's MLflow model in MLflow's registry of models; a folder is made where one is given.
+    """
+    from workflows.prediction.export import export, register_model
+
+    if folder is None and register is None:
+        raise ConfigError("name a folder to make, or a model of MLflow's registry with --register")
     opened, record, classifier = _chosen(run, store, (model, task, method, seed))
-    names = export(classifier, record, opened, folder)
-    _say(f"{classifier.candidate.method} ({classifier.why}) is in {folder}: {', '.join(names)}")
+    named = f"{classifier.candidate.method} ({classifier.why})"
+    if folder is not None:
+        _say(f"{named} is in {folder}: {', '.join(export(classifier, record, opened, folder))}")
+    if register is not None:
+        address = register_model(classifier, record, opened, tracking_uri(mlflow), register)
+        _say(f"{named} is {address}: mlflow.pyfunc.load_model({address!r})")
 
 
 def _say(line: Any) -> None:

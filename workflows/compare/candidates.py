@@ -17,7 +17,7 @@ from workflows.errors import ConfigError, nearest
 from workflows.extractors.base import Reader
 from workflows.kind import Asked
 from workflows.methods.resolved import resolve
-from workflows.steps.prediction import predict_step, validation_step
+from workflows.steps.prediction import certainty_step, predict_step, validation_step
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,13 @@ class Competitor:
     def validation(self) -> Step:
         read = self.entry.inputs(self._drawn)
         return validation_step(self.fit, self.entry.method.method, read, self.metric, self.entry.size)
+
+    @cached_property
+    def certainty(self) -> Step:
+        return certainty_step(self.fit, self.validation, self.entry.materials["test_labels"])
+
+    def has_tracked_model(self, store: Store) -> bool:
+        return self.entry.model.served(self.fit, store) is not None
 
     def reader(self, store: Store) -> Reader:
         return self.entry.model.reader(self.fit.inputs["test"], store)

@@ -113,7 +113,7 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, found: Found,
     settings = ", ".join(f"{name}={value}" for name, value in detail.settings[seed].items())
     sizes = sized(cell.train_size)
     return TrackedRun(
-        key=f"{record.run_id}:{cell.fits[seed].key}",
+        key=key_of_fit(record, cell.fits[seed]),
         name=" ".join([cell.method, cell.task, cell.model, *sizes, *(f"seed {seed}" for _ in seeds)]),
         status="FINISHED",
         params={
@@ -140,6 +140,11 @@ def _child(record: RunRecord, store: Store, cell: Cell, seed: int, found: Found,
         data=data_of(cell.task, cell.rows, cell.score),
         span=_span(cell.fits[seed], store),
     )
+
+
+def key_of_fit(record: RunRecord, fit: Step) -> str:
+    """What a tracker knows a fit of a run by."""
+    return f"{record.run_id}:{fit.key}"
 
 
 def _span(fit: Step, store: Store) -> tuple[int, int] | None:

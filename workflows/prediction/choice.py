@@ -18,7 +18,7 @@ from workflows.prediction.carry_out import carry_out
 from workflows.registry import kind_of_run
 from workflows.runtime.progress import Say, Watching
 from workflows.session import ORIGIN
-from workflows.steps.prediction import VALIDATION
+from workflows.steps.prediction import CERTAINTY, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Classifier:
         candidate: the fit, as a step.
         fit: what was stored of it.
         validation: what is known of it by the validation rows: validation.json.
+        certainty: how far its probabilities are from its hits on the run's test rows: certainty.json.
         execution: how the run's workflow file has steps run.
         why: how it was chosen, for a person.
     """
@@ -36,6 +37,7 @@ class Classifier:
     candidate: Candidate
     fit: Artifact
     validation: Mapping[str, Any]
+    certainty: Mapping[str, Any]
     execution: Any
     why: str
 
@@ -61,11 +63,14 @@ def choose(
     there = [one for one in found if store.find(one.fit) is not None]
     if asked.method is not None or not there:
         _check_is_there(found[0], store, record)
-    carry_out([one.validation for one in there], store, run_by(config.execution, executor, few=True), say, watching)
-    known = {one.method: _json(store, one) for one in there}
+    execution = run_by(config.execution, executor, few=True)
+    carry_out([one.validation for one in there], store, execution, say, watching)
+    known = {one.method: store.need(one.validation).json(VALIDATION) for one in there}
     best = max(there, key=lambda one: known[one.method].get("score", -1.0))
     why = "as asked" if asked.method is not None else _reason(best, known, [one.method for one in found])
-    return Classifier(best, store.need(best.fit), known[best.method], config.execution, why)
+    carry_out([best.certainty], store, execution, say, watching)
+    certainty = store.need(best.certainty).json(CERTAINTY)
+    return Classifier(best, store.need(best.fit), known[best.method], certainty, config.execution, why)
 
 
 def facts_of(store: Store) -> FingerprintCache:
@@ -98,11 +103,6 @@ def _check_is_there(candidate: Candidate, store: Store, record: RunRecord) -> No
         f"what {candidate.method} was fitted with has changed since run {record.run_id}:\n{causes}\n"
         "Run the workflow again, or put back what was there."
     )
-
-
-def _json(store: Store, candidate: Candidate) -> dict[str, Any]:
-    artifact = store.find(candidate.validation)
-    return artifact.json(VALIDATION) if artifact is not None else {}
 
 
 def _reason(best: Candidate, known: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> str:

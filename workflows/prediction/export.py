@@ -11,6 +11,9 @@ from orchestration.execution.work import work_of
 from orchestration.runs.record import RunRecord
 from orchestration.store.artifacts import Store
 from orchestration.store.files import json_bytes
+from orchestration.tracking.projection import register
+from orchestration.tracking.registry import open_tracker
+from workflows.compare.tracking import key_of_fit
 from workflows.errors import ConfigError
 from workflows.methods.base import Method
 from workflows.prediction.choice import Classifier
@@ -50,6 +53,21 @@ def export(classifier: Classifier, record: RunRecord, store: Store, folder: Path
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return sorted(path.name for path in folder.iterdir())
+
+
+def register_model(classifier: Classifier, record: RunRecord, store: Store, mlflow: str | None, name: str) -> str:
+    """Name a fit's MLflow model in MLflow's registry; its address there.
+
+    Raises ConfigError for a method that has none, TrackingError where MLflow cannot be used.
+    """
+    candidate = classifier.candidate
+    if not candidate.has_tracked_model(store):
+        raise ConfigError(
+            f"method {candidate.method!r} has no MLflow model: it needs more than what was fitted to predict. "
+            "`vocabsem predict` and `vocabsem serve` work with every method."
+        )
+    key = key_of_fit(record, candidate.fit)
+    return f"models:/{name}/{register(record, open_tracker(mlflow, store.root), key, name)}"
 
 
 Written = tuple[dict[str, Any], Callable[[Path], None]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,16 +108,18 @@ def summary(classifier: Classifier, found: Predictions, abstain_below: float | N
             f"  {int(found.far.sum()):,} rows ({found.far.mean():.0%}) are farther from the training rows than 99 % of "
             "the validation rows are: expect more mistakes there (column far)"
         )
-    lines.append(f"  {_certainty(classifier.validation)}")
+    lines.append(f"  {_certainty(classifier)}")
     return lines
 
 
 _USUAL = 0.02  # share of far rows: twice what the validation rows have
 
 
-def _certainty(validation: Mapping[str, Any]) -> str:
-    if not validation.get("rows"):
-        return "probabilities are those of the scores as they are: no row is held out to set a temperature by"
-    return (
-        f"probabilities at temperature {validation['temperature']:.3g}, set on {validation['rows']:,} validation rows"
-    )
+def _certainty(classifier: Classifier) -> str:
+    """How the probabilities were set, and how far they were from the hits on the run's test rows."""
+    known, seen = classifier.validation, classifier.certainty
+    error = f"their calibration error on the run's {seen['rows']:,} test rows is {seen['after']:.3f}"
+    if not known["rows"]:
+        return f"probabilities are the scores' own, no row is held out to set a temperature by; {error}"
+    told = f"probabilities at temperature {known['temperature']:.3g}, set on {known['rows']:,} validation rows"
+    return f"{told}; {error} ({seen['before']:.3f} without it)"

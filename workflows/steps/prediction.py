@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-VALIDATION = "validation.json"
+VALIDATION, CERTAINTY = "validation.json", "certainty.json"
 _FAR = 0.99  # of the validation rows are nearer to the training rows than a row that is called far
 _ROWS = 1024  # that are predicted at a time
 # Roles of a fit's inputs: the rows that it predicts, and what tells rows that were learned from.
@@ -95,6 +95,33 @@ def fill_validation(work: StepContext) -> dict[str, float]:
         record["far"] = float(gaps.quantile(_FAR))
     work.out.write(VALIDATION, json_bytes(record))
     return took
+
+
+def certainty_step(fit: Step, validation: Step, labels: Step) -> Step:
+    """How far a fit's probabilities are from its hits on the run's test rows, whose labels have no say in anything."""
+    return Step(
+        name="certainty",
+        label=f"certainty {fit.label.partition(' ')[2]}",
+        version=1,
+        run="workflows.steps.prediction:fill_certainty",
+        identity={},
+        inputs={"fit": fit, "validation": validation, "labels": labels},
+        sources=code_of(fill_certainty),
+    )
+
+
+def fill_certainty(work: StepContext) -> None:
+    """certainty.json: rows, and the expected calibration error before and after the temperature."""
+    from orchestration.store.arrow import ROW_ID
+    from vocabsem_core.statistics.metrics import expected_calibration_error
+    from vocabsem_core.statistics.temperature import probabilities
+    from workflows.methods.inputs.states import read_column
+
+    fit = work.inputs["fit"]
+    labels, scores = read_column(work.inputs["labels"], "label")[read_column(fit, ROW_ID)], read_column(fit, "scores")
+    temperature = work.inputs["validation"].json(VALIDATION).get("temperature", 1.0)
+    before, after = (expected_calibration_error(probabilities(scores, t), labels) for t in (1.0, temperature))
+    work.out.write(CERTAINTY, json_bytes({"rows": len(labels), "before": float(before), "after": float(after)}))
 
 
 def predict_step(fit: Step, method: Method, validation: Step, new: Step) -> Step:

@@ -43,6 +43,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "finetune": [(finetune.fit_step, finetune.fill_finetune)],
     "fit": [(fit.fit_step, fit.fill_fit)],
     "validation": [(prediction.validation_step, prediction.fill_validation)],
+    "certainty": [(prediction.certainty_step, prediction.fill_certainty)],
     "predict": [
         (prediction.predict_step, prediction.fill_predictions),
         (prediction.predict_step, prediction.PromptPredictor.fill),

@@ -69,6 +69,21 @@ def test_a_fit_on_one_row_a_class_has_no_validation_rows(tmp_path: Path) -> None
     assert found.far is None
 
 
+@pytest.mark.parametrize("method", ["linear-probe", "knn", "lora"])
+def test_the_calibration_error_is_that_of_the_test_rows(compared: Finished, method: str) -> None:
+    """Against the sum over bins, written out."""
+    chosen = compared.choose(method=method)
+    scores = read_column(chosen.fit, "scores").astype(float) / chosen.validation["temperature"]
+    chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    rows = [json.loads(line) for line in (compared.folder / "test.jsonl").read_text().splitlines()]
+    truth = np.array([("bad", "good").index(row["label"]) for row in rows])
+    sure, hit = chances.max(axis=1), chances.argmax(axis=1) == truth
+    bins = np.floor(sure * 15).clip(max=14).astype(int)
+    expected = sum(abs(hit[bins == n].mean() - sure[bins == n].mean()) * (bins == n).mean() for n in set(bins))
+    assert chosen.certainty["rows"] == len(rows)
+    assert chosen.certainty["after"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_rows_unlike_the_training_rows_are_far(compared: Finished, tmp_path: Path) -> None:
     strange = tmp_path / "strange.jsonl"
     strange.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("0" * 90, "?!" * 40)))

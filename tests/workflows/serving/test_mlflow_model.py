@@ -1,4 +1,4 @@
-"""What a served calibrator refuses; tests/integration/test_serving.py serves real ones."""
+"""What a served classifier refuses; tests/integration/test_serving.py serves real ones."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests import tiny
 from workflows.errors import ConfigError
 from workflows.inputs.models import content_digests
-from workflows.serving.mlflow_model import ServedCalibrator
+from workflows.serving.mlflow_model import ServedClassifier
 
 OWN = """
 from workflows.methods.base import Method
@@ -47,8 +47,8 @@ def test_a_method_edited_since_it_was_fitted_is_refused(tmp_path):
     told = {"method": "sums", "settings": {}, "folds": 2, "layers": "head"}
     told |= {"labels": ["a", "b"], "fields": ["text"]}
     digest = hashlib.sha256(OWN.encode()).hexdigest()
-    (data / "calibrator.json").write_text(json.dumps({**told, "prompts": prompts, "source": digest}))
-    assert set(ServedCalibrator(data, model).predict(["a fine film", "a dull one"])) <= {"a", "b"}
+    (data / "classifier.json").write_text(json.dumps({**told, "prompts": prompts, "source": digest}))
+    assert set(ServedClassifier(data, {"model": str(model)}).predict(["a fine film", "a dull one"])) <= {"a", "b"}
     (data / "method.py").write_text(OWN.replace("keepdim=True", "keepdim=1"))
     with pytest.raises(ConfigError, match=r"method.py: is not the file that was fitted"):
-        ServedCalibrator(data, model)
+        ServedClassifier(data, {"model": str(model)})
