@@ -25,3 +25,4 @@ WHOLE = "whole"
 
 # At the end of a layer's name: the layer's mean over the prompt's tokens, not its state at the label's position.
 MEAN = ":mean"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's name of the file in an adapter's folder

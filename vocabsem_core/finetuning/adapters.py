@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.names import ADAPTER_WEIGHTS
 
 _ALL = "all-linear"  # peft's word
 
@@ -33,14 +34,16 @@ class Adaptation:
         target_modules: names of the linear layers that are changed, the end of their path being enough, or
             all-linear alone, as in peft, for all but the head; None: peft's for the family.
         feedforward_modules: those of them whose input IA3 scales instead of the output; None: by peft's own list.
+        folder: of "stored": an adapter that peft saved, LoRA or IA3, whose configuration says all of the above.
     """
 
-    kind: Literal["lora", "ia3", "full"]
+    kind: Literal["lora", "ia3", "full", "stored"]
     rank: int = 8
     alpha: float = 8.0
     dropout: float = 0.0
     target_modules: tuple[str, ...] | None = None
     feedforward_modules: tuple[str, ...] | None = None
+    folder: Path | None = None
 
 
 @contextmanager
@@ -67,7 +70,10 @@ def adapted(model: Any, how: Adaptation, seed: int) -> Iterator[dict[str, Parame
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft's call, in transformers
         torch.manual_seed(seed)
-        wrapped: Any = get_peft_model(model, config)
+        try:
+            wrapped: Any = get_peft_model(model, config)
+        except ValueError as error:  # of a stored one for another family; ours are checked before
+            raise InputError(f"adapter {how.folder}: does not fit the model: {error}") from error
     try:
         yield {name.replace(".default", ""): value for name, value in wrapped.named_parameters() if value.requires_grad}
     finally:
@@ -76,12 +82,20 @@ def adapted(model: Any, how: Adaptation, seed: int) -> Iterator[dict[str, Parame
 
 def use(weights: Mapping[str, Parameter], values: Mapping[str, Tensor]) -> None:
     """Give weights these values. Raises InputError where they are of another model or adaptation."""
-    if weights.keys() != values.keys():
-        odd = sorted(weights.keys() ^ values.keys())
-        raise InputError(f"trained weights of another model: {odd[0]} and {len(odd) - 1} more are in only one of them")
+    check_same(weights, {name: tuple(value.shape) for name, value in values.items()})
     with torch.no_grad():
         for name, value in weights.items():
             value.copy_(values[name])
+
+
+def check_same(weights: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises InputError where trained weights, given by their shapes, are of another model or adaptation."""
+    if weights.keys() != shapes.keys():
+        odd = sorted(weights.keys() ^ shapes.keys())
+        raise InputError(f"trained weights of another model: {odd[0]} and {len(odd) - 1} more are in only one of them")
+    for name, weight in weights.items():
+        if tuple(weight.shape) != shapes[name]:
+            raise InputError(f"trained weights of another model: {name} is {shapes[name]}, expected {(*weight.shape,)}")
 
 
 def save_adapted(model: Any, how: Adaptation, values: Mapping[str, Tensor], folder: Path, base: str) -> None:
@@ -99,13 +113,26 @@ def save_adapted(model: Any, how: Adaptation, values: Mapping[str, Tensor], fold
     config = _peft_config(model, how)
     config.base_model_name_or_path, config.inference_mode = base, True
     config.save_pretrained(str(folder))
-    save_file({name: value.contiguous() for name, value in values.items()}, folder / "adapter_model.safetensors")
+    save_file({name: value.contiguous() for name, value in values.items()}, folder / ADAPTER_WEIGHTS)
 
 
 def check_possible(model: Any, how: Adaptation) -> None:
     """Raises InputError where `adapted` would; the model may be one without memory."""
-    if how.kind != "full":
+    if how.folder is not None:
+        with adapted(model, how, 0) as weights:
+            check_same(weights, _stored_shapes(how.folder / ADAPTER_WEIGHTS))
+    elif how.kind != "full":
         _peft_config(model, how)
+
+
+def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected the weights of an adapter") from error
 
 
 def linear_layers(model: Any) -> dict[str, Any]:
@@ -124,6 +151,8 @@ def _peft_config(model: Any, how: Adaptation) -> Any:
     from peft import IA3Config, LoraConfig
     from transformers.pytorch_utils import Conv1D
 
+    if how.folder is not None:
+        return _stored_config(how.folder)
     layers = linear_layers(model)
     targets = _targets(model, how, layers)
     matched = [module for name, module in layers.items() if any(_ends(name, target) for target in targets)]
@@ -137,6 +166,21 @@ def _peft_config(model: Any, how: Adaptation) -> Any:
             fan_in_fan_out=transposed,
         )
     return IA3Config(target_modules=targets, feedforward_modules=_feedforward(how, targets), fan_in_fan_out=transposed)
+
+
+def _stored_config(folder: Path) -> Any:
+    """Raises InputError for an adapter that peft cannot read, or of another kind."""
+    from peft import PeftConfig
+
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # peft lets through whatever a JSON file can provoke
+        raise InputError(f"adapter {folder}: peft cannot read its configuration ({error})") from error
+    if config.peft_type not in ("LORA", "IA3"):
+        raise InputError(f"adapter {folder}: is of kind {config.peft_type.value}; expected LORA or IA3")
+    config.inference_mode = False  # else its weights would not be told from the model's
+    config.base_model_name_or_path = None  # where the model lay when it was trained
+    return config
 
 
 def _targets(model: Any, how: Adaptation, layers: Mapping[str, Any]) -> list[str]:

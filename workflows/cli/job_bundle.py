@@ -116,7 +116,7 @@ def _named_files(names: Names, base: Path, local_data: Path | None) -> list[Path
         if not Path(reference).is_absolute():
             with in_field(*place):  # its mistakes are told here, not a minute later on the cluster
                 method = method_named(reference, base)
-            found += [Path(method.source_file)] if method.source_file else []
+            found += map(Path, method.files)
     return found
 
 

@@ -31,7 +31,7 @@ def names_of(config: CompareConfig) -> Names:
     return Names(
         models=tuple((("models", index), name) for index, name in enumerate(config.models)),
         tasks=tuple((("tasks", index), name) for index, name in enumerate(config.tasks)),
-        methods=tuple((("methods", index), method.method) for index, method in enumerate(config.methods)),
+        methods=tuple((("methods", index), method.reference) for index, method in enumerate(config.methods)),
     )
 
 

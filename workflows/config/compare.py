@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from vocabsem_core.names import ADAPTER_WEIGHTS
 from workflows.config.layers import check_stored
 from workflows.config.strict import PathText, Strict
 
@@ -214,6 +215,9 @@ class MethodConfig(Strict):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="name in results; needed when a method is listed twice; none: the name of the method or file",
     )
+    adapter: PathText | None = Field(
+        None, description="of method peft: the folder that peft's save_pretrained wrote; relative to this YAML file"
+    )
     layer: str | tuple[str, ...] = Field("head", min_length=1, description=READS)
     demonstrations: Demonstrations | None = Field(
         None,
@@ -247,6 +251,11 @@ class MethodConfig(Strict):
     def runs_under(self, model: str) -> bool:
         """Whether it runs under one of the comparison's models, given as the comparison names it."""
         return self.models is None or model in self.models
+
+    @property
+    def reference(self) -> str:
+        """What names the method: of an adapter the file of its weights."""
+        return f"{self.adapter}/{ADAPTER_WEIGHTS}" if self.adapter is not None else self.method
 
     @property
     def label(self) -> str:

@@ -71,7 +71,7 @@ class Method(ABC):
         portable: whether `predict` uses nothing of the materials, only what was fitted, so that a fit can be served.
         has_epochs: whether `fit_many` tells a validation loss after each epoch, so that a search may end a fit early.
         uses_gpu: whether its fits run where `materials.device` says; a sweep's workers ask for a GPU then alone.
-        source_file, source_digest: of a user's own method, its file and that file's digest, which joins every key.
+        source_file, source_digest: of a user's own method or adapter, its file and a digest, which joins every key.
     """
 
     name: ClassVar[str]
@@ -91,6 +91,11 @@ class Method(ABC):
     uses_gpu: ClassVar[bool] = False
     source_file: str | None = None
     source_digest: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it reads beside its inputs: a user's own file."""
+        return (self.source_file,) if self.source_file is not None else ()
 
     @abstractmethod
     def fit(self, settings: Any, materials: Any, seed: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from workflows.errors import ConfigError, nearest
 from workflows.inputs.paths import located
+from workflows.methods.adapter import PeftAdapter, adapter_method, is_adapter
 from workflows.methods.affinity import Affinity
 from workflows.methods.affinity_centred import CentredAffinity
 from workflows.methods.base import Method
@@ -40,17 +41,20 @@ _ALL: tuple[Method, ...] = (
     Lora(),
     Ia3(),
     FullFinetuning(),
+    PeftAdapter(),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
 def method_named(name: str, base: Path = Path()) -> Method:
-    """A method by its name, or a user's own by the path of its file, which is relative to the folder `base`.
+    """A method by its name, or a user's own or adapter by the path of its file, which is relative to the folder `base`.
 
     Raises ConfigError for an unknown name, with the nearest one, and for a file that holds no method.
     """
     if is_own(name):
         return own_method(located(base, name))
+    if is_adapter(name):
+        return adapter_method(located(base, name))
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}; {nearest(name, list(METHODS))} Or name a method's .py file.")
     return METHODS[name]

@@ -15,6 +15,7 @@ from workflows.config.layers import ALL
 from workflows.config.space import Domain
 from workflows.config.task import TaskConfig, row_tokens
 from workflows.errors import ConfigError, Place, nearest
+from workflows.methods.adapter import PeftAdapter
 from workflows.methods.base import Method, Need
 from workflows.methods.custom import naming_the_file
 from workflows.methods.registry import method_named
@@ -91,7 +92,8 @@ def resolve(config: MethodConfig, base: Path = Path(), place: Place = ()) -> Res
     Raises ConfigError naming method, setting or layer, and what was expected.
     """
     try:
-        method = method_named(config.method, base)
+        _check_adapter(config)
+        method = method_named(config.reference, base)
         demonstrations = _demonstrations(method, config)
         _check_layer(method, config)
         settings = _settings(method, config.settings)
@@ -106,6 +108,13 @@ def resolve(config: MethodConfig, base: Path = Path(), place: Place = ()) -> Res
     except ConfigError as error:
         raise ConfigError(str(error), (*place, *(error.place or ("method",)))) from error
     return found
+
+
+def _check_adapter(config: MethodConfig) -> None:
+    """Raises ConfigError where the folder of an adapter is missing, or given to another method."""
+    if (config.method == PeftAdapter.name) != (config.adapter is not None):
+        told = "needs `adapter`, the folder" if config.adapter is None else "takes no `adapter`; method peft does"
+        raise ConfigError(f"method {config.method!r} {told}", ("adapter",) if config.adapter else ("method",))
 
 
 def _check_layer(method: Method, config: MethodConfig) -> None:

@@ -16,6 +16,7 @@ from orchestration.graph import Step
 from orchestration.store.artifacts import Artifact, Store
 from orchestration.tracking.tracker import TrackedModel
 from workflows.errors import ConfigError
+from workflows.methods.adapter import PeftAdapter
 from workflows.methods.registry import method_named
 from workflows.serving.scoring import by_prompts, by_states
 
@@ -30,6 +31,8 @@ def tracked_model(fit: Step, store: Store) -> TrackedModel | None:
     told = _of_prompts(fit, store) if tuned else _of_states(fit)
     if artifact is None or told is None or not (tuned or method.portable):
         return None
+    if method.name == PeftAdapter.name:
+        return None  # an adapter is a file of its user's already
     fields = sorted((fit.inputs["test_texts"] if tuned else fit.inputs["test"].inputs["texts"]).identity["fields"])
     description = {
         **told,

@@ -96,7 +96,7 @@ def search_step(
             "metric": conditions.metric,
             "trial_rows": TRIAL_ROWS,
         },
-        inputs=_inputs(inputs),
+        inputs=_inputs(inputs, method),
         local={**method_local(method.method), **conditions.place},
         resources=Resources(cpus=0, waits=True),  # the workers reserve cores and GPUs of their own
         workers=_reserved(conditions.place, 1.0, None),  # a trial on each core, or GPU
@@ -159,7 +159,7 @@ def fit_step(
         run="workflows.steps.finetune:fill_finetune",
         identity={**_identity(method, conditions, seed), "settings": method.whole_settings},
         inputs={
-            **_inputs(inputs),
+            **_inputs(inputs, method),
             "test_texts": inputs["test_rows"],
             **({"search": search} if search else {}),
         },
@@ -290,7 +290,7 @@ def _reserved(place: Mapping[str, Any], cores: float | None, workers: int | None
 
 
 def _identity(method: ResolvedMethod, conditions: Conditions, seed: int) -> dict[str, Any]:
-    read = {"labels": conditions.labels, "train_size": conditions.train_size}
+    read = {"labels": conditions.labels, **({"train_size": conditions.train_size} if method.learns else {})}
     reading = {**conditions.reading, **({"dtype": "float32"} if _finetuned(method.method).whole else {})}
     if conditions.place["bf16"] and reading["dtype"] != "bfloat16":
         reading["products"] = "bfloat16"
@@ -302,8 +302,9 @@ def _finetuned(method: Method) -> Finetuned:
     return cast("Finetuned", method)
 
 
-def _inputs(inputs: Inputs) -> dict[str, Step]:
-    return {"train_texts": inputs["train_rows"], **{role: inputs[role] for role in ("train_labels", "verbalizer")}}
+def _inputs(inputs: Inputs, method: ResolvedMethod) -> dict[str, Step]:
+    learned = {"train_texts": inputs["train_rows"], "train_labels": inputs["train_labels"]} if method.learns else {}
+    return {**learned, "verbalizer": inputs["verbalizer"]}
 
 
 def texts_of(work: StepContext, seed: int, device: str, most: int | None = None) -> Any:
@@ -311,7 +312,7 @@ def texts_of(work: StepContext, seed: int, device: str, most: int | None = None)
     from workflows.methods.inputs.prompts import Texts
 
     identity, place = work.identity, (Path(work.local["folder"]), work.local["stamp"])
-    rows = {"train_size": identity["train_size"], "seed": seed, "most": most, "device": device}
+    rows = {"train_size": identity.get("train_size", "full"), "seed": seed, "most": most, "device": device}
     labels, vocabulary = list(identity["labels"]), work.local["vocabulary"]
     return Texts(work.inputs, identity["reading"], *place, labels, **rows, vocabulary=vocabulary)
 
@@ -320,6 +321,8 @@ def _load(texts: Texts) -> None:
     """Read everything and import everything, so that neither is part of what is measured."""
     import peft  # noqa: F401
 
-    _ = texts.classifier, texts.stored_train
+    _ = texts.classifier
+    if "train_texts" in texts.inputs:
+        _ = texts.stored_train
     if "test_texts" in texts.inputs:
         _ = texts.test

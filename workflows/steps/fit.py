@@ -264,12 +264,12 @@ def code_identity(method: Method) -> dict[str, Any]:
 
 
 def method_files(method: Method) -> tuple[str, ...]:
-    """The file of a user's own method."""
-    return (method.source_file,) if method.source_file is not None else ()
+    """The files of a user's own method or adapter."""
+    return method.files
 
 
 def method_local(method: Method) -> dict[str, Any]:
-    """Where a worker finds a user's own method."""
+    """Where a worker finds a user's own method or adapter."""
     return {"method_file": method.source_file} if method.source_file is not None else {}
 
 

@@ -46,7 +46,9 @@ def validation_step(fit: Step, method: Method, read: Inputs, metric: str, size: 
         size: training rows per class, or "full".
     """
     learned = {role: step for role, step in fit.inputs.items() if role not in (*_NEW, "search")}
-    known = {role: read[role] for role in _KNOWN if role in read} if method.input_kind == "features" else {}
+    known = {role: read[role] for role in _KNOWN if role in read}
+    if method.input_kind == "prompts":
+        known = {"train_texts": read["train_rows"], "train_labels": read["train_labels"]}
     return replace(
         fit,
         name="validation",
