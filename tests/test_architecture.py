@@ -20,7 +20,7 @@ FOREIGN = {"vocabsem_core": {"ray", "mlflow", "datasets"}, "orchestration": {"tr
 FLOORS = {
     "vocabsem_core": (
         "errors", "names", "numerics", "statistics", "features", "semantics", "baselines", "calibration",
-        "finetuning", "pretraining", "functional",
+        "finetuning", "pretraining", "lens", "functional",
     ),
     "orchestration": ("errors", "graph", "host", "store", "runs", "tracking", "execution", "ray_backend"),
     "workflows": (
