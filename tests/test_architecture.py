@@ -25,7 +25,7 @@ FLOORS = {
     "orchestration": ("errors", "graph", "host", "store", "runs", "tracking", "execution", "ray_backend"),
     "workflows": (
         "errors", "config", "inputs", "methods", "search", "runtime", "steps", "results", "serving", "report",
-        "findings", "extractors", "kind", "compare", "sweep", "pretrain", "registry", "session", "prediction", "api",
+        "findings", "extractors", "kind", "compare", "sweep", "layers", "pretrain", "registry", "session", "prediction", "api",
         "cli",
     ),
 }  # fmt: skip
