@@ -60,9 +60,11 @@ def class_cosines(states: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> tu
 
 
 def clusters(states: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tensor, " n"]:
-    """Cluster numbers by k-means, the best of four starts."""
+    """Cluster numbers by k-means, the best of four starts; one cluster where all states are the same."""
     from sklearn.cluster import KMeans
 
+    if bool((states == states[0]).all()):
+        return torch.zeros(len(states), dtype=torch.long)
     found = KMeans(count, n_init=4, random_state=seed).fit_predict(states.numpy())
     return torch.from_numpy(found.astype(np.int64))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.execution.work import StepContext
 from orchestration.graph import Step, called
 from orchestration.store.files import json_bytes
+from vocabsem_core.errors import InputError
 from workflows.config.layer_study import LayersConfig
 from workflows.inputs.models import Model
 from workflows.methods.registry import METHODS
@@ -144,8 +145,12 @@ class _Reader:
         from vocabsem_core.lens.readings import clusters, recomposed
 
         predictions, weights = dict(by_states["predictions"]), dict(by_states["weights"])
+        refused: dict[str, str] = {}
         for name in BY_ROWS:
-            predictions[name], weights[name] = self._predicted(name)
+            try:
+                predictions[name], weights[name] = self._predicted(name)
+            except InputError as error:  # at the first layer all prompts may end in one and the same state
+                refused[name] = str(error)
         fitted: dict[str, Tensor] = {}
         if self._basis in self._identity["calibrated"]:
             fitted = self._fitted(CALIBRATED)
@@ -157,6 +162,7 @@ class _Reader:
             "layer": self._layer,
             "basis": self._basis,
             "weights": weights,
+            "refused": refused,
             **by_states["numbers"],
             "recomposed": float(recomposed(self._space.test, matrix).mean()),
             **self._over_the_vocabulary(),
