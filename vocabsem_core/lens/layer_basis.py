@@ -2,8 +2,8 @@
 
 Head side: the states go through the model's own tail, and the head's semantic basis stands there (logit-lens practice).
 Embedding side: the states stay as they are, and the rows of the input embedding stand there. Between the two the rows
-are interpolated by depth, as in code of the paper's authors (`raw`); of rows that are first made unit vectors the longer
-side does not decide alone (ours). A learned affine map a layer, before the tail, is tuned-lens practice.
+are interpolated by depth, as in code of the paper's authors (`raw`); of rows that are first made unit vectors the
+longer side does not decide alone (ours). A learned affine map a layer, before the tail, is tuned-lens practice.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def fit_affine(states: Float[Tensor, "n d"], last: Float[Tensor, "n d"]) -> Affi
     """The affine map from a layer's states to the last block's output of the same rows.
 
     The tuned lens trains such a map by the divergence of the logits, by many thousand tokens. Here it is ridge
-    regression of what is missing, last - h, so that it shrinks to the logit lens (ours): a thousand rows are enough, and
-    it has one solution. The penalty is the best of eight on every fifth row, which is held out for that alone.
+    regression of what is missing, last - h, so that it shrinks to the logit lens (ours): a thousand rows are enough,
+    and it has one solution. The penalty is the best of eight on every fifth row, which is held out for that alone.
 
     Args:
         states: of the layer.

@@ -33,10 +33,13 @@ def settle_layers(predictions: Int[Tensor, "layers n"]) -> Int[Tensor, " n"]:
 
 
 def recomposition(head: Float[Tensor, "v d"], rows: Float[Tensor, "v e"]) -> Float[Tensor, "d e"]:
-    """M with h M = Σ_i (w_i · h) r_i: a state taken apart into logits and put together from other rows, float64."""
+    """M with h M = Σ_i (w_i · h) r_i: a state taken apart into logits and put together from other rows.
+
+    Blocks are multiplied in float32 and added up in float64.
+    """
     found = torch.zeros(head.shape[1], rows.shape[1], dtype=torch.float64)
     for weight, part in zip(head.split(4096), rows.split(4096), strict=True):
-        found += weight.double().T @ part.double()
+        found += (weight.float().T @ part.float()).double()
     return found
 
 

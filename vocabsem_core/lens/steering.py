@@ -70,9 +70,7 @@ def _pushed(model: Any, pushes: Sequence[Push], place: int) -> Iterator[None]:
         rows = [row for row, push in enumerate(pushes) if push.layer == layer]
         moves = torch.stack([pushes[row].move for row in rows])
 
-        def move(
-            _: Any, args: Any, output: Any, rows: Sequence[int] = tuple(rows), moves: Tensor = moves
-        ) -> Any:
+        def move(_: Any, args: Any, output: Any, rows: Sequence[int] = tuple(rows), moves: Tensor = moves) -> Any:
             hidden = (output[0] if isinstance(output, tuple) else output).clone()
             hidden[list(rows), place] += moves.to(hidden.device, hidden.dtype)
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

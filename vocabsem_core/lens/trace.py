@@ -97,6 +97,6 @@ class Tail:
         gap = float((found - head).abs().max() / head.abs().max()) if fits else float("inf")
         if not gap <= TOLERANCE[self._model.dtype]:  # also catches NaN
             raise InputError(
-                f"{type(self._model).__name__}: what lies between the last block ({last}) and the LM head was not found "
-                f"(it differs by {gap:.1e}), so layers cannot be compared with the vocabulary; read `head` alone"
+                f"{type(self._model).__name__}: what lies between the last block ({last}) and the LM head was not "
+                f"found (it differs by {gap:.1e}), so layers cannot be compared with the vocabulary; read `head` alone"
             )

@@ -56,7 +56,7 @@ class LayersConfig(Strict):
         (1, 16, 256), description="numbers of neighbours of kNN"
     )
     vocabulary_rows: int = Field(
-        128, ge=1, description="test rows that are compared with the whole vocabulary, for rank and entropy"
+        64, ge=1, description="test rows that are compared with the whole vocabulary, for rank and entropy"
     )
     steering: Steering = Steering()
     seed: Seed = Field(0, description="of calibration, clusters and random directions")

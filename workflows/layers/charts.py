@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from workflows.layers.results import LayerResults, Row
@@ -52,12 +53,13 @@ def scores_by_layer(found: LayerResults, basis: str) -> str:
 
 
 def trajectories(found: LayerResults) -> str:
-    """Class means at every layer and the label rows in one plane, before calibration on the left, after on the right."""
+    """The class means of all layers and the label rows in one plane: before calibration left, after it right."""
     layers = found.plane["layers"]
     parts = ["before calibration", *(["after calibration"] if all(both[1] for both in layers.values()) else [])]
-    points = [tuple(point) for both in layers.values() for one in both if one for point in one]
-    points += [tuple(point) for point in found.plane["rows"]]
-    most = max(abs(value) for point in points for value in point)
+    states = max(abs(value) for both in layers.values() for one in both if one for point in one for value in point)
+    most = max(abs(value) for point in found.plane["rows"] for value in point)
+    larger = max(1, math.floor(most / states)) if states > 0 else 1  # so that they can be seen beside the rows
+    most = max(most, larger * states)
     drawn = []
     for side, part in enumerate(parts):
         left = 8 + side * (_SIDE + _GAP)
@@ -65,7 +67,7 @@ def trajectories(found: LayerResults) -> str:
         drawn += [text(left, _HEAD - 4, part), line(left, y(0), left + _SIDE, y(0), "#ddd")]
         drawn.append(line(x(0), _HEAD, x(0), _HEAD + _SIDE, "#ddd"))
         for number, label in enumerate(found.labels):
-            way = [(x(px), y(py)) for px, py in (both[side][number] for both in layers.values())]
+            way = [(x(larger * px), y(larger * py)) for px, py in (both[side][number] for both in layers.values())]
             drawn.append(polyline(way, colour(number), 1.2, f"{label}, {part}"))
             for (layer, _), (px, py) in zip(layers.items(), way, strict=True):
                 drawn.append(_dot(px, py, number, f"{label} at {layer}"))
@@ -76,7 +78,8 @@ def trajectories(found: LayerResults) -> str:
     for number, label in enumerate(found.labels):
         at = _HEAD + 14 + 16 * number
         drawn += [marker(right, at, number), text(right + 10, at + 4, label)]
-    below = "lines: class means from layer_00 to head (filled); hollow: the label's basis row"
+    times = f", drawn {larger} times as far from the centre" if larger > 1 else ""
+    below = f"lines: class means from layer_00 to head (filled){times}; hollow: the label's basis row"
     drawn.append(text(8, _HEAD + _SIDE + 18, below))
     title = f"{found.task}, {found.model}: the classes' ways through the layers, in one plane"
     return panel(title, drawn, _HEAD + _SIDE + 28, right + 110)
@@ -95,5 +98,3 @@ def _some(rows: Sequence[Row]) -> list[tuple[int, Row]]:
 
 def _short(layer: str) -> str:
     return layer.removeprefix("layer_").lstrip("0") or "0" if layer != "head" else "head"
-
-

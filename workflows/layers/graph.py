@@ -67,9 +67,7 @@ def studies(config: LayersConfig, base: Path, data_dir: Path | None, facts: Fing
                 materials = model.materials(task, config.limit, config.encoding, config.execution, facts)
             readings = readings_step(config, model.about, read, labels, materials)
             scores = scores_step(readings, materials["test"], materials["test_labels"], labels, task.config.metric)
-            steering = (
-                steering_step(config, model.about, moved, labels, materials) if config.steering.rows else None
-            )
+            steering = steering_step(config, model.about, moved, labels, materials) if config.steering.rows else None
             names = (model.name, task.config.name)
             found.append(Study(*names, labels, shown_rows(materials), readings, scores, steering))
     return found
@@ -79,8 +77,8 @@ def check_layers(name: str, layers: Sequence[str]) -> None:
     """Raises ConfigError for a model whose blocks are not listed, so that it has no layer but the head's input."""
     if len(layers) == 1:
         raise ConfigError(
-            f"{name}: its blocks cannot be told apart (all layers share one module, as in ALBERT), so only `head` can be "
-            "read; compare methods on it: `workflow: compare`"
+            f"{name}: its blocks cannot be told apart (all layers share one module, as in ALBERT), so only `head` can "
+            "be read; compare methods on it: `workflow: compare`"
         )
 
 

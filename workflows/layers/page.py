@@ -11,7 +11,8 @@ from workflows.report.svg import STYLE, svg_file
 
 PLOTS = "layers-*.svg"  # in the record of a run
 _PAGE_STYLE = (
-    "body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }"
+    "body { font: 15px/1.45 system-ui, sans-serif; color: #222; }"
+    "body { margin: 1.5rem auto; max-width: 72rem; padding: 0 1rem; }"
     "table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }"
     "td, th { padding: 2px 8px; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }"
     "td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }"

@@ -121,7 +121,10 @@ def layer_table(found: LayerResults, basis: str, shown: Sequence[Reading]) -> li
     """Cells of one basis: a heading, then a line a layer. Columns that say nothing there are left out."""
     rows = found.of(basis)
     kept = [one for one in shown if any(one.of(row) is not None for row in rows)]
-    return [["layer", *(one.heading for one in kept)], *([row["layer"], *(_cell(one, row) for one in kept)] for row in rows)]
+    return [
+        ["layer", *(one.heading for one in kept)],
+        *([row["layer"], *(_cell(one, row) for one in kept)] for row in rows),
+    ]
 
 
 def _cell(reading: Reading, row: Row) -> str:

@@ -39,7 +39,6 @@ from workflows.results.table import table
 from workflows.runtime.progress import Say
 from workflows.steps.layers.readings import BY_ROWS, BY_STATES, CALIBRATED
 
-
 LAYERS_FILE = "layers.json"  # in the record of a run
 
 

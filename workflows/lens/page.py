@@ -32,18 +32,20 @@ def shown(word: str) -> str:
 
 
 def _maps(number: int, text: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The heat maps of a text: of the vocabulary, and of the task's labels by the model, before and after calibration."""
+    """The heat maps of a text: the vocabulary's words, and the task's labels before and after calibration."""
     found = [_map(number, text, "words", "The likeliest word after each token", text["words"])]
     labels = text["labels"]
 
     def ranked(chances: Sequence[float]) -> list[tuple[str, float]]:
         return sorted(zip(labels, (round(p, 4) for p in chances), strict=True), key=lambda pair: -pair[1])
 
-    kinds: list[tuple[str, str, Any]] = [("labels", "The likeliest label, by the model's logits", text["label_probabilities"])]
+    kinds: list[tuple[str, str, Any]] = [
+        ("labels", "The likeliest label, by the model's logits", text["label_probabilities"])
+    ]
     if text["calibration"]:
         kinds += [
-            ("before", "By affinity to the labels' rows, before calibration", text["calibration"]["before"]),
-            ("after", "The same after calibration", text["calibration"]["after"]),
+            ("before", "Before calibration, by affinity to the labels", text["calibration"]["before"]),
+            ("after", "After calibration", text["calibration"]["after"]),
         ]
     for name, title, layers in kinds:
         if layers:

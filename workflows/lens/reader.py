@@ -17,6 +17,7 @@ from workflows.inputs.models import find_files
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NO_LIMIT = 1 << 30  # of tokens: a text that is too long is an error here, and not cut
 TOP = 10  # words of the vocabulary at a layer and position
 
 
@@ -130,30 +131,37 @@ class Reader:
 
         kind, window = kind_of(self.model.config), window_of(self.model, self._tokenizer)
         if kind == "seq2seq":
-            raise ConfigError(f"{self.name} is an encoder-decoder: its decoder has one position; use `workflow: layers`")
-        limit = 1 << 30
+            told = "its decoder has one position; use `workflow: layers`"
+            raise ConfigError(f"{self.name} is an encoder-decoder: {told}")
         if self._task is None:
             ids = self._tokenizer(text, add_special_tokens=kind == "masked")["input_ids"]
             position = len(ids) - 1
         else:
-            template = prompt_template(self._task.config, kind)
-            (prompt,) = tokenize(self._tokenizer, template, [{self._fields[0]: text}], limit, kind == "masked")
+            row = {self._fields[0]: text}
+            (prompt,) = tokenize(self._tokenizer, self._template, [row], _NO_LIMIT, kind == "masked")
             ids, position = prompt.ids, prompt.position
         if not ids:
             raise ConfigError("the text has no tokens; expected a word or more")
         if window is not None and len(ids) > window:
             raise ConfigError(
-                f"the text has {len(ids):,} tokens, and the window of {self.name} holds {window:,}; shorten it, or name "
-                "a model with a longer window by --model"
+                f"the text has {len(ids):,} tokens, and the window of {self.name} holds {window:,}; shorten it, or "
+                "name a model with a longer window by --model"
             )
         return ids, position
 
-    @property
-    def _fields(self) -> list[str]:
-        from vocabsem_core.features.prompts import template_fields
+    @cached_property
+    def _template(self) -> str:
+        from vocabsem_core.features.architectures import kind_of
 
         assert self._task is not None
-        return [name for name in dict.fromkeys(template_fields(self._task.config.template)) if name != "mask"]
+        return prompt_template(self._task.config, kind_of(self.model.config))
+
+    @property
+    def _fields(self) -> list[str]:
+        """Of the template, without the mask."""
+        from vocabsem_core.features.prompts import template_fields
+
+        return [name for name in dict.fromkeys(template_fields(self._template)) if name != "mask"]
 
     @cached_property
     def _head(self) -> Any:
@@ -167,13 +175,11 @@ class Reader:
 
     @cached_property
     def _label_tokens(self) -> Sequence[list[int]]:
-        from vocabsem_core.features.architectures import kind_of
         from vocabsem_core.features.prompts import verbalize
 
         assert self._task is not None
-        config = self._task.config
-        template = prompt_template(config, kind_of(self.model.config))
-        return verbalize(self._tokenizer, template, config.words, row_tokens(config), len(self._head.weight)).tokens
+        words, rule = self._task.config.words, row_tokens(self._task.config)
+        return verbalize(self._tokenizer, self._template, words, rule, len(self._head.weight)).tokens
 
     def _word(self, token: int) -> str:
         return self._tokenizer.decode([token])

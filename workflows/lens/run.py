@@ -55,8 +55,8 @@ class Chosen:
             }
             if not weights:
                 raise ConfigError(
-                    f"run of the layer study of {self.study.task} has no calibration of {layer}; set `layers: [all]` and "
-                    "`calibrated: [head]` in its file, and run it again: `vocabsem run FILE`"
+                    f"run of the layer study of {self.study.task} has no calibration of {layer}; set `layers: [all]` "
+                    "and `calibrated: [head]` in its file, and run it again: `vocabsem run FILE`"
                 )
             seen, targets = read.states[layer] - weights["centre"], weights["targets"]
             before = semantic_logits(seen, targets, temperature=_START)
@@ -92,8 +92,8 @@ def choose(record: RunRecord, store: Store, model: str | None, task: str | None)
     kind = kind_of_run(record)
     if kind.config is not LayersConfig:
         raise ConfigError(
-            f"run {record.run_id} is of `workflow: {kind.name}`; --run takes a layer study, which keeps a calibration of "
-            "every layer: `vocabsem init layers`, then `vocabsem run layers.yaml`"
+            f"run {record.run_id} is of `workflow: {kind.name}`; --run takes a layer study, which keeps a calibration "
+            "of every layer: `vocabsem init layers`, then `vocabsem run layers.yaml`"
         )
     config = read_yaml(record.folder / "workflow.yaml", LayersConfig)
     base, data_dir = origin_of(record)
@@ -109,8 +109,8 @@ def choose(record: RunRecord, store: Store, model: str | None, task: str | None)
     study, reference, named = pairs[0]
     if store.find(study.readings) is None:
         raise ConfigError(
-            f"{study.readings.label} of run {record.run_id} is not in {store}, or what it was made from has changed; run "
-            "its workflow again: `vocabsem run FILE`"
+            f"{study.readings.label} of run {record.run_id} is not in {store}, or what it was made from has changed; "
+            "run its workflow again: `vocabsem run FILE`"
         )
     return Chosen(study, store, reference, named, base, data_dir)
 

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _CELL = 13  # characters of a column with the space beside it
-_SHADES = ("grey50", "cyan", "bright_cyan", "bold bright_green")  # by quarters of probability; without colour: as they are
+_SHADES = (
+    "grey50",
+    "cyan",
+    "bright_cyan",
+    "bold bright_green",
+)  # by quarters of probability; without colour: as they are
 
 
 def show(found: Mapping[str, Any], console: Any) -> None:

@@ -1,4 +1,4 @@
-"""The states and logits of every layer are those of plain transformers; a push moves what it should and nothing else."""
+"""States and logits of every layer are those of plain transformers; a push moves what it should and nothing else."""
 
 from __future__ import annotations
 

@@ -119,7 +119,9 @@ def test_scores_of_a_middle_layer_are_those_of_its_predictions(done: LayerResult
         for name, score in row["scores"].items():
             predicted = found[f"{row['layer']}/{row['basis']}/{name}"]
             expected = (
-                (predicted == labels).mean() if done.metric == "accuracy" else f1_score(labels, predicted, average="macro")
+                (predicted == labels).mean()
+                if done.metric == "accuracy"
+                else f1_score(labels, predicted, average="macro")
             )
             assert score["mean"] == pytest.approx(expected)
             assert score["low"] <= score["mean"] <= score["high"]
@@ -141,9 +143,7 @@ def test_the_head_side_of_a_layer_is_its_states_through_the_final_norm(
     basis = np.linalg.pinv(weight.T)
     (first,), (second,) = work.inputs["verbalizer"].json("verbalizer.json")["tokens"]
     rows = basis[[first, second]]
-    cosines = [
-        [float(h @ s / np.linalg.norm(h) / np.linalg.norm(s)) for s in rows] for h in seen.double().numpy()
-    ]
+    cosines = [[float(h @ s / np.linalg.norm(h) / np.linalg.norm(s)) for s in rows] for h in seen.double().numpy()]
     found = load(store.need(made().parts[0].readings).path(PREDICTIONS).read_bytes())
     assert found["layer_01/head/affinity"].tolist() == np.argmax(cosines, axis=1).tolist()
     logits = seen[:128].double().numpy() @ weight.T
@@ -168,9 +168,7 @@ def test_steering_counts_rows_and_a_long_push_arrives(done: LayerResults) -> Non
     assert last["to_target"] == 3  # beyond the last block nothing can undo it
 
 
-def test_it_is_recorded_reported_and_tracked(
-    done: LayerResults, made: Made, store: Store, tmp_path: Path
-) -> None:
+def test_it_is_recorded_reported_and_tracked(done: LayerResults, made: Made, store: Store, tmp_path: Path) -> None:
     study = made()
     record = open_run(store, study.targets, "workflow: layers\n")
     results = study.results(store, pytest.fail)
@@ -223,7 +221,10 @@ def test_a_layer_of_which_all_states_are_one_says_why_it_has_no_prior(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"layers": ["layer_01"], "encoding": {"layers": ["head"]}}, "'layer_01' is not stored; add it to encoding.layers"),
+        (
+            {"layers": ["layer_01"], "encoding": {"layers": ["head"]}},
+            "'layer_01' is not stored; add it to encoding.layers",
+        ),
         ({"layers": ["layer_01"], "encoding": {"layers": ["layer_01"]}}, "layer 'head' is not stored"),
         ({"bases": ["embedding"]}, "calibrated names 'head', which is not in `bases`"),
         ({"bases": ["head", "head"]}, "listed twice"),
@@ -239,8 +240,14 @@ def test_a_file_that_makes_no_sense_is_refused(changes: dict[str, Any], told: st
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"layers": ["head"], "encoding": {"layers": ["head", "layer_09"]}}, "has no layer 'layer_09'; it has layer_00"),
-        ({"layers": ["head"], "encoding": {"layers": ["head"]}}, "which is not stored; add layer_02 to encoding.layers"),
+        (
+            {"layers": ["head"], "encoding": {"layers": ["head", "layer_09"]}},
+            "has no layer 'layer_09'; it has layer_00",
+        ),
+        (
+            {"layers": ["head"], "encoding": {"layers": ["head"]}},
+            "which is not stored; add layer_02 to encoding.layers",
+        ),
         ({"steering": {"layers": ["layer_00"]}}, "no block's output 'layer_00'; it has layer_01 to layer_02"),
         ({"models": ["shared"]}, "its blocks cannot be told apart"),
     ],

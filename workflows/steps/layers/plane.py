@@ -40,7 +40,7 @@ class Plane:
         self._means[layer] = before, after
 
     def document(self) -> dict[str, Any]:
-        """Places [class][x, y] of the label rows, and of the class means at every layer before and after calibration."""
+        """Places [class][x, y] of the label rows, and of each layer's class means before and after calibration."""
         axes = self._axes()
 
         def places(points: Tensor | None) -> list[list[float]] | None:

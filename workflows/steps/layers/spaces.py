@@ -71,9 +71,7 @@ class Vocabulary:
         if basis in _THROUGH_TAIL:
             return self._of_head(shrinkage)
         raw = basis == "interpolated-raw"
-        return interpolated(
-            self._class_mean(self.embedding), self._of_head(shrinkage), depth_of(layer, self.last), raw
-        )
+        return interpolated(self._class_mean(self.embedding), self._of_head(shrinkage), depth_of(layer, self.last), raw)
 
     def recomposition(self, basis: LayerBasis, layer: str) -> Tensor:
         """What gives back a state from its logits, by the rows of a basis at a layer: see `readings.recomposition`."""
@@ -85,8 +83,8 @@ class Vocabulary:
     @cached_property
     def _sides(self) -> tuple[Tensor, Tensor]:
         """By the embedding's rows, and by those of the head's basis: W times its own pseudoinverse."""
-        weight = self.head.weight.float()
-        return recomposition(weight, self.embedding.float()), self.basis.vectors @ self.basis.vectors.T
+        own = self.basis.vectors @ self.basis.vectors.T
+        return recomposition(self.head.weight, self.embedding), own
 
     @cached_property
     def _unit_sides(self) -> tuple[Tensor, Tensor]:
@@ -97,9 +95,17 @@ class Vocabulary:
         return embedding, head
 
     def _of_head(self, shrinkage: float) -> Tensor:
-        flat = [token for tokens in self.tokens for token in tokens]
-        rows = self.basis.rows(self.head.weight[flat].float(), shrinkage)
-        return torch.stack([part.mean(dim=0) for part in rows.split([len(tokens) for tokens in self.tokens])])
+        if shrinkage not in self._rows_known:
+            flat = [token for tokens in self.tokens for token in tokens]
+            rows = self.basis.rows(self.head.weight[flat].float(), shrinkage)
+            parts = rows.split([len(tokens) for tokens in self.tokens])
+            self._rows_known[shrinkage] = torch.stack([part.mean(dim=0) for part in parts])
+        return self._rows_known[shrinkage]
+
+    @cached_property
+    def _rows_known(self) -> dict[float, Tensor]:
+        """Of the labels, head side, by shrinkage: every layer asks for the same."""
+        return {}
 
     def _class_mean(self, rows: Tensor) -> Tensor:
         return torch.stack([rows[list(tokens)].float().mean(dim=0) for tokens in self.tokens])
@@ -161,6 +167,6 @@ def _check_width(bases: Sequence[LayerBasis], width: int, vocabulary: Vocabulary
     embedding, head = vocabulary.embedding.shape[1], vocabulary.head.weight.shape[1]
     if {embedding, head} != {width}:
         raise ConfigError(
-            f"bases {', '.join(bases)}: the blocks' states have {width} dimensions, the input embedding {embedding} and "
-            f"the head's input {head}; keep of `bases` head and affine"
+            f"bases {', '.join(bases)}: the blocks' states have {width} dimensions, the input embedding {embedding} "
+            f"and the head's input {head}; keep of `bases` head and affine"
         )
