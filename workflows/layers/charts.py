@@ -25,6 +25,7 @@ from workflows.report.svg import (
 )
 
 _SHOWN = ("affinity", "affinity-centred", "calibration", "semantic-prior", "linear-probe", "knn-16")
+_SAME = 1e-6
 _SIDE, _GAP, _HEAD = 300, 26, 34  # of a plane in pixels, between the two, above them
 
 
@@ -54,17 +55,17 @@ def scores_by_layer(found: LayerResults, basis: str) -> str:
 
 def trajectories(found: LayerResults) -> str:
     """The class means of all layers and the label rows in one plane: before calibration left, after it right."""
-    layers = found.plane["layers"]
+    kept = sorted(found.plane["layers"].items(), key=lambda one: (one[0] == "head", one[0]))  # JSON sorts names
+    layers = {layer: both for layer, both in kept if _differ(both[0])}
     parts = ["before calibration", *(["after calibration"] if all(both[1] for both in layers.values()) else [])]
-    states = max(abs(value) for both in layers.values() for one in both if one for point in one for value in point)
-    most = max(abs(value) for point in found.plane["rows"] for value in point)
-    larger = max(1, math.floor(most / states)) if states > 0 else 1  # so that they can be seen beside the rows
-    most = max(most, larger * states)
+    most = 1.1 * max(abs(value) for point in found.plane["rows"] for value in point)
     drawn = []
     for side, part in enumerate(parts):
         left = 8 + side * (_SIDE + _GAP)
         x, y = Scale([-most, most], left, left + _SIDE), Scale([-most, most], _HEAD + _SIDE, _HEAD)
-        drawn += [text(left, _HEAD - 4, part), line(left, y(0), left + _SIDE, y(0), "#ddd")]
+        larger = _larger([both[side] for both in layers.values()], most)
+        times = f"; class means drawn {larger} times as far out" if larger > 1 else ""
+        drawn += [text(left, _HEAD - 4, part + times), line(left, y(0), left + _SIDE, y(0), "#ddd")]
         drawn.append(line(x(0), _HEAD, x(0), _HEAD + _SIDE, "#ddd"))
         for number, label in enumerate(found.labels):
             way = [(x(larger * px), y(larger * py)) for px, py in (both[side][number] for both in layers.values())]
@@ -78,11 +79,21 @@ def trajectories(found: LayerResults) -> str:
     for number, label in enumerate(found.labels):
         at = _HEAD + 14 + 16 * number
         drawn += [marker(right, at, number), text(right + 10, at + 4, label)]
-    times = f", drawn {larger} times as far from the centre" if larger > 1 else ""
-    below = f"lines: class means from layer_00 to head (filled){times}; hollow: the label's basis row"
+    below = f"lines: class means from {next(iter(layers))} to head (filled); hollow: the label's basis row"
     drawn.append(text(8, _HEAD + _SIDE + 18, below))
     title = f"{found.task}, {found.model}: the classes' ways through the layers, in one plane"
     return panel(title, drawn, _HEAD + _SIDE + 28, right + 110)
+
+
+def _differ(means: Sequence[Sequence[float]]) -> bool:
+    """Whether the classes have places of their own: at the first layer all prompts may end in one state."""
+    return any(abs(value - first) > _SAME for mean in means for value, first in zip(mean, means[0], strict=True))
+
+
+def _larger(ways: Sequence[Sequence[Sequence[float]]], most: float) -> int:
+    """How many times as far from the centre class means are drawn, so that they can be seen beside the rows."""
+    furthest = max(abs(value) for means in ways for point in means for value in point)
+    return max(1, math.floor(0.7 * most / furthest)) if furthest > 0 else 1
 
 
 def _dot(x: float, y: float, number: int, told: str) -> str:

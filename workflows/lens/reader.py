@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_LIMIT = 1 << 30  # of tokens: a text that is too long is an error here, and not cut
+_AT_ONCE = 256  # states that are compared with the vocabulary together: its rows are read once for all of them
 TOP = 10  # words of the vocabulary at a layer and position
 
 
@@ -92,21 +93,35 @@ class Reader:
         names = [name for name in states if name != "head"]
         seen = dict(zip(names, self._tail(torch.cat([states[name] for name in names])).split(len(ids)), strict=True))
         seen["head"] = states["head"]
-        words, chances = [], []
-        for hidden in seen.values():
-            logits = self._head.logits(hidden)
-            found = torch.softmax(logits.float(), dim=1).topk(TOP, dim=1)
-            words.append(
-                [
-                    [(self._word(token), round(p, 4)) for token, p in zip(*pair, strict=True)]
-                    for pair in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-                ]
-            )
-            if self._task is not None:
-                mean = torch.stack([logits[:, tokens].mean(dim=1) for tokens in self._label_tokens], dim=1)
-                chances.append(torch.softmax(mean.float(), dim=1).tolist())
+        found = [self._over_vocabulary(part) for part in torch.cat(list(seen.values())).split(_AT_ONCE)]
+        tops, values, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        words = [
+            [(self._word(token), round(p, 4)) for token, p in zip(*pair, strict=True)]
+            for pair in zip(tops.tolist(), values.tolist(), strict=True)
+        ]
+        chances = torch.softmax(logits, dim=1).tolist()
         shown, labels = [self._word(token) for token in ids], list(self._task.config.words) if self._task else []
-        return Read(text, shown, position, list(seen), words, labels, chances or None, seen)
+        by_layer = range(0, len(words), len(ids))
+        return Read(
+            text,
+            shown,
+            position,
+            list(seen),
+            [words[start : start + len(ids)] for start in by_layer],
+            labels,
+            [chances[start : start + len(ids)] for start in by_layer] if labels else None,
+            seen,
+        )
+
+    def _over_vocabulary(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The likeliest tokens of states [n, d] and their probabilities, [n, 10], and the labels' logits, [n, c]."""
+        import torch
+
+        logits = self._head.logits(states).float()
+        top = logits.topk(TOP, dim=1)
+        chances = (top.values - logits.logsumexp(dim=1, keepdim=True)).exp()
+        labels = [logits[:, tokens].mean(dim=1) for tokens in self._label_tokens]
+        return top.indices, chances, torch.stack(labels, dim=1) if labels else logits[:, :0]
 
     def document(self, read: Read, task: str | None, study: Compared | None) -> dict[str, Any]:
         """A text as JSON has it."""
@@ -177,7 +192,8 @@ class Reader:
     def _label_tokens(self) -> Sequence[list[int]]:
         from vocabsem_core.features.prompts import verbalize
 
-        assert self._task is not None
+        if self._task is None:
+            return []
         words, rule = self._task.config.words, row_tokens(self._task.config)
         return verbalize(self._tokenizer, self._template, words, rule, len(self._head.weight)).tokens
 

@@ -36,5 +36,5 @@ class LayerFeatures(TaskFeatures):
         return self.rows(shrinkage)
 
     @property
-    def class_basis(self) -> Tensor:  # type: ignore[override]
+    def class_basis(self) -> Tensor:
         return self.rows(0.0)

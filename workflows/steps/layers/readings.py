@@ -128,8 +128,14 @@ class _Reader:
 
         knn, states = METHODS["knn"], self._space.test
         rows = self._given("knn")
-        jobs = [(knn.Settings.model_validate({"k": min(k, len(rows.train.labels))}), {}) for k in self._neighbours()]
-        votes = [scores.argmax(dim=1) for scores in knn.predict_many(jobs, states, rows)]
+        most = len(rows.train.labels)
+        jobs: list[tuple[Any, dict[str, Tensor]]] = [
+            (knn.Settings.model_validate({"k": min(k, most)}), {}) for k in self._neighbours()
+        ]
+        votes = []
+        for scores in knn.predict_many(jobs, states, rows):
+            assert not isinstance(scores, InputError), "neighbours refuse nothing"
+            votes.append(scores.argmax(dim=1))
         names = [f"knn-{k}" for k in self._neighbours()]
         probe, weights = self._predicted("linear-probe")
         inside, between = class_cosines(self._space.train, self._labels())

@@ -153,13 +153,13 @@ def spaces(
         yield Space(["head"], train, test, True)
         return
     if "head" in bases:
-        yield Space(["head"], *map(vocabulary.tail, (train, test)), True)
+        yield Space(["head"], vocabulary.tail(train), vocabulary.tail(test), True)
     if plain := [basis for basis in bases if basis not in _THROUGH_TAIL]:
         _check_width(plain, train.shape[1], vocabulary)
         yield Space(plain, train, test, False)
     if "affine" in bases:
         learned = fit_affine(train, read_states(inputs["train"], vocabulary.last))
-        yield Space(["affine"], *(vocabulary.tail(learned(states)) for states in (train, test)), True)
+        yield Space(["affine"], vocabulary.tail(learned(train)), vocabulary.tail(learned(test)), True)
 
 
 def _check_width(bases: Sequence[LayerBasis], width: int, vocabulary: Vocabulary) -> None:
