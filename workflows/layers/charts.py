@@ -38,7 +38,8 @@ def scores_by_layer(found: LayerResults, basis: str) -> str:
     y = Scale([score[end] for score in scores for end in ("low", "high")], HEIGHT - BOTTOM, TOP)
     drawn = frame(x, y, "layer", [(place, _short(row["layer"])) for place, row in _some(rows)])
     ends = []
-    for number, name in enumerate(names):
+    for name in names:
+        number = _SHOWN.index(name)  # the same mark by every basis
         places = [(x(at), row["scores"][name]) for at, row in enumerate(rows) if name in row["scores"]]
         for px, score in places:
             drawn.append(line(px, y(score["low"]), px, y(score["high"]), colour(number), 0.6))
