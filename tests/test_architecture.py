@@ -20,13 +20,13 @@ FOREIGN = {"vocabsem_core": {"ray", "mlflow", "datasets"}, "orchestration": {"tr
 FLOORS = {
     "vocabsem_core": (
         "errors", "names", "numerics", "statistics", "features", "semantics", "baselines", "calibration",
-        "finetuning", "pretraining", "functional",
+        "finetuning", "pretraining", "lens", "functional",
     ),
     "orchestration": ("errors", "graph", "host", "store", "runs", "tracking", "execution", "ray_backend"),
     "workflows": (
         "errors", "config", "inputs", "methods", "search", "runtime", "steps", "results", "serving", "report",
-        "findings", "extractors", "kind", "compare", "sweep", "pretrain", "registry", "session", "prediction", "api",
-        "cli",
+        "findings", "extractors", "kind", "compare", "sweep", "layers", "pretrain", "registry", "session",
+        "prediction", "lens", "api", "cli",
     ),
 }  # fmt: skip
 MODULES = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]

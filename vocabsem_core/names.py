@@ -15,6 +15,7 @@ Loss = Literal["labels", "vocabulary", "sm-gt"]
 LabelRows = Literal["basis", "head", "embedding", "random"]  # what stands for a label in the space of states
 Targets = Literal[LabelRows, "class-means", "learned"]
 PriorRows = Literal[LabelRows, "shuffled", "none"]
+LayerBasis = Literal["head", "embedding", "interpolated", "interpolated-raw", "affine"]  # at any layer; see `lens`
 Centre = Literal["training", "content-free", "none"]
 
 # Singular values of a head below this share of the largest are cut (our choice; recorded in the basis step's key).

@@ -10,10 +10,11 @@ import yaml
 from orchestration.runs.record import RunRecord
 from workflows.compare.workflow import COMPARE
 from workflows.kind import WorkflowConfig, WorkflowKind
+from workflows.layers.workflow import LAYERS
 from workflows.pretrain.workflow import PRETRAIN
 from workflows.sweep.workflow import SWEEP
 
-KINDS: Mapping[str, WorkflowKind[Any]] = {kind.name: kind for kind in (COMPARE, PRETRAIN, SWEEP)}
+KINDS: Mapping[str, WorkflowKind[Any]] = {kind.name: kind for kind in (COMPARE, LAYERS, PRETRAIN, SWEEP)}
 WORKFLOWS: Mapping[str, type[Any]] = {name: kind.config for name, kind in KINDS.items()}  # name -> schema
 
 

@@ -8,7 +8,7 @@ layer's mean over the prompt's tokens, in place of its state where the label wou
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -139,7 +139,7 @@ class Encoder:
         """
         self._check_readable(prompts)
         places = [len(prompt) - 1 for prompt in prompts] if positions is None else list(positions)
-        prefix = self._run_prefix(prompts[0][:shared]) if shared else None
+        prefix = self.run_prefix(prompts[0][:shared]) if shared else None
         shared = prefix.length if prefix is not None else 0
         self._check_once(prompts, places, prefix)
         most = prefix.most_copies(batch_tokens) if prefix is not None else None
@@ -171,12 +171,12 @@ class Encoder:
             self._check(prompts[:_CHECKED_PROMPTS], places, prefix)
             self._checked.add(prefix is not None)
 
-    def _run_prefix(self, prefix: Sequence[int]) -> Prefix | None:
+    def run_prefix(self, prefix: Sequence[int]) -> Prefix | None:
         """Keys and values of a prefix; None where the model keeps something else, so that nothing can be shared."""
         assert self._kind == "causal", "only a causal model's prefix does not depend on what follows"
         last, lengths = (torch.tensor([number], device=self._device) for number in (0, len(prefix)))
         with _captured(self._model, [layer for layer in self._layers if layer.endswith(MEAN)], last, lengths) as means:
-            past = getattr(self._model(**self._arguments([prefix]), use_cache=True), "past_key_values", None)
+            past = getattr(self._model(**self.arguments([prefix]), use_cache=True), "past_key_values", None)
         if not can_be_shared(past):
             return None
         return Prefix(len(prefix), past, means)
@@ -194,7 +194,7 @@ class Encoder:
         if prefix is not None:
             before = {"past_key_values": prefix.repeated(len(prompts)), "use_cache": True}
         with _captured(self._model, self._layers, kept, lengths) as states:
-            self._model(**self._arguments(prompts), **before)
+            self._model(**self.arguments(prompts), **before)
         if prefix is not None:
             share = (lengths / (prefix.length + lengths)).unsqueeze(1)
             for layer in prefix.means.keys() & states.keys():
@@ -202,7 +202,8 @@ class Encoder:
                 states[layer] = whole.to(states[layer].dtype)
         return states
 
-    def _arguments(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    def arguments(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """What the model's forward pass is given for prompts."""
         ids, mask = padded(prompts, self._device)
         if self._kind == "causal":
             return {"input_ids": ids}
@@ -222,7 +223,7 @@ class Encoder:
         self._layers = layers
         at = [0 if self._kind == "seq2seq" else place for place in places]
         plain = [  # of each prompt one position alone is kept
-            self._model(**self._arguments([prompt])).logits[0, place].clone()
+            self._model(**self.arguments([prompt])).logits[0, place].clone()
             for prompt, place in zip(prompts, at, strict=False)
         ]
         expected = torch.stack(plain).double().to(rebuilt.device)
@@ -314,6 +315,14 @@ def _captured(
         if f"{layer}{MEAN}" in layers:
             states[f"{layer}{MEAN}"] = _means(hidden, lengths.to(hidden.device)).to(last.device)
 
+    with listening_at(model, map(base_of, layers), keep):
+        yield states
+
+
+@contextmanager
+def listening_at(model: Any, layers: Iterable[str], keep: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Within it, a forward pass gives `keep` each layer's states [n, t, d] by its name, and computes no logits."""
+
     def at_head(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         keep("head", args[0])
         return (args[0][:, :0], *args[1:])  # no position left: the product over the vocabulary costs nothing
@@ -322,7 +331,7 @@ def _captured(
         keep("layer_00", args[0] if args else kwargs["hidden_states"])
 
     handles = [model.get_output_embeddings().register_forward_pre_hook(at_head)]
-    for layer in dict.fromkeys(map(base_of, layers)):
+    for layer in dict.fromkeys(layers):
         if layer == "layer_00":
             handles.append(blocks(model)[0].register_forward_pre_hook(at_first_block, with_kwargs=True))
         elif layer != "head":
@@ -332,7 +341,7 @@ def _captured(
 
             handles.append(blocks(model)[int(layer.removeprefix("layer_")) - 1].register_forward_hook(after_block))
     try:
-        yield states
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -83,7 +83,7 @@ class WordScorer(Encoder):
         among the keys that words are run on; where all words are one token, of like length.
         """
         self._check_readable([*prompts, *(word for of_prompt in words for word in of_prompt)])
-        prefix = self._run_prefix(prompts[0][:shared]) if shared else None
+        prefix = self.run_prefix(prompts[0][:shared]) if shared else None
         shared = prefix.length if prefix is not None else 0
         most = max(1, _HELD_LOGITS // self._model.get_output_embeddings().weight.shape[0])
         copies = prefix.most_copies(batch_tokens) if prefix is not None else most
@@ -149,14 +149,14 @@ class WordScorer(Encoder):
         if past is not None:
             before["past_key_values"] = past
         with _logits_at(self._model, places):
-            return self._model(**self._arguments(read), **before)
+            return self._model(**self.arguments(read), **before)
 
     def _check_words(self, prompt: Sequence[int], words: Words, found: Float[Tensor, " c"]) -> None:
         """Compare with passes over prompt and word together."""
         longest = sorted(range(len(words)), key=lambda k: len(words[k]))[-_CHECKED_WORDS:]
         expected = []
         for word in (words[k] for k in longest):
-            logits = self._model(**self._arguments([[*prompt, *word[:-1]]]), use_cache=False).logits
+            logits = self._model(**self.arguments([[*prompt, *word[:-1]]]), use_cache=False).logits
             told = _log_probabilities(
                 logits[:, len(prompt) - 1 :], torch.tensor(word, device=self._device)[None, :, None]
             )

@@ -17,6 +17,7 @@ from orchestration.host.signals import Signals
 from workflows.cli import cluster, storage
 from workflows.cli.about import about
 from workflows.cli.init import init
+from workflows.cli.lens.command import lens
 from workflows.cli.options import (
     AsJson,
     AsMermaid,
@@ -152,6 +153,9 @@ def explain(name: Explained = None, as_json: AsJson = False) -> None:
         return
     found = explaining.explain(" ".join(name)) if name else explaining.topics()
     _print(explaining.document(found), as_json, lambda _: explaining.text(found))
+
+
+app.command()(lens)
 
 
 @app.command()

@@ -15,7 +15,7 @@ Template = Annotated[
     str | None,
     typer.Argument(
         metavar="TEMPLATE",
-        help="A workflow file that comes with VocabSem: quickstart, bundled or sweep.",
+        help="A workflow file that comes with VocabSem: quickstart, bundled, sweep or layers.",
         autocompletion=lambda incomplete: [name for name in template_names() if name.startswith(incomplete)],
     ),
 ]

@@ -193,7 +193,8 @@ READS = (
 )
 
 
-def _once_each(value: tuple[Any, ...]) -> tuple[Any, ...]:
+def listed_once(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The value. Raises ValueError for an entry that stands twice."""
     if len(set(value)) != len(value):
         raise ValueError("an entry is listed twice; list each once")
     return value
@@ -201,7 +202,7 @@ def _once_each(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 LARGEST_SEED = 2**31 - 1  # what every library takes, with room for the seeds that are made of one
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Seeds = Annotated[tuple[Seed, ...], AfterValidator(_once_each)]
+Seeds = Annotated[tuple[Seed, ...], AfterValidator(listed_once)]
 
 
 class MethodConfig(Strict):
@@ -321,7 +322,7 @@ class CompareConfig(Strict):
     @field_validator("models", "tasks")
     @classmethod
     def _listed_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _once_each(value)
+        return listed_once(value)
 
     @model_validator(mode="after")
     def _methods_differ_and_layers_exist(self) -> CompareConfig:

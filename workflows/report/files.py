@@ -22,19 +22,20 @@ HTML, MARKDOWN = "report.html", "report.md"  # in the record of a run
 def write_report(record: RunRecord, store: Store, form: str, place: Path) -> None:
     """Write one form of a run's report, whole or not at all. Raises ConfigError where that is not possible."""
     text = FORMS[form](read_contents(record, store))
-    if not place.parent.is_dir():
-        raise ConfigError(f"{place}: no folder {place.parent}; make it, or name another file")
-    _write(text, place)
+    write_whole(text, place)
 
 
 def write_reports(record: RunRecord, store: Store, results: Sequence[Found]) -> None:
     """The two that every run leaves in its record."""
     contents = contents_of(record, store, results)
     for form, name in (("html", HTML), ("markdown", MARKDOWN)):
-        _write(FORMS[form](contents), record.folder / name)
+        write_whole(FORMS[form](contents), record.folder / name)
 
 
-def _write(text: str, place: Path) -> None:
+def write_whole(text: str, place: Path) -> None:
+    """Write a file, whole or not at all. Raises ConfigError where that is not possible."""
+    if not place.parent.is_dir():
+        raise ConfigError(f"{place}: no folder {place.parent}; make it, or name another file")
     try:
         staged = files.stage(place.parent, place.name, lambda path: path.write_text(text, encoding="utf-8"))
         os.replace(staged, place)

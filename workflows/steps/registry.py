@@ -20,6 +20,7 @@ from workflows.steps import (
     pretrain,
     sweep,
 )
+from workflows.steps.layers import readings, scores, steer
 
 STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "texts": [
@@ -53,6 +54,9 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "best": [(best.best_step, best.fill_best)],
     "sweep": [(sweep.sweep_step, sweep.fill_sweep)],
     "confirm": [(sweep.confirm_step, sweep.fill_confirm)],
+    "layers": [(readings.readings_step, readings.fill_readings)],
+    "layer-scores": [(scores.scores_step, scores.fill_scores)],
+    "steering": [(steer.steering_step, steer.fill_steering)],
     "corpus": [(corpus.corpus_step, corpus.fill_corpus)],
     "tokenizer": [(corpus.tokenizer_step, corpus.fill_tokenizer)],
     "tokens": [(corpus.tokens_step, corpus.TokenWorker.fill)],
