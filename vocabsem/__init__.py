@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vocabsem_core.errors import InputError
     from vocabsem_core.features.encoder import Encoder
     from vocabsem_core.features.heads import OutputHead, head_of
+    from vocabsem_core.features.modules import ModuleEncoder
     from vocabsem_core.functional import (
         Calibrator,
         LinearProbe,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from workflows.config.compare import Strict as Settings
     from workflows.config.space import Domain
     from workflows.errors import ConfigError
+    from workflows.inputs.networks import Network
     from workflows.methods.base import Fitted, Method
 
 __all__ = [
@@ -48,6 +50,8 @@ __all__ = [
     "InputError",
     "LinearProbe",
     "Method",
+    "ModuleEncoder",
+    "Network",
     "OutputHead",
     "Run",
     "SemanticBasis",
@@ -74,6 +78,7 @@ _PLACES = {
     "Failure": "workflows.api.Failure",
     "Fitted": "workflows.methods.base.Fitted",
     "Method": "workflows.methods.base.Method",
+    "Network": "workflows.inputs.networks.Network",
     "Run": "workflows.api.Run",
     "Settings": "workflows.config.compare.Strict",
     "StoreError": "orchestration.errors.StoreError",

@@ -62,6 +62,8 @@ class Service:
         self._held.close()
 
     def _by_states(self, classifier: Classifier, store: Store) -> Any:
+        import numpy as np
+
         fit, identity = self._fit, self._fit.identity
         read, folds = classifier.candidate.reader(store), identity.get("folds", 1)
         inputs = {role: store.need(step) for role, step in fit.inputs.items() if role not in ("test", "search")}
@@ -78,7 +80,7 @@ class Service:
             columns = read(rows)
             states = materials.states_of(lambda name: columns[name])
             found = predict_folds(self._method, self._settings, self._fitted, states, materials, folds)
-            return found, columns["cut"]
+            return found, columns.get("cut", np.zeros(len(states)))  # of texts alone
 
         return scores
 
