@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from workflows.config.compare import Strict as Settings
     from workflows.config.space import Domain
     from workflows.errors import ConfigError
-    from workflows.inputs.networks import Network
+    from workflows.inputs.networks import Network, open_network
     from workflows.methods.base import Fitted, Method
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "head_of",
     "label_basis",
     "load_model",
+    "open_network",
     "open_run",
     "plan",
     "probe",
@@ -83,6 +84,7 @@ _PLACES = {
     "Settings": "workflows.config.compare.Strict",
     "StoreError": "orchestration.errors.StoreError",
     "load_model": "workflows.api.load_model",
+    "open_network": "workflows.inputs.networks.open_network",
     "open_run": "workflows.api.open_run",
     "plan": "workflows.api.plan",
     "run": "workflows.api.run",

@@ -110,10 +110,9 @@ def open_network(reference: str, base: Path) -> OpenNetwork:
     except InputError as error:
         raise ConfigError(f"{function}: {error}") from error
     found = OpenNetwork(function, given, encoder, _digest(given.module))
-    if (rows := len(encoder.head.weight)) != len(set(found.classes)) or len(found.classes) != rows:
-        raise ConfigError(
-            f"{function}: classes has {len(found.classes)} names; expected {rows}, one for each, distinct"
-        )
+    rows, names = len(encoder.head.weight), found.classes
+    if len(names) != rows or len(set(names)) != rows:
+        raise ConfigError(f"{function}: classes are {', '.join(names)}; expected {rows} names, each once")
     return found
 
 

@@ -120,5 +120,3 @@ def done(file: Path, store: Store) -> RunSummary:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("workflows.session.fill", away)
         return run(open_session(read_workflow(file, WORKFLOWS), file, store, None, None), QUIET)
-
-

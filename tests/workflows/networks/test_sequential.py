@@ -117,8 +117,8 @@ def test_keys_follow_weights_source_and_rows_and_no_path(base: Path, store: Stor
 def test_rows_of_a_users_function_and_of_a_file_are_the_same_rows(base: Path, store: Store, tmp_path: Path) -> None:
     rows = {split: blobs(count, count) for split, count in (("train", 60), ("test", 45))}
     make_workspace(tmp_path)
-    (tmp_path / "rows.py").write_text(
-        f"ROWS = {json.dumps(rows)}\n\ndef train():\n    yield from ROWS['train']\n\ndef test():\n    return ROWS['test']\n"
-    )
+    lines = [f"ROWS = {json.dumps(rows)}", "def train():", "    yield from ROWS['train']"]
+    own = "\n".join([*lines, "def test():", "    return ROWS['test']"])
+    (tmp_path / "rows.py").write_text(own, encoding="utf-8")
     source = {**TABLE, "train": "rows.py:train", "test": "rows.py:test"}
     assert keys(write_workflow(tmp_path, "numbers", source), store) == keys(base / "workflow.yaml", store)
