@@ -38,15 +38,14 @@ class Finetuning(Method):
     space = {"learning_rate": Domain(log_uniform=(1e-4, 1e-2))}  # noqa: RUF012 - as docs/own-method.md has it
 
     def fit(self, settings: FinetuningSettings, materials: Any, seed: int) -> dict[str, torch.Tensor]:
-        """The weights of the epoch with the lowest validation loss."""
+        """The trained weights of the epoch with the lowest validation loss."""
         import torch
 
-        module, shape, rows = self._open(settings, materials)
+        module, trained, shape, rows = self._open(settings, materials)
         train, held = materials.train, materials.validation
-        trained = list(module.parameters() if settings.whole else self._head(settings, module))
-        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(trained.values(), lr=settings.learning_rate, weight_decay=0.01)
         generator = torch.Generator().manual_seed(seed)
-        best, kept = float("inf"), copy.deepcopy(module.state_dict())
+        best, kept = float("inf"), copy.deepcopy(trained)
         for _ in range(settings.epochs):
             for part in torch.randperm(len(train.labels), generator=generator).split(settings.batch_size):
                 optimizer.zero_grad()
@@ -57,30 +56,25 @@ class Finetuning(Method):
                 logits = module(held.states.view(-1, *shape))[:, rows]
                 loss = float(torch.nn.functional.cross_entropy(logits, held.labels))
             if loss < best:
-                best, kept = loss, copy.deepcopy(module.state_dict())
-        return kept
+                best, kept = loss, copy.deepcopy(trained)
+        return {name: weight.detach() for name, weight in kept.items()}
 
     def predict(self, settings: FinetuningSettings, fitted: Any, states: torch.Tensor, materials: Any) -> torch.Tensor:
         """Logits of the classes."""
         import torch
 
-        module, shape, rows = self._open(settings, materials)
-        module.load_state_dict(fitted)
+        module, _, shape, rows = self._open(settings, materials)
+        module.load_state_dict(fitted, strict=False)
         with torch.inference_mode():
             return torch.cat([module(part.view(-1, *shape))[:, rows] for part in states.split(256)])
 
-    def trained_weights(self, fitted: Any) -> int:
-        """All of them; of the last layer alone the settings are not known here, so it is an upper bound."""
-        return sum(tensor.numel() for tensor in fitted.values())
-
     @staticmethod
-    def _open(settings: FinetuningSettings, materials: Any) -> tuple[Any, tuple[int, ...], list[int]]:
-        """The module, the shape of an input, and the head's row of each class."""
+    def _open(settings: FinetuningSettings, materials: Any) -> tuple[Any, dict[str, Any], tuple[int, ...], list[int]]:
+        """The module, the weights that are trained, the shape of an input, and the head's row of each class."""
         network = open_network(settings.network, Path(__file__).parent)
+        module, head = network.encoder.module, f"{network.encoder.name}."
+        trained = {
+            name: weight for name, weight in module.named_parameters() if settings.whole or name.startswith(head)
+        }
         rows = [row for (row,) in materials.tokens]
-        return network.encoder.module, tuple(network.network.example.shape), rows
-
-    @staticmethod
-    def _head(settings: FinetuningSettings, module: Any) -> Any:
-        name = open_network(settings.network, Path(__file__).parent).encoder.name
-        return module.get_submodule(name).parameters()
+        return module, trained, tuple(network.network.example.shape), rows
