@@ -29,7 +29,7 @@ from vocabsem_core.statistics.anomalies import detection, detection_draws
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)  # of calibrations, whose scores are averaged
-TRAIN, TEST = 100, 100  # texts of each topic
+TRAIN, TEST = 40, 60  # texts of each topic
 REFERENCE = "maximum softmax"
 
 

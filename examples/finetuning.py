@@ -25,6 +25,7 @@ class FinetuningSettings(Settings):
     whole: bool = Field(True, description="train all weights; false: the last layer alone")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
     epochs: int = Field(20, ge=1, description="the one of lowest validation loss is kept")
+    steps: int = Field(200, ge=0, description="of few rows as many more epochs as make so many steps")
     batch_size: int = Field(64, ge=1, description="rows per step")
 
 
@@ -46,7 +47,8 @@ class Finetuning(Method):
         optimizer = torch.optim.AdamW(trained.values(), lr=settings.learning_rate, weight_decay=0.01)
         generator = torch.Generator().manual_seed(seed)
         best, kept = float("inf"), copy.deepcopy(trained)
-        for _ in range(settings.epochs):
+        batches = -(-len(train.labels) // settings.batch_size)
+        for _ in range(max(settings.epochs, settings.steps // batches)):
             for part in torch.randperm(len(train.labels), generator=generator).split(settings.batch_size):
                 optimizer.zero_grad()
                 logits = module(train.states[part].view(-1, *shape))[:, rows]
