@@ -48,7 +48,7 @@ def detection_draws(
             random.multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size=size).astype(float)
             for scores in (known, anomalies)
         ]
-        found.append(_weighted(known, anomalies, *drawn, metric))
+        found.append(_weighted(known, anomalies, drawn[0], drawn[1], metric))
     return np.concatenate(found)
 
 
@@ -64,7 +64,7 @@ def _weighted(
     anomalies, of_anomalies = anomalies[falling], of_anomalies[:, falling]
     # How many known items are below each anomaly, and how many are below or equal.
     counted = np.cumsum(np.pad(times[:, order], ((0, 0), (1, 0))), axis=1)
-    below, up_to = (counted[:, np.searchsorted(known[order], anomalies, side)] for side in ("left", "right"))  # type: ignore[call-overload]
+    below, up_to = (counted[:, np.searchsorted(known[order], anomalies, side)] for side in ("left", "right"))
     if metric == "auroc":
         return (of_anomalies * (below + up_to)).sum(axis=1) / 2 / (len(known) * len(anomalies))
     if metric == "fpr95":
