@@ -51,7 +51,7 @@ def test_every_command_shown_exists_with_its_options(page):
 def test_every_yaml_shown_is_valid(page):
     for text in blocks(page, "yaml"):
         document = yaml.safe_load(text)
-        model = WORKFLOWS.get(document.get("workflow"), TaskConfig if "template" in document else ModelConfig)
+        model = WORKFLOWS.get(document.get("workflow"), TaskConfig if "words" in document else ModelConfig)
         model.model_validate(document)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vocabsem_core.errors import InputError
     from vocabsem_core.features.encoder import Encoder
     from vocabsem_core.features.heads import OutputHead, head_of
+    from vocabsem_core.features.modules import ModuleEncoder
     from vocabsem_core.functional import (
         Calibrator,
         LinearProbe,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from workflows.config.compare import Strict as Settings
     from workflows.config.space import Domain
     from workflows.errors import ConfigError
+    from workflows.inputs.networks import Network, open_network
     from workflows.methods.base import Fitted, Method
 
 __all__ = [
@@ -48,6 +50,8 @@ __all__ = [
     "InputError",
     "LinearProbe",
     "Method",
+    "ModuleEncoder",
+    "Network",
     "OutputHead",
     "Run",
     "SemanticBasis",
@@ -59,6 +63,7 @@ __all__ = [
     "head_of",
     "label_basis",
     "load_model",
+    "open_network",
     "open_run",
     "plan",
     "probe",
@@ -74,10 +79,12 @@ _PLACES = {
     "Failure": "workflows.api.Failure",
     "Fitted": "workflows.methods.base.Fitted",
     "Method": "workflows.methods.base.Method",
+    "Network": "workflows.inputs.networks.Network",
     "Run": "workflows.api.Run",
     "Settings": "workflows.config.compare.Strict",
     "StoreError": "orchestration.errors.StoreError",
     "load_model": "workflows.api.load_model",
+    "open_network": "workflows.inputs.networks.open_network",
     "open_run": "workflows.api.open_run",
     "plan": "workflows.api.plan",
     "run": "workflows.api.run",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vocabsem_core.errors import InputError
     from vocabsem_core.features.encoder import Encoder
     from vocabsem_core.features.heads import OutputHead, head_of
+    from vocabsem_core.features.modules import ModuleEncoder
     from vocabsem_core.functional import (
         Calibrator,
         LinearProbe,
@@ -32,6 +33,7 @@ __all__ = [
     "Encoder",
     "InputError",
     "LinearProbe",
+    "ModuleEncoder",
     "OutputHead",
     "SemanticBasis",
     "basis_of",
@@ -49,6 +51,7 @@ _MODULES = {
     "errors": ("InputError",),
     "features.encoder": ("Encoder",),
     "features.heads": ("OutputHead", "head_of"),
+    "features.modules": ("ModuleEncoder",),
     "functional": ("Calibrator", "LinearProbe", "basis_of", "calibrate", "encode_texts", "label_basis", "probe"),
     "semantics.affinity": ("semantic_logits",),
     "semantics.basis": ("SemanticBasis", "semantic_basis"),

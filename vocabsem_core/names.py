@@ -11,6 +11,7 @@ LabelTokens = Literal[RowTokens, "whole"]
 Similarity = Literal["cosine", "euclidean", "dot"]
 Distance = Literal["cosine", "euclidean"]
 Metric = Literal["accuracy", "macro_f1"]
+Detection = Literal["auroc", "fpr95"]  # how well anomalies are told from what is known
 Loss = Literal["labels", "vocabulary", "sm-gt"]
 LabelRows = Literal["basis", "head", "embedding", "random"]  # what stands for a label in the space of states
 Targets = Literal[LabelRows, "class-means", "learned"]

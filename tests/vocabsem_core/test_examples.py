@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("model"), tiny.gpt2())
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, "Encoder"])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "Encoder", "ModuleEncoder"])
 def test_the_example_gives_what_it_shows(name: str, folder: Path) -> None:
     public = getattr(vocabsem_core, name)
     known = {**vars(inspect.getmodule(public)), "folder": folder}

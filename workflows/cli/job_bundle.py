@@ -20,7 +20,7 @@ from workflows.errors import ConfigError, in_field
 from workflows.extractors.registry import extractor_kind
 from workflows.inputs.catalog import find_task, model_names
 from workflows.inputs.paths import located
-from workflows.inputs.tables import Split, split_file
+from workflows.inputs.tables import Split, files_of, split_file
 from workflows.kind import Names, WorkflowConfig
 from workflows.methods.registry import method_named
 from workflows.registry import kind_of
@@ -127,11 +127,11 @@ def _task_files(reference: str, base: Path, local_data: Path | None) -> list[Pat
     files = [located(base, reference)] if reference.endswith(_YAML) else []
     splits: tuple[Split, ...] = ("train", "test")
     if task.local_data is not None:
-        return files + [split_file(task, split).path for split in splits]
+        return files + [path for split in splits for path in files_of(split_file(task, split))]
     if not files or task.config.source.hub is not None:  # the catalog's own rows go with the source
         return files
     local = [split for split in splits if not Path(task.config.source.file(split)).is_absolute()]
-    return files + [split_file(task, split).path for split in local]
+    return files + [path for split in local for path in files_of(split_file(task, split))]
 
 
 def _source(names: Names) -> dict[str, Path]:

@@ -16,8 +16,7 @@ from workflows.findings import Checked, Checking, Findings
 from workflows.inputs.catalog import Task, find_task
 from workflows.inputs.labels import Labels, label_problems, read_labels, training_problems
 from workflows.inputs.row_choice import chosen_rows
-from workflows.inputs.row_files import read_columns
-from workflows.inputs.tables import Split, SplitFile, fields_of_rows, split_file
+from workflows.inputs.tables import Split, SplitFile, fields_of_rows, read_split, split_file
 from workflows.kind import Names
 from workflows.methods.resolved import ResolvedMethod, resolve
 
@@ -138,7 +137,7 @@ def _rows_read(
 ) -> tuple[SplitFile, Labels, _Rows]:
     """The labels of a split's file, and the rows that a run would use."""
     file, names = split_file(task, split), list(task.config.words)
-    read = read_columns(file.path, file.names)
+    read = read_split(file, file.names)
     if file.part is None or split == "train":  # else it is the same file
         findings.notes.extend(read.notes)
         for kind in kinds:

@@ -286,7 +286,9 @@ class CompareConfig(Strict):
 
     workflow: Literal["compare"]
     models: tuple[PathText, ...] = Field(
-        min_length=1, description="catalog names, folders, model YAML files, or Hugging Face ids (id@revision)"
+        min_length=1,
+        description="catalog names, folders, model YAML files, Hugging Face ids (id@revision), or functions of your "
+        "own that give a network: net.py:cnn",
     )
     tasks: tuple[PathText, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")

@@ -15,7 +15,9 @@ class Source(Strict):
     """Where a task's rows are: local files, or files of a Hugging Face data set."""
 
     train: PathText = Field(
-        description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`"
+        description="file of the training rows: .csv, .jsonl or .parquet; relative to this YAML file, or within `hub`. "
+        "For a network also a folder with a folder of images or WAV files for each label (columns file and label), or "
+        "a function of your own that gives rows: rows.py:train"
     )
     test: PathText | None = Field(None, description="file of the test rows; required unless `split` is given")
     split: float | None = Field(
@@ -35,6 +37,23 @@ class Source(Strict):
     values: dict[str, str] | None = Field(
         None, description="value in the label column -> label name; none: the values are the names"
     )
+
+    files: tuple[str, ...] = Field(
+        (),
+        description="fields whose column has paths of files (images, WAV, .npy), relative to the file of the rows; "
+        "such a row is known by the file's content. A folder's column `file` is one without being listed",
+    )
+    skip_unreadable: bool = Field(
+        False,
+        description="leave out rows whose file cannot be decoded, and say how many, in place of an error; in new rows "
+        "it stays an error",
+    )
+
+    @model_validator(mode="after")
+    def _files_are_fields(self) -> Source:
+        if unknown := [field for field in self.files if field not in self.columns]:
+            raise ValueError(f"files names {unknown[0]!r}; expected fields of `columns`: {sorted(self.columns)}")
+        return self
 
     @model_validator(mode="after")
     def _test_rows_are_named_or_split_off(self) -> Source:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from workflows.extractors.base import ExtractorKind
 from workflows.extractors.language_model import LANGUAGE_MODEL
+from workflows.extractors.network import NETWORK
 
-KINDS: list[ExtractorKind] = [LANGUAGE_MODEL]  # the last one is for whatever no other knows
+KINDS: list[ExtractorKind] = [NETWORK, LANGUAGE_MODEL]  # the last one is for whatever no other knows
 
 
 def extractor_kind(reference: str, base: Path) -> ExtractorKind:

@@ -9,8 +9,17 @@ from collections.abc import Mapping, Sequence
 
 from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.labels import read_labels
-from workflows.inputs.row_files import Value, read_columns
-from workflows.inputs.tables import Part, Split, SplitFile, fields_of_rows, kept_rows, row_hash
+from workflows.inputs.row_files import Value
+from workflows.inputs.tables import (
+    Part,
+    Split,
+    SplitFile,
+    fields_of_rows,
+    kept_rows,
+    read_split,
+    remembered,
+    row_hash,
+)
 
 _KEPT_OF_A_LABEL = 2  # training rows that a limit leaves: one to learn from and one for validation
 _Class = int | None  # of a row; None where its value is no label, which is told elsewhere
@@ -66,12 +75,12 @@ def rows_digest(
         return None
 
     def compute() -> str | None:
-        columns = read_columns(file.path, file.names).values
+        columns = read_split(file, file.names).values
         chosen = chosen_rows(file, columns, names, split, limit)
         return None if chosen == kept_rows(fields_of_rows(file, columns), limit) else digest_of(chosen)
 
     what = f"rows {sorted(file.columns.items())} {file.label!r} {file.values} {list(names)} {file.part} {split} {limit}"
-    return facts.get(what, [file.path], compute)
+    return remembered(what, file, compute, facts)
 
 
 def digest_of(places: Sequence[int]) -> str:

@@ -1,5 +1,6 @@
-"""Columns of CSV, JSON and Parquet files, read strictly: what does not fit is an error that names the line.
+"""Columns of CSV, JSON and Parquet files, of folders and of a user's functions, read strictly.
 
+What does not fit is an error that names the line.
 One reader for every command: a value is text, a number, true or false, or None where it is missing.
 """
 
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from workflows.errors import ConfigError, nearest
+from workflows.inputs.folders import folder_names, read_folder
+from workflows.inputs.own_rows import as_value, own_rows
+from workflows.inputs.python_files import is_function
 
 Value = str | int | float | bool | None
 _LONGEST_FIELD = 2**31 - 1  # characters; the csv module stops at 131,072
@@ -32,25 +36,35 @@ class Columns:
     notes: tuple[str, ...] = ()
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something to read: a file, a folder, or a file with a function."""
+    return path.exists() or (is_function(str(path)) and Path(str(path).rpartition(":")[0]).is_file())
+
+
 def check_kind(path: Path) -> None:
     """Raises ConfigError for a file of a kind that cannot be read."""
-    if path.suffix not in _READERS:
-        raise ConfigError(f"{path}: cannot read {path.suffix!r} files; expected one of {', '.join(_READERS)}")
+    if _kind(path) not in _READERS:
+        files = ", ".join(name for name in _READERS if name.startswith("."))
+        raise ConfigError(f"{path}: cannot read {path.suffix!r} files; expected one of {files}")
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "function" if is_function(str(path)) else path.suffix
 
 
 def column_names(path: Path) -> list[str]:
     """The columns of a file. Raises ConfigError for what cannot be read."""
     with _naming_encoding(path):
-        return _NAMES[path.suffix](path)
+        return _NAMES[_kind(path)](path)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Columns:
     """Columns of a file. Raises ConfigError, with the line, for what cannot be read or is no plain value."""
     with _naming_encoding(path):
-        found = _READERS[path.suffix](path, list(dict.fromkeys(names)))
+        found = _READERS[_kind(path)](path, list(dict.fromkeys(names)))
     for name, values in found.values.items():
         if not values:
-            raise ConfigError(f"{path}: contains no rows; expected one row per line")
+            raise ConfigError(f"{path}: contains no rows; {_ROWS[_kind(path)]}")
         _check_plain(path, name, values)
     return Columns({name: _of_one_kind(values) for name, values in found.values.items()}, found.notes)
 
@@ -58,7 +72,7 @@ def read_columns(path: Path, names: Sequence[str]) -> Columns:
 def all_columns(path: Path) -> dict[str, list[Any]]:
     """Every column of a file as it stands there, whatever it holds. Raises ConfigError for what cannot be read."""
     with _naming_encoding(path):
-        return _READERS[path.suffix](path, _NAMES[path.suffix](path)).values
+        return _READERS[_kind(path)](path, _NAMES[_kind(path)](path)).values
 
 
 @contextmanager
@@ -292,15 +306,40 @@ def _parquet(path: Path) -> Iterator[Any]:
         raise ConfigError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
 
 
+def _read_folder(path: Path, names: Sequence[str]) -> Columns:
+    columns = read_folder(path)
+    _check_have(path, names, list(columns))
+    return Columns({name: [*columns[name]] for name in names})
+
+
+def _function_names(path: Path) -> list[str]:
+    return list(dict.fromkeys(name for row in own_rows(path) for name in row))
+
+
+def _read_function(path: Path, names: Sequence[str]) -> Columns:
+    rows = own_rows(path)
+    if rows:
+        _check_have(path, names, list(dict.fromkeys(name for row in rows for name in row)))
+    return Columns({name: [as_value(row.get(name)) for row in rows] for name in names})
+
+
 _READERS: Mapping[str, Callable[[Path, Sequence[str]], Columns]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    "folder": _read_folder,
+    "function": _read_function,
 }
 _NAMES: Mapping[str, Callable[[Path], list[str]]] = {
     ".csv": _csv_names,
     ".jsonl": _json_names,
     ".json": _json_names,
     ".parquet": _parquet_names,
+    "folder": folder_names,
+    "function": _function_names,
+}
+_ROWS = dict.fromkeys(_READERS, "expected one row per line") | {
+    "folder": "expected a file for each row",
+    "function": "expected one row or more",
 }

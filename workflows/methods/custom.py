@@ -6,21 +6,18 @@ The file's digest is part of every key its results have, so an edited file is an
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
 from orchestration.errors import exit_code_of
 from workflows.config.space import Domain
 from workflows.config.strict import Strict
 from workflows.errors import ConfigError, nearest
+from workflows.inputs.python_files import imported, line_in
 from workflows.methods.base import Method, Need
 
 _SUFFIX = ".py"
@@ -43,7 +40,7 @@ def own_method(file: Path) -> Method:
 
 @lru_cache
 def _loaded(path: str, digest: str) -> Method:
-    module = _imported(path, f"vocabsem_own_{digest[:16]}")
+    module = imported(path, f"vocabsem_own_{digest[:16]}")
     classes = [
         found
         for found in vars(module).values()
@@ -58,7 +55,7 @@ def _loaded(path: str, digest: str) -> Method:
     try:
         method = found()
     except Exception as error:
-        line = _line_in(error, path) or _line_of(found)
+        line = line_in(error, path) or _line_of(found)
         raise ConfigError(f"{path}{line}: {found.__name__}(): {type(error).__name__}: {error}") from error
     method.source_file, method.source_digest = path, digest
     return method
@@ -96,20 +93,6 @@ def _line_of(found: type[Method]) -> str:
         return ""
 
 
-def _imported(path: str, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None, "a path that ends in .py has a loader"
-    assert spec.loader is not None, "a path that ends in .py has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and drift warnings look a module up by its name
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path}{_line_in(error, path)}: {type(error).__name__}: {error}") from error
-    return module
-
-
 @contextmanager
 def naming_the_file(method: Method) -> Iterator[None]:
     """An exception in a user's own method is the user's: it is told with file and line, without our frames."""
@@ -118,13 +101,5 @@ def naming_the_file(method: Method) -> Iterator[None]:
     except Exception as error:
         if method.source_file is None or exit_code_of(error) is not None:
             raise
-        place = f"{method.source_file}{_line_in(error, method.source_file)}"
+        place = f"{method.source_file}{line_in(error, method.source_file)}"
         raise ConfigError(f"method {method.name!r}, {place}: {type(error).__name__}: {error}") from error
-
-
-def _line_in(error: Exception, path: str) -> str:
-    """The last line of that file which the error went through."""
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    return f", line {lines[-1]}" if lines else ""

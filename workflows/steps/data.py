@@ -13,6 +13,7 @@ from orchestration.store.artifacts import Artifact
 from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.catalog import Task
 from workflows.inputs.labels import label_numbers
+from workflows.inputs.python_files import is_function
 from workflows.inputs.row_choice import chosen_rows, digest_of, rows_digest
 from workflows.inputs.row_files import Value
 from workflows.inputs.tables import (
@@ -78,7 +79,7 @@ def rows_step(
         },
         local={**_place(file), "split": split, "names": names, "rows": min(count, limit or count)},
         resources=_LIGHT,
-        files=(str(file.path),),
+        files=source_files(file),
         subject=subject,
         sources=code_of(fill),
     )
@@ -88,7 +89,8 @@ def fill_rows(work: StepContext, read: Callable[[SplitFile, Columns], list[dict[
     """Shards of row_id (place in the file), row_hash and the fields that `read` gives of every row of the file."""
     from orchestration.store.arrow import table_of
 
-    identity, local, file = work.identity, work.local, _file(work)
+    identity, local = work.identity, work.local
+    file = file_at(local)
     by_label = "rows" in identity
     digests = {file.columns[field]: digest for field, digest in identity["fields"].items()}
     columns = unchanged_columns(file, digests, [file.label] if by_label else [])
@@ -122,7 +124,7 @@ def labels_step(task: Task, split: Split, facts: FingerprintCache) -> Step:
         identity={"column": column, "values": file.values, "names": names},
         local=_place(file),
         resources=_LIGHT,
-        files=(str(file.path),),
+        files=source_files(file),
         subject=subject,
         remarks="workflows.steps.data:without_validation" if split == "train" else "",
         sources=code_of(fill_labels),
@@ -135,7 +137,7 @@ def fill_labels(work: StepContext) -> None:
 
     from orchestration.store.arrow import table_of
 
-    file = _file(work)
+    file = file_at(work.local)
     columns = unchanged_columns(file, {file.label: work.identity["column"]})
     numbers = label_numbers(file, columns, work.identity["names"])
     work.out.write_shard(0, table_of(range(len(numbers)), {"label": np.array(numbers, dtype=np.int32)}))
@@ -158,7 +160,13 @@ def _place(file: SplitFile) -> dict[str, Any]:
     return {**asdict(file), "path": str(file.path)}
 
 
-def _file(work: StepContext) -> SplitFile:
-    local, part = work.local, work.local["part"]
+def file_at(local: Mapping[str, Any]) -> SplitFile:
+    """The file that the `local` of a step names."""
     place = Path(local["path"]), local["columns"], local["label"], local["values"]
-    return SplitFile(*place, Part(**part) if part is not None else None)
+    part = Part(**local["part"]) if local["part"] is not None else None
+    return SplitFile(*place, part, tuple(local["files"]))
+
+
+def source_files(file: SplitFile) -> tuple[str, ...]:
+    """What has to be there on every node: the table, folder or Python file."""
+    return (str(file.path).partition(".py:")[0] + ".py" if is_function(str(file.path)) else str(file.path),)

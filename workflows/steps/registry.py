@@ -21,6 +21,7 @@ from workflows.steps import (
     sweep,
 )
 from workflows.steps.layers import readings, scores, steer
+from workflows.steps.networks import head, states
 
 STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "texts": [
@@ -28,9 +29,13 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
         (demonstrations.chosen_texts_step, demonstrations.fill_chosen_texts),
         (demonstrations.content_free_step, demonstrations.fill_content_free),
     ],
+    "rows": [(states.network_rows_step, states.fill_network_rows)],
     "labels": [(data.labels_step, data.fill_labels)],
-    "verbalizer": [(model.verbalizer_step, model.fill_verbalizer)],
-    "head": [(model.head_step, model.fill_head)],
+    "verbalizer": [
+        (model.verbalizer_step, model.fill_verbalizer),
+        (head.verbalizer_step, head.fill_verbalizer),
+    ],
+    "head": [(model.head_step, model.fill_head), (head.head_step, head.fill_head)],
     "basis": [(basis.basis_step, basis.fill_basis)],
     "spectrum": [(basis.spectrum_step, basis.fill_spectrum)],
     "embedding": [(model.embedding_step, model.fill_embedding)],
@@ -38,7 +43,10 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
         (demonstrations.random_step, demonstrations.fill_random),
         (demonstrations.retrieved_step, demonstrations.fill_retrieved),
     ],
-    "encode": [(model.encode_step, model.EncodeWorker.fill)],
+    "encode": [
+        (model.encode_step, model.EncodeWorker.fill),
+        (states.network_encode_step, states.NetworkWorker.fill),
+    ],
     "likelihoods": [(likelihoods.likelihoods_step, likelihoods.LikelihoodWorker.fill)],
     "search": [(fit.search_step, fit.fill_search), (finetune.search_step, finetune.fill_search)],
     "finetune": [(finetune.fit_step, finetune.fill_finetune)],
