@@ -16,6 +16,7 @@ from workflows.registry import KINDS, WORKFLOWS, kind_of, kind_of_run
 SHAPE = {"context": 32, "width": 32, "layers": 2, "heads": 2}
 FILES: dict[str, dict[str, Any]] = {
     "compare": {"models": ["reference", "m.yaml"], "tasks": ["trec"], "methods": ["knn", {"method": "mine.py"}]},
+    "layers": {"models": ["reference"], "tasks": ["trec", "mine.yaml"]},
     "sweep": {"name": "s", "model": "reference", "task": "trec", "method": "knn"},
     "pretrain": {
         "name": "p",
@@ -33,6 +34,7 @@ NAMES = {
         "methods.0": "knn",
         "methods.1": "mine.py",
     },
+    "layers": {"models.0": "reference", "tasks.0": "trec", "tasks.1": "mine.yaml"},
     "sweep": {"model": "reference", "task": "trec", "method": "knn"},
     "pretrain": {"evaluation.tasks.0": "trec", "evaluation.tasks.1": "sst2"},
 }

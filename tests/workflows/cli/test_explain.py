@@ -27,12 +27,12 @@ def of_kind(kind, name):
 def test_every_kind_of_step_is_known_by_what_makes_it_and_what_fills_it():
     """The names and functions that stand in the steps' own source."""
     made = re.compile(
-        r'    return (?:Step|replace)\(\n(?:        \w+,\n)?        name="(\w+)",.*?'
-        r'run="workflows\.steps\.(\w+):(\w+)"',
+        r'    return (?:Step|replace)\(\n(?:        \w+,\n)?        name="([\w-]+)",.*?'
+        r'run="workflows\.steps\.(?:\w+\.)?(\w+):(\w+)"',
         re.DOTALL,
     )
     rows = re.compile(r'return rows_step\("(\w+)", (\w+), ')
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py")}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.py")}
     written = {found for text in texts.values() for found in made.findall(text)}
     written |= {(name, module, fill) for module, text in texts.items() for name, fill in rows.findall(text)}
     listed = {
@@ -80,7 +80,7 @@ def test_a_field_goes_by_its_path_and_by_its_last_part():
     ]
     assert found in explain("trials")
     (same,) = explain("execution.stall_seconds")
-    assert same.where == "compare workflows, pretrain workflows, sweep workflows"
+    assert same.where == "compare workflows, layers workflows, pretrain workflows, sweep workflows"
 
 
 def test_case_hyphens_and_underscores_do_not_matter():

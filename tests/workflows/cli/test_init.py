@@ -174,9 +174,10 @@ def test_the_word_of_a_label_is_its_own_words(label: str, word: str) -> None:
     [
         (
             (),
-            "give the name of a template (bundled, quickstart, sweep), or your rows: --data FILE --text COLUMN --label",
+            "give the name of a template (bundled, layers, quickstart, sweep), or your rows: "
+            "--data FILE --text COLUMN --label",
         ),
-        (("quickstart", *DATA), "give the name of a template (bundled, quickstart, sweep), or your rows"),
+        (("quickstart", *DATA), "give the name of a template (bundled, layers, quickstart, sweep), or your rows"),
         (("quickstrat",), "no template 'quickstrat'; did you mean 'quickstart'?"),
         (("--data", "other.csv", *DATA[2:]), "--data other.csv: no such file"),
         ((*DATA, "--test", "other.csv"), "--test other.csv: no such file"),

@@ -174,7 +174,7 @@ def test_nearest_lists_all_names_where_none_is_near() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("models: [reference]", r":1: field 'workflow' is missing; add it; known: compare, pretrain"),
+        ("models: [reference]", r":1: field 'workflow' is missing; add it; known: compare, layers, pretrain"),
         ("\nworkflow: comprae", r":2: workflow: found 'comprae'; did you mean 'compare'\?"),
     ],
 )
