@@ -162,6 +162,7 @@ def test_what_sees_features_knows_no_language_model():
 
 
 def test_a_method_says_what_it_is_given_and_nobody_asks_for_its_class():
-    """Methods that train the model are known by their `input_kind`; only the steps that train one name their class."""
+    """Methods that train the model are known by their `input_kind`; only the steps that train one name their class, and
+    the method that is one of them."""
     knowing = {module_of(path) for path in MODULES if "workflows.methods.finetuned" in imported(path)}
-    assert knowing == {"workflows.methods.registry", "workflows.steps.finetune"}
+    assert knowing == {"workflows.methods.adapter", "workflows.methods.registry", "workflows.steps.finetune"}
