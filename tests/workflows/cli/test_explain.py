@@ -44,9 +44,8 @@ def test_every_kind_of_step_is_known_by_what_makes_it_and_what_fills_it():
     }
     assert listed == written
     of_one_function = len(of_rows) - 1  # `rows_step` makes several kinds
-    assert len(written) - of_one_function == sum(
-        len(re.findall(r" Step\(\n|return replace\(\n", text)) for text in texts.values()
-    )
+    steps = sum(len(re.findall(r" Step\(\n|return replace\(\n", text)) for text in texts.values())
+    assert len(written) - of_one_function == steps
 
 
 def test_nothing_is_explained_by_nothing():
