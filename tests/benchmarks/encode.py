@@ -197,7 +197,7 @@ def orchestrated(folder: Path, found: Sequence[str], executor: str) -> tuple[Mar
     with TemporaryDirectory() as place:
         store, marks = open_store(Path(place) / "store"), []
         targets = [cell.score for cell in _comparison(Path(place), folder, found)]
-        step = next(step for step in in_order(targets) if step.name == "encode" and step.label.endswith("test"))
+        (step,) = [step for step in in_order(targets) if step.name == "encode"]  # `affinity` reads test rows alone
         ignore = lambda *_: None  # noqa: E731
         run_plan(make_plan(list(step.inputs.values()), store), lambda: InlineEngine(store, ignore), ignore)
         started = time.perf_counter()
@@ -220,7 +220,7 @@ def _few_and_all(marks: Marks) -> Marks:
 
 
 def _comparison(place: Path, folder: Path, found: Sequence[str]) -> list[Any]:
-    """The graph of a workflow on these texts, labels made up: two classes in turn."""
+    """The graph of a workflow on these texts, labels made up: two classes in turn; in float32, as the loops are."""
     from orchestration.store.fingerprint_cache import FingerprintCache
     from workflows.compare.graph import comparison
     from workflows.config.compare import CompareConfig
@@ -234,10 +234,11 @@ def _comparison(place: Path, folder: Path, found: Sequence[str]) -> list[Any]:
         "words": {"good": "good", "bad": "bad"},
     }
     (place / "timed.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
+    (place / "model.yaml").write_text(json.dumps({"name": "timed", "folder": str(folder), "dtype": "float32"}))
     config = CompareConfig.model_validate(
         {
             "workflow": "compare",
-            "models": [str(folder)],
+            "models": ["model.yaml"],
             "tasks": ["timed.yaml"],
             "methods": ["affinity"],
             "encoding": {"store_dtype": "float32"},
