@@ -94,7 +94,7 @@ def test_what_the_user_fixed_is_never_varied(name: str) -> None:
     assert all(set(settings) == set(METHODS[name].space) | set(fixed) for settings in tried[1:])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"peft"}))  # which takes a folder
 def test_no_settings_of_the_user_fix_nothing(name: str) -> None:
     assert resolve(MethodConfig(method=name)).settings == {}
 
