@@ -29,6 +29,11 @@ class OutputHead:
     scale: float = 1.0
     softcap: float | None = None
 
+    def rows(self, chosen: slice | list[int]) -> OutputHead:
+        """The head of some rows alone; of a slice the tensors are shared, not copied."""
+        bias = None if self.bias is None else self.bias[chosen]
+        return OutputHead(self.weight[chosen], bias, self.scale, self.softcap)
+
     def logits(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
         """Classic logits, computed in the states' dtype."""
         logits = states @ self.weight.to(states.dtype).T

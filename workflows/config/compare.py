@@ -194,7 +194,7 @@ READS = (
 
 
 def listed_once(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The value. Raises ValueError for an entry that stands twice."""
+    """The value. Raises ValueError for an entry that is listed twice."""
     if len(set(value)) != len(value):
         raise ValueError("an entry is listed twice; list each once")
     return value

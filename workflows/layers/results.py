@@ -118,7 +118,7 @@ def columns(found: LayerResults) -> list[Reading]:
 
 
 def layer_table(found: LayerResults, basis: str, shown: Sequence[Reading]) -> list[list[str]]:
-    """Cells of one basis: a heading, then a line a layer. Columns that say nothing there are left out."""
+    """Cells of one basis: a heading, then a line a layer. Columns without a value there are left out."""
     rows = found.of(basis)
     kept = [one for one in shown if any(one.of(row) is not None for row in rows)]
     return [

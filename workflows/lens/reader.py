@@ -181,12 +181,9 @@ class Reader:
     @cached_property
     def _head(self) -> Any:
         """The head's rows that have a token."""
-        from vocabsem_core.features.heads import OutputHead, head_of
+        from vocabsem_core.features.heads import head_of
 
-        whole = head_of(self.model)
-        kept = 1 + max(self._tokenizer.get_vocab().values())
-        bias = None if whole.bias is None else whole.bias[:kept]
-        return OutputHead(whole.weight[:kept], bias, whole.scale, whole.softcap)
+        return head_of(self.model).rows(slice(1 + max(self._tokenizer.get_vocab().values())))
 
     @cached_property
     def _label_tokens(self) -> Sequence[list[int]]:

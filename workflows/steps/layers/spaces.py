@@ -46,9 +46,7 @@ class Vocabulary:
     @cached_property
     def head(self) -> OutputHead:
         """The head without the padding of the vocabulary."""
-        whole = head_of(self.model)
-        bias = None if whole.bias is None else whole.bias[: self.kept]
-        return OutputHead(whole.weight[: self.kept], bias, whole.scale, whole.softcap)
+        return head_of(self.model).rows(slice(self.kept))
 
     @cached_property
     def embedding(self) -> Tensor:
@@ -113,8 +111,7 @@ class Vocabulary:
     def logits(self, states: Tensor) -> Tensor:
         """What the model says of each class, [n, c], for states of the head's space."""
         flat = [token for tokens in self.tokens for token in tokens]
-        bias = None if self.head.bias is None else self.head.bias[flat]
-        found = OutputHead(self.head.weight[flat], bias, self.head.scale, self.head.softcap).logits(states)
+        found = self.head.rows(flat).logits(states)
         parts = found.split([len(tokens) for tokens in self.tokens], dim=1)
         return torch.stack([part.mean(dim=1) for part in parts], dim=1)
 

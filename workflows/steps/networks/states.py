@@ -171,6 +171,8 @@ class NetworkWorker:
         more = len(unreadable) - len(lines)
         lines += [f"  and {more:,} more"] if more else []
         advice = "remove them, or set skip_unreadable: true in the task's `source`, which leaves such rows out"
+        if work.identity["skip_unreadable"]:
+            advice = "of a shard at least one has to be readable; look at the files"
         raise ConfigError(
             f"{work.local['source']['path']}: {len(unreadable):,} of {len(ids):,} rows cannot be read; {advice}\n"
             + "\n".join(lines)
