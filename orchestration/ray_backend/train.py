@@ -162,16 +162,16 @@ def _run_on_ray(job: dict[str, Any], workers: int, cpus: float, gpus: float) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own deprecations at import
         from ray.train import RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
         from orchestration.ray_backend.process_group import ProcessGroup
+        from orchestration.ray_backend.trainer import Trainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOOKS)
     each = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     for failures_left in reversed(range(_FAILURES + 1)):  # Ray Train's own count would repeat mistakes as well
-        trainer = TorchTrainer(
+        trainer = Trainer(
             _train_worker,
             train_loop_config=job,
             torch_config=ProcessGroup(),

@@ -153,7 +153,7 @@ def test_ray_and_one_process_come_to_the_same(swept):
 
 
 def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
-    """The driver is killed once two packs are done; a mark left in their records is there at the end."""
+    """Killed on Ray after two packs, it goes on in one process; a mark left in their records is there at the end."""
     folder, _ = swept
     file = sweep_file(folder, name="killed", settings={"epochs": 60, "patience": 60}, search={"trials": 24})
     store = folder / ".vocabsem" / "store"
@@ -167,7 +167,7 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     finished = {path: json.loads(path.read_text()) for path in kept}
     for path, records in finished.items():
         path.write_text(json.dumps([{**record, "error": "kept"} for record in records]))
-    document = cli_json(folder, "sweep", file)
+    document = cli_json(folder, "sweep", file, "--executor", "inline")
     records = document["configurations"]
     assert len({record["key"] for record in records}) == len(records) == 24
     assert sum(record["error"] == "kept" for record in records) == sum(map(len, finished.values()))
