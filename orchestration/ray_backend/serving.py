@@ -37,13 +37,14 @@ class Replicas:
 
 
 @contextmanager
-def on_ray_serve(build: Callable[[], Any], replicas: Replicas, host: str, port: int) -> Iterator[None]:
+def on_ray_serve(build: Callable[[], Any], replicas: Replicas, host: str, port: int, shared: bool) -> Iterator[None]:
     """Keep an application on the cluster that this process is connected to, until the end of the block.
 
     Args:
         build: makes the ASGI application, in the process of each replica; it is pickled.
         replicas: how many, and what each has.
         host, port: where the cluster's head listens.
+        shared: whether the cluster outlives this process; one that does not takes all down with it.
 
     Raises ClusterError for a cluster without room or with another Ray Serve, and where the replicas do not start.
     """
@@ -61,7 +62,8 @@ def on_ray_serve(build: Callable[[], Any], replicas: Replicas, host: str, port: 
             _deploy(serve, build, replicas, options)
         yield
     finally:
-        serve.shutdown()
+        if shared:
+            serve.shutdown()
 
 
 def _deploy(serve: Any, build: Callable[[], Any], replicas: Replicas, options: dict[str, float]) -> None:

@@ -49,7 +49,7 @@ def replicas_of(
             fit = classifier.candidate.fit
             say(preflight(needs_of([replace(one, bytes=0) for one in (fit, *fit.inputs.values())], store), {}))
         build = partial(_application, classifier, store, token)
-        with on_ray_serve(build, Replicas(count, gpus, 2 * Limits.batch_rows), host, port):
+        with on_ray_serve(build, Replicas(count, gpus, 2 * Limits.batch_rows), host, port, shared=address is not None):
             yield
     finally:
         ray.shutdown()
