@@ -12,7 +12,7 @@ from tests.benchmarks.common import REFERENCE, Case, alternate
 from tests.benchmarks.encode import Loops, numbered, texts
 from tests.benchmarks.serve import made
 
-ROWS, ROUNDS = 10_000, 3
+ROWS, ROUNDS = 10_000, 2
 
 
 def cases(data_dir: Path | None = None) -> Iterator[Case]:
