@@ -34,9 +34,9 @@ def asked(address: str, body: Any) -> tuple[int, Any]:
 def test_replicas_answer_as_the_run_did_and_end_with_the_command(tmp_path):
     run = finished(tmp_path, TASK, methods=["linear-probe"])
     (tmp_path / "token").write_text("key")
-    words = ["--ray", "--replicas", "2", "--gpus", "0", "--port", "0", "--token-file", "token", "--store", "store"]
+    words = ["--ray", "--replicas", "1", "--gpus", "0", "--port", "0", "--token-file", "token", "--store", "store"]
     command = cli_begun(tmp_path, "serve", "latest", *words)
-    command.wait_for(lambda: "2 of 2 replicas answer" in command.errors)
+    command.wait_for(lambda: "1 of 1 replicas answers" in command.errors)
     address = re.search(r"serving on (\S+);", command.errors)[1]
 
     texts = [json.loads(line)["text"] for line in (tmp_path / "test.jsonl").read_text().splitlines()]
@@ -52,7 +52,7 @@ def test_replicas_answer_as_the_run_did_and_end_with_the_command(tmp_path):
     assert json.load(urllib.request.urlopen(f"{address}/healthz", timeout=60)) == {"status": "ok"}
 
     started = psutil.Process(command.pid).children(recursive=True)
-    assert sum("ServeReplica" in " ".join(process.cmdline()) for process in started) == 2
+    assert sum("ServeReplica" in " ".join(process.cmdline()) for process in started) == 1
     command.send(signal.SIGINT)
     done = command.end()
     assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "stopped")
