@@ -76,7 +76,7 @@ class RayEngine:
         self._fitting: set[tuple[str, Resources]] = set()  # kinds of steps that some node has room for
         self._own = not ray.is_initialized()
         if self._own:
-            _connect(address)
+            connect(address)
         self._cores = _cores()
         self._tasks: dict[ray.ObjectRef, tuple[Step, StepContext]] = {}
         self._watch = Watch(stall_seconds)
@@ -279,8 +279,11 @@ def _cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _connect(address: str | None) -> None:
-    """Always by a named address: a bare `ray.init()` attaches to whatever cluster runs on the machine."""
+def connect(address: str | None) -> None:
+    """Connect this process to a cluster, or to one that is started here. Raises ClusterError where it does not answer.
+
+    Always by a named address: a bare `ray.init()` attaches to whatever cluster runs on the machine.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns before ray.init reads its own logging level
     if address is None or address == "local":
         with keeping_signals():

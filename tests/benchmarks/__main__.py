@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 import typer
 
 Name = Literal[
-    "basis", "encode", "finetune", "overhead", "pretrain", "rerun", "serve", "shards", "sweep", "vocabulary", "workers"
+    "basis",
+    "encode",
+    "finetune",
+    "overhead",
+    "predict",
+    "pretrain",
+    "rerun",
+    "serve",
+    "shards",
+    "sweep",
+    "vocabulary",
+    "workers",
 ]
 TAKES_MODEL = ("encode", "finetune", "vocabulary")
 

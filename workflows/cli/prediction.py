@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from workflows.cli.options import (
+    Cluster,
     Executor,
     OfMethod,
     OfModel,
@@ -127,23 +128,62 @@ def serve(
             callback=path_given,
         ),
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Serve by Ray Serve, on this machine or on the cluster of --address."),
+    ] = False,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes that hold the model, with --ray.")] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus", min=0, help="GPUs of each replica, a fraction or whole ones [default: one if there are GPUs]."
+        ),
+    ] = None,
+    address: Cluster = None,
     store: StorePlace = None,
 ) -> None:
     """Label texts over HTTP with a method of a finished comparison: POST /predict, GET /healthz."""
+    if not ray and (replicas > 1 or gpus is not None or address is not None):
+        raise ConfigError("--replicas, --gpus and --address are of --ray; give it too")
     token = _token(host, token_file)
     listening = _socket(host, port)
-    from workflows.prediction.service import Service
-
     opened, _, classifier = _chosen(run, store, (model, task, method, seed))
     candidate = classifier.candidate
     _say(f"loading {candidate.method} ({classifier.why}), {candidate.model}, task {candidate.task}")
-    service = Service(classifier, opened)
-    address = f"http://{host}:{listening.getsockname()[1]}"
-    listening.listen()  # a request that comes now waits
-    _say(f"serving on {address}; POST {address}/predict, Ctrl-C ends it")
-    _run(service, candidate, token, listening)
-    service.close()
+    if ray:
+        _from_replicas(classifier, opened, token, (replicas, gpus, address or classifier.execution.address), listening)
+    else:
+        _from_here(classifier, opened, token, listening)
     raise Interrupted("stopped")
+
+
+def _from_here(classifier: Any, store: Any, token: str | None, listening: Any) -> None:
+    """Serve in this process, until Ctrl-C."""
+    from workflows.prediction.service import Service
+
+    service = Service(classifier, store)
+    listening.listen()  # a request that comes now waits
+    _say_where(listening.getsockname())
+    _run(service, classifier.candidate, token, listening)
+    service.close()
+
+
+def _from_replicas(classifier: Any, store: Any, token: str | None, wanted: tuple[Any, ...], listening: Any) -> None:
+    """Serve on Ray, until Ctrl-C."""
+    from orchestration.ray_backend.serving import follow
+    from workflows.prediction.replicas import replicas_of
+
+    host, port = listening.getsockname()[:2]
+    listening.close()  # it was free, and Ray Serve's own process takes it
+    with suppress(KeyboardInterrupt), replicas_of(classifier, store, token, *wanted, host, port, _say):
+        _say_where((host, port))
+        follow(_say)
+
+
+def _say_where(place: Any) -> None:
+    host, port = place[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    _say(f"serving on {address}; POST {address}/predict, Ctrl-C ends it")
 
 
 def _run(service: Any, candidate: Any, token: str | None, listening: Any) -> None:
@@ -151,8 +191,7 @@ def _run(service: Any, candidate: Any, token: str | None, listening: Any) -> Non
 
     from workflows.prediction.server import About, application
 
-    about = About(candidate.model, candidate.task, candidate.method, candidate.labels, candidate.fields)
-    app = application(service.documents, about, token)
+    app = application(service.documents, About.of(candidate), token)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
         server.run(sockets=[listening])

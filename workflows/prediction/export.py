@@ -16,6 +16,7 @@ from orchestration.tracking.registry import open_tracker
 from workflows.compare.tracking import key_of_fit
 from workflows.errors import ConfigError
 from workflows.methods.base import Method
+from workflows.methods.registry import METHODS
 from workflows.prediction.choice import Classifier
 from workflows.results.model import by_place, read_stored
 from workflows.results.wording import score, seconds
@@ -23,7 +24,7 @@ from workflows.steps.fit import method_of
 from workflows.steps.prediction import fit_of
 
 SCRIPT = Path(__file__).with_name("classify.py")
-_KNOWN = ("linear-probe", "semantic-prior", "centroid")  # methods on states whose scores the script can compute
+_ON_STATES = [name for name, method in METHODS.items() if method.portable]  # the script has the formula of each
 _KINDS = {"last": "causal", "mask": "masked"}
 
 
@@ -77,21 +78,30 @@ def _features(classifier: Classifier, method: Method) -> Written:
     """What was fitted on states at the head, and where the model lies that gives them."""
     fit, name = classifier.candidate.fit, classifier.candidate.method
     encode, file = fit.inputs["test"], classifier.fit.path("fitted.safetensors")
-    if method.name not in _KNOWN or method.source_file is not None or fit.identity.get("folds", 1) > 1:
+    if method.name not in _ON_STATES or method.source_file is not None:
         raise ConfigError(
-            f"method {name!r} cannot be exported: {', '.join(_KNOWN)} without folds can, and lora, ia3 and full. "
+            f"method {name!r} cannot be exported: {', '.join(_ON_STATES)} can, and lora, ia3 and full. "
             "`vocabsem predict` and `vocabsem serve` work with every method."
         )
     if encode.setup is None or set(encode.inputs) != {"texts"}:
         raise ConfigError(f"method {name!r} cannot be exported: it reads more than the states of bare prompts")
-    if fit.identity["layer"] != "head":
-        raise ConfigError(f"method {name!r} cannot be exported: it reads layer {fit.identity['layer']}, not the head")
+    layer, settings = fit.identity["layer"], fit_of(classifier.fit, method)[0]
     told = {
         "form": "features",
         "model": encode.setup["folder"],
+        "layers": layer if isinstance(layer, list) else [layer],
+        "folds": fit.identity.get("folds", 1),
+        "similarity": _similarity(method, settings),
         **{part: encode.identity[part] for part in ("template", "max_tokens", "dtype", "store_dtype")},
     }
     return _of_kind(told, _KINDS.get(encode.identity["position"], "seq2seq")), lambda folder: _copy(file, folder)
+
+
+def _similarity(method: Any, settings: Any) -> str | None:
+    """By which a method compares states with targets; None where it does not."""
+    if hasattr(method, "compared_with"):
+        return method.compared_with(settings)[1]
+    return getattr(settings, "similarity", None)
 
 
 def _copy(file: Path, folder: Path) -> None:

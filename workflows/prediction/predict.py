@@ -64,19 +64,28 @@ def predict(
     """Predict the rows of a file; what an earlier attempt made of them is used.
 
     Args:
-        executor: of the steps; None: as the run's workflow file has it, but few rows in this process.
+        executor: of the steps; None: as the run's workflow file has it, but in this process where that is as fast.
     """
     from workflows.methods.inputs.states import has_column, read_column
 
     candidate = classifier.candidate
     step = candidate.predict(rows, facts_of(store))  # which says what is wrong with the file
     check_new(rows, _names(candidate.labels), column_names(rows))
-    carry_out([step], store, run_by(classifier.execution, executor, few=_count(step) <= _FEW), say, watching)
+    execution = classifier.execution
+    few = _count(step) <= _FEW or _has_one_reader(execution)
+    carry_out([step], store, run_by(execution, executor, few), say, watching)
     made = store.need(step)
     far = read_column(made, "distance") > classifier.validation["far"] if has_column(made, "distance") else None
     cut = int((read_column(made, "cut") > 0).sum()) if has_column(made, "cut") else 0
     numbers, chances = read_column(made, "prediction"), read_column(made, "probabilities")
     return Predictions(candidate.labels, numbers, chances, cut, far)
+
+
+def _has_one_reader(execution: Any) -> bool:
+    """Whether Ray on this machine would have one process read the rows: then this one can, and nothing is to start."""
+    import torch
+
+    return execution.encoders in (None, 1) and not torch.cuda.is_available()
 
 
 def _count(step: Any) -> int:

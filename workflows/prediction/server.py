@@ -13,6 +13,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from orchestration.errors import exit_code_of
+from workflows.kind import Candidate
 from workflows.prediction.batches import Batches
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,6 +45,11 @@ class About:
     method: str
     labels: Sequence[str]
     fields: Sequence[str]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> About:
+        """What is told of a fit."""
+        return cls(candidate.model, candidate.task, candidate.method, candidate.labels, candidate.fields)
 
 
 def application(

@@ -24,6 +24,7 @@ from workflows.runtime.progress import plain_lines
 from workflows.session import open_session, run
 
 ONE_EPOCH = {"settings": {"epochs": 1, "learning_rate": 0.01}}
+WIDE = {"epochs": 2, "targets": "learned", "similarity": "euclidean"}
 METHODS: list[Any] = [
     "zero-shot",
     {"method": "zero-shot", "name": "contextual", "settings": {"contextual": True}},
@@ -35,6 +36,8 @@ METHODS: list[Any] = [
     {"method": "linear-probe", "trials": 2},
     {"method": "linear-probe", "name": "folded", "folds": 3},
     {"method": "linear-probe", "name": "deep", "layer": "all"},
+    {"method": "calibration", "name": "wide", "layer": "all", "folds": 2, "settings": WIDE},
+    {"method": "calibration-paper", "name": "products", "settings": {"epochs": 2, "inference": "mm"}},
     {"method": "linear-probe", "name": "after-rows", "demonstrations": "random", "shots": 1},
     "centroid",
     "knn",

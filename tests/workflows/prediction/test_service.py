@@ -16,7 +16,11 @@ from workflows.methods.inputs.states import read_column
 from workflows.prediction.export import export
 from workflows.prediction.service import Service
 
-LINEAR, TUNED = ["linear-probe", "semantic-prior", "centroid"], ["lora", "ia3", "full"]
+TUNED = ["lora", "ia3", "full"]
+ON_STATES = [
+    *("affinity-centred", "semantic-prior", "calibration", "calibration-paper", "linear-probe", "centroid"),
+    *("folded", "deep", "wide", "products"),
+]
 
 
 def rows(run: Finished) -> list[dict[str, str]]:
@@ -57,13 +61,17 @@ def script(folder: Path) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's own call
-@pytest.mark.parametrize("method", [*LINEAR, *TUNED])
+@pytest.mark.parametrize("method", [*ON_STATES, *TUNED])
 def test_an_exported_folder_gives_the_labels_of_its_run(compared: Finished, tmp_path: Path, method: str) -> None:
     names = export(compared.choose(method=method), compared.record, compared.store, tmp_path / "made")
     assert {"README.md", "classifier.json", "classify.py"} < set(names)
     assert ("adapter_model.safetensors" in names) == (method in ("lora", "ia3"))
     classifier = script(tmp_path / "made").Classifier()
     assert [classifier.label(row) for row in rows(compared)] == given(compared, method)
+    expected = read_column(compared.choose(method=method).fit, "scores")
+    tolerance = 0.02 if method in TUNED else 1e-3  # which were trained with products in bfloat16
+    for row, scores in zip(rows(compared), expected, strict=True):
+        assert classifier.scores(row).tolist() == pytest.approx(scores.tolist(), rel=1e-3, abs=tolerance)
     assert "on 12 test rows" in (tmp_path / "made" / "README.md").read_text()
 
 
@@ -77,9 +85,7 @@ def test_an_exported_script_imports_nothing_of_this_package(compared: Finished, 
 @pytest.mark.parametrize(
     ("method", "told"),
     [
-        ("knn", "linear-probe, semantic-prior, centroid without folds can"),
-        ("folded", "linear-probe, semantic-prior, centroid without folds can"),
-        ("deep", "it reads layer"),
+        ("knn", "linear-probe, centroid can, and lora, ia3 and full"),
         ("after-rows", "it reads more than the states of bare prompts"),
     ],
 )
