@@ -1,4 +1,4 @@
-"""CartPole: a policy that balances the ordinary pole, a longer one that it lets fall, and an expert's demonstrations."""
+"""CartPole: a policy that balances the ordinary pole, a longer one that it drops, and an expert's demonstrations."""
 
 from __future__ import annotations
 
