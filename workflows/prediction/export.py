@@ -79,8 +79,8 @@ def _features(classifier: Classifier, method: Method) -> Written:
     encode, file = fit.inputs["test"], classifier.fit.path("fitted.safetensors")
     if set(encode.inputs) == {"rows"}:
         raise ConfigError(
-            f"{classifier.candidate.model}: is a network of your own, and the exported script reads language models alone. "
-            "`vocabsem predict` and `vocabsem serve` work with it"
+            f"{classifier.candidate.model}: is a network of your own, and the exported script reads language models "
+            "alone. `vocabsem predict` and `vocabsem serve` work with it"
         )
     if method.name not in _KNOWN or method.source_file is not None or fit.identity.get("folds", 1) > 1:
         raise ConfigError(
