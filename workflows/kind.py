@@ -83,12 +83,14 @@ class Asked:
 
     Attributes:
         seed: None: the first.
+        train_size: rows per class, or "full"; None: the largest.
     """
 
     model: str | None = None
     task: str | None = None
     method: str | None = None
     seed: int | None = None
+    train_size: int | str | None = None
 
 
 class Candidate(Protocol):

@@ -59,6 +59,7 @@ class SemanticBasis:
         mean = self.values.sum() / len(self.vectors)
         return (self.vectors / (self.values + shrinkage * mean)) @ self.vectors.T
 
+    @torch.no_grad()  # a module's own weight may be given
     def rows(self, head_rows: Float[Tensor, "n d"], shrinkage: float = 0.0) -> Float[Tensor, "n d"]:
         """Basis rows of the labels whose head rows are given, float32; the product is taken in float64."""
         inverse = self.shrunken(shrinkage) if shrinkage else self.inverse
@@ -68,6 +69,7 @@ class SemanticBasis:
         return rows
 
 
+@torch.no_grad()
 def semantic_basis(
     blocks: Iterable[Float[Tensor, "_ d"]], rcond: float = RCOND, rows: int | None = None
 ) -> SemanticBasis:

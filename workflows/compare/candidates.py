@@ -106,7 +106,10 @@ def candidates(
         label = _one("method", asked.method, [method.label for method in listed])
         listed = [method for method in listed if method.label == label]
     materials = extractor.materials(task, config.limit, config.encoding, config.execution, facts)
-    size, found = config.train_sizes[-1], []
+    size, found = config.train_sizes[-1] if asked.train_size is None else asked.train_size, []
+    if size not in config.train_sizes:
+        there = ", ".join(map(str, config.train_sizes))
+        raise ConfigError(f"the run has no training size {size!r}; it has {there}")
     for method in listed:
         entry = Entry(config, resolve(method, base), size, extractor, task, materials)
         seed = entry.seeds[0] if asked.seed is None else asked.seed

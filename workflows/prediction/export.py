@@ -78,6 +78,11 @@ def _features(classifier: Classifier, method: Method) -> Written:
     """What was fitted on states at the head, and where the model lies that gives them."""
     fit, name = classifier.candidate.fit, classifier.candidate.method
     encode, file = fit.inputs["test"], classifier.fit.path("fitted.safetensors")
+    if set(encode.inputs) == {"rows"}:
+        raise ConfigError(
+            f"{classifier.candidate.model}: is a network of your own, and the exported script reads language models "
+            "alone. `vocabsem predict` and `vocabsem serve` work with it"
+        )
     if method.name not in _ON_STATES or method.source_file is not None:
         raise ConfigError(
             f"method {name!r} cannot be exported: {', '.join(_ON_STATES)} can, and lora, ia3 and full. "

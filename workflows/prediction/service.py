@@ -17,6 +17,7 @@ from workflows.steps.fit import method_of
 from workflows.steps.prediction import fit_of, seen
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 Rows = Sequence[Mapping[str, Any]]
@@ -56,6 +57,15 @@ class Service:
             for number, chances in zip(found.numbers, found.probabilities, strict=True)
         ]
 
+    def scores_of(self, columns: Mapping[str, np.ndarray]) -> Tensor:
+        """Class scores [n, classes] of states, by layer, for a caller that has them: such as a policy, step by step.
+
+        Of a method that reads prompts there are none.
+        """
+        states = self._materials.states_of(lambda name: columns[name])
+        folds = self._work.identity.get("folds", 1)
+        return predict_folds(self._method, self._settings, self._fitted, states, self._materials, folds)
+
     def close(self) -> None:
         """The model is as it was before."""
         self._held.close()
@@ -63,13 +73,11 @@ class Service:
     def _by_states(self, read: Any) -> Any:
         import numpy as np
 
-        folds, materials = self._work.identity.get("folds", 1), seen(self._work, hold_out=self._method.holds_out)
+        self._materials = seen(self._work, hold_out=self._method.holds_out)
 
         def scores(rows: Rows) -> tuple[Tensor, Any]:
             columns = read(rows)
-            states = materials.states_of(lambda name: columns[name])
-            found = predict_folds(self._method, self._settings, self._fitted, states, materials, folds)
-            return found, columns.get("cut", np.zeros(len(states)))  # of texts alone
+            return self.scores_of(columns), columns.get("cut", np.zeros(len(rows)))  # of texts alone
 
         return scores
 

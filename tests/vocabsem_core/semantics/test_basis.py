@@ -142,3 +142,10 @@ def test_a_square_orthogonal_head_makes_the_whole_round_trip() -> None:
 def test_a_broken_output_matrix_is_refused(blocks: list[Tensor], message: str) -> None:
     with pytest.raises(InputError, match=message):
         semantic_basis(blocks)
+
+
+def test_a_modules_own_weight_may_be_given() -> None:
+    weight = torch.nn.Linear(3, 4).weight
+    rows = semantic_basis([weight]).rows(weight)
+    assert not rows.requires_grad
+    torch.testing.assert_close(rows, torch.linalg.pinv(weight.detach().double()).T.float())

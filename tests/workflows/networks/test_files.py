@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 from scipy.io import wavfile
 
@@ -26,6 +27,7 @@ from workflows.inputs.catalog import Task
 from workflows.inputs.contents import Sound, Unreadable, decoded
 from workflows.inputs.tables import read_split, split_file, text_rows
 from workflows.methods.inputs.states import read_column
+from workflows.prediction.server import About, application
 from workflows.prediction.service import Service
 from workflows.registry import WORKFLOWS
 from workflows.session import open_session
@@ -129,6 +131,30 @@ def test_an_unreadable_image_is_named_and_counted_and_left_out_only_where_the_fi
     assert summary.failures == []
     assert "encode net-images blobs train: 2 of 18 rows cannot be read and are left out" in "\n".join(summary.notes)
     assert len(open_run(store=store.root).states("net-images", "blobs", "train")) == 16
+
+
+def test_of_a_shard_one_row_at_least_is_readable(base: Path, store: Store) -> None:
+    for path in (base / "test").glob("*/*.png"):
+        path.write_bytes(b"no image")
+    told = failure(write_workflow(base, "images", {**FOLDER, "skip_unreadable": True}, **FEW), store)
+    assert "9 of 9 rows cannot be read; of a shard at least one has to be readable; look at the files" in told
+
+
+def test_images_are_labelled_over_http(base: Path, store: Store) -> None:
+    assert done(write_workflow(base, "images", FOLDER, **FEW), store).failures == []
+    chosen = Finished(base, store).choose(method="centroid")
+    one = chosen.candidate
+    about = About(one.model, one.task, one.method, one.labels, one.fields)
+    paths = sorted((base / "test").glob("*/*.png"))
+    rows = [{"image": base64.b64encode(path.read_bytes()).decode()} for path in paths]
+    with TestClient(application(Service(chosen, store).documents, about)) as client:
+        found = client.post("/predict", json={"rows": rows})
+        assert found.status_code == 200, found.text
+        stored = read_column(chosen.fit, "prediction").tolist()
+        assert [said["label"] for said in found.json()["predictions"]] == [list(WORDS)[number] for number in stored]
+        broken = client.post("/predict", json={"rows": [{"image": base64.b64encode(b"no image").decode()}]})
+        assert broken.status_code == 422
+        assert "field 'image'" in broken.json()["detail"]
 
 
 def test_an_image_of_another_shape_is_named(base: Path, store: Store) -> None:

@@ -15,10 +15,14 @@ from orchestration.runs.record import runs
 from orchestration.store.artifacts import Store, open_store
 from tests.workflows.networks.places import CLASSES, METHODS, TABLE, WORDS, blobs, done, make_workspace, write_workflow
 from tests.workflows.prediction.conftest import Finished
+from tests.workflows.sweeps import QUIET
 from workflows.api import open_run
+from workflows.cli.basis import make_basis
 from workflows.cli.validate import validate
 from workflows.config.yaml_file import read_workflow
+from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column
+from workflows.prediction.export import export
 from workflows.prediction.service import Service
 from workflows.registry import WORKFLOWS
 from workflows.session import RunSummary, open_session
@@ -122,3 +126,14 @@ def test_rows_of_a_users_function_and_of_a_file_are_the_same_rows(base: Path, st
     (tmp_path / "rows.py").write_text(own, encoding="utf-8")
     source = {**TABLE, "train": "rows.py:train", "test": "rows.py:test"}
     assert keys(write_workflow(tmp_path, "numbers", source), store) == keys(base / "workflow.yaml", store)
+
+
+def test_what_takes_language_models_alone_says_so(
+    base: Path, store: Store, compared: RunSummary, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"net.py:numbers: is a network of your own; `vocabsem basis` shows language"):
+        make_basis("net.py:numbers", store, QUIET, with_spectrum=False)
+    run = Finished(base, store)
+    with pytest.raises(ConfigError, match="net-numbers: is a network of your own, and the exported script reads"):
+        export(run.choose(method="linear-probe"), run.record, store, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

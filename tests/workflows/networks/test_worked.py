@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import vocabsem
 from orchestration.store.artifacts import open_store
 from tests.workflows.networks.places import done
 
@@ -105,3 +106,29 @@ def test_detectors_of_a_class_left_out(examples: Path, capsys: pytest.CaptureFix
     assert "left out: 3" in capsys.readouterr().err
     assert anomalies.shown(rows).count("\n") == 10
     json.dumps(rows)
+
+
+def test_a_policy_drives_by_its_stored_fit(examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = examples / "control" / "network.py"
+    text = source.read_text(encoding="utf-8").replace("updates: int = 30", "updates: int = 2")
+    source.write_text(text.replace("MOST = 500", "MOST = 60"), encoding="utf-8")
+    file = smaller(examples / "control" / "compare.yaml", train_size=[4, 8], seeds=[0, 1])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "control"]:
+        monkeypatch.delitem(sys.modules, name)
+    control = module_at(examples / "control" / "run.py")
+    monkeypatch.setattr(control, "EPISODES", 5)
+    store = open_store(tmp_path / "store")
+    assert done(file, store).failures == []
+    lines = control.judged(control.driven(file, vocabsem.open_run(store=store.root)))
+    assert len(lines) == 4 * 2  # methods, sizes
+    assert all(1 <= line.returned[1] <= line.returned[0] <= line.returned[2] <= 60 for line in lines)
+    assert [line.method for line in lines if line.lead is None] == ["last-layer"] * 2
+    assert control.returns(control.expert(4.0), 4.0, 5, 0).tolist() == [60] * 5
+    assert control.table(lines).count("\n") == 5
+
+
+def test_intervals_of_returns_are_over_seeds_and_episodes(examples: Path) -> None:
+    control = module_at(examples / "control" / "run.py")
+    assert control.interval_of(np.full((3, 10), 7)) == (7, 7, 7)
+    of_seeds = np.repeat([[0], [100]], 50, axis=1)  # the seeds differ, their episodes do not
+    assert control.interval_of(of_seeds) == (50, 0, 100)
