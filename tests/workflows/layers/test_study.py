@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from sklearn.metrics import adjusted_rand_score, f1_score
 
-from orchestration.execution.scheduler import InlineEngine, run_plan
+from orchestration.execution.scheduler import InlineEngine, Outcome, run_plan
 from orchestration.execution.work import work_of
 from orchestration.runs.plan import make_plan
 from orchestration.runs.record import RunRecord, open_run
@@ -30,7 +32,9 @@ from workflows.errors import ConfigError
 from workflows.layers.results import LayerResults, columns
 from workflows.layers.workflow import LAYERS, LAYERS_FILE, LayerStudy
 from workflows.methods.inputs.states import read_states
-from workflows.steps.layers.readings import CALIBRATORS, PREDICTIONS, READINGS
+from workflows.steps.layers import spaces as spaces_of_layers
+from workflows.steps.layers.readings import CALIBRATORS, PREDICTIONS, READINGS, fill_readings
+from workflows.steps.layers.spaces import Space, spaces
 
 GIVEN: dict[str, Any] = {
     "workflow": "layers",
@@ -216,6 +220,64 @@ def test_a_layer_of_which_all_states_are_one_says_why_it_has_no_prior(tmp_path: 
     run_plan(make_plan(study.targets, store), lambda: InlineEngine(store, QUIET), QUIET)
     first, _ = store.need(study.parts[0].readings).json(READINGS)  # type: ignore[attr-defined]
     assert "no logits that differ" in first["refused"]["semantic-prior"]
+
+
+def test_no_more_than_two_layers_states_are_in_memory(
+    done: LayerResults, made: Made, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer's own and the last block's, where states as they are stored and as a space holds them both count."""
+    held: list[tuple[str, weakref.ref[torch.Tensor]]] = []
+    most = [0]
+    reading = [""]
+
+    def hold(layer: str, *tensors: torch.Tensor) -> None:
+        held.extend((layer, weakref.ref(one)) for one in tensors)
+        most[0] = max(most[0], len({name for name, one in held if one() is not None}))
+
+    def read(artifact: Any, layer: str) -> torch.Tensor:
+        states = read_states(artifact, layer)
+        hold(layer, states)
+        return states
+
+    def seen(layer: str, *rest: Any) -> Iterator[Space]:
+        reading[0] = layer
+        yield from spaces(layer, *rest)
+
+    def space(bases: Any, train: torch.Tensor, test: torch.Tensor, through_head: bool) -> Space:
+        hold(reading[0], train, test)
+        return Space(bases, train, test, through_head)
+
+    monkeypatch.setattr(spaces_of_layers, "read_states", read)
+    monkeypatch.setattr(spaces_of_layers, "spaces", seen)
+    monkeypatch.setattr(spaces_of_layers, "Space", space)
+    work = work_of(made(bases=["head", "affine"]).parts[0].readings, store)
+    fill_readings(replace(work, out=_Nowhere(), scratch=tmp_path))
+    assert {layer for layer, _ in held} == {"layer_00", "layer_01", "layer_02", "head"}
+    assert most[0] == 2
+
+
+class _Nowhere:
+    """In the place of an artifact's writer."""
+
+    def write(self, name: str, content: bytes) -> None:
+        pass
+
+
+def test_rows_of_the_embeddings_side_need_the_blocks_width(tmp_path: Path) -> None:
+    """A model whose embedding and head are half as wide as its blocks."""
+    tiny.save(tmp_path / "model", tiny.opt())
+    write_films(tmp_path, films(20), films(4))
+    store = open_store(tmp_path / "store")
+
+    def readings(*bases: str) -> Outcome:
+        config = LayersConfig.model_validate({**GIVEN, "bases": list(bases), "steering": {"rows": 0}})
+        study = LAYERS.job(config, tmp_path, None, FingerprintCache(store.root / "facts.json"), store)
+        outcomes = run_plan(make_plan(study.targets, store), lambda: InlineEngine(store, QUIET), QUIET)
+        return outcomes[study.parts[0].readings.key]  # type: ignore[attr-defined]
+
+    told = "the blocks' states have 32 dimensions, the input embedding 16 and the head's input 16; keep of `bases` head"
+    assert told in str(readings("head", "embedding").error)
+    assert readings("head", "affine").state == "ran"
 
 
 @pytest.mark.parametrize(

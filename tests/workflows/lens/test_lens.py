@@ -149,6 +149,18 @@ def test_a_file_has_a_text_on_each_line(base: Path, tmp_path: Path) -> None:
     assert [one["text"] for one in found] == ["a fine film", "a dull film"]
 
 
+def test_a_run_that_calibrated_some_layers_says_so(base: Path, tmp_path: Path) -> None:
+    store, given = open_store(tmp_path / "store"), STUDY + "calibrated: []\n"
+    config = LayersConfig.model_validate(yaml.safe_load(given))
+    study = LAYERS.job(config, base, None, FingerprintCache(store.root / "facts.json"), store)
+    run_plan(make_plan(study.targets, store), lambda: InlineEngine(store, lambda *_: None), lambda *_: None)
+    record = open_run(store, study.targets, given)
+    record.write("results.json", stored(study.results(store, lambda *_: None)))
+    record.write(ORIGIN, {"folder": str(base), "data_dir": None})
+    found = CliRunner().invoke(app, ["lens", TEXT, "--run", "latest", "--store", str(tmp_path / "store")])
+    assert "has no calibration of layer_00; set `layers: [all]` and `calibrated: [head]`" in str(found.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
