@@ -168,8 +168,10 @@ def _from_here(classifier: Any, store: Any, token: str | None, listening: Any) -
     service.close()
 
 
-def _from_replicas(classifier: Any, store: Any, token: str | None, wanted: tuple[Any, ...], listening: Any) -> None:
-    """Serve on Ray, until Ctrl-C."""
+def _from_replicas(
+    classifier: Any, store: Any, token: str | None, wanted: tuple[int, float | None, str | None], listening: Any
+) -> None:
+    """Serve on Ray, until Ctrl-C: replicas, GPUs of each, and the cluster's address."""
     from orchestration.ray_backend.serving import follow
     from workflows.prediction.replicas import replicas_of
 
