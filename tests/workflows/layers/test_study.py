@@ -251,7 +251,8 @@ def test_no_more_than_two_layers_states_are_in_memory(
     monkeypatch.setattr(spaces_of_layers, "spaces", seen)
     monkeypatch.setattr(spaces_of_layers, "Space", space)
     work = work_of(made(bases=["head", "affine"]).parts[0].readings, store)
-    fill_readings(replace(work, out=_Nowhere(), scratch=tmp_path))
+    nowhere: Any = _Nowhere()
+    fill_readings(replace(work, out=nowhere, scratch=tmp_path))
     assert {layer for layer, _ in held} == {"layer_00", "layer_01", "layer_02", "head"}
     assert most[0] == 2
 
