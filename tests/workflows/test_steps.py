@@ -164,6 +164,14 @@ def test_a_class_with_one_row_is_trained_on(compare: Compared) -> None:
     assert remarks(cells, store) == [told]
 
 
+def test_a_class_smaller_than_the_training_size_is_told_once_and_wholly_taken(compare: Compared) -> None:
+    rows = [row for row in ROWS if row["label"] == "bad"][:5] + [row for row in ROWS if row["label"] == "good"]
+    store, cells, outcomes = compare(rows=rows, methods=["linear-probe", "centroid", "zero-shot"], train_size=8)
+    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
+    told = "task films: label 'bad' has 5 training rows, fewer than the 8 of train_size; all of them were taken"
+    assert remarks(cells, store) == [told]
+
+
 def test_a_class_without_rows_is_named(compare: Compared) -> None:
     told = failure(compare(rows=[row for row in ROWS if row["label"] == "bad"], methods=["linear-probe"])[2])
     assert told.error.startswith("label 'good' has no training row")

@@ -87,13 +87,16 @@ class Reader:
         import torch
 
         from vocabsem_core.lens.trace import trace
+        from vocabsem_core.numerics.matmul import fast_float32
 
         ids, position = self._prompt(text)
-        states = trace(self.model, ids)
-        names = [name for name in states if name != "head"]
-        seen = dict(zip(names, self._tail(torch.cat([states[name] for name in names])).split(len(ids)), strict=True))
-        seen["head"] = states["head"]
-        found = [self._over_vocabulary(part) for part in torch.cat(list(seen.values())).split(_AT_ONCE)]
+        with fast_float32():
+            states = trace(self.model, ids)
+            names = [name for name in states if name != "head"]
+            before = torch.cat([states[name] for name in names])
+            seen = dict(zip(names, self._tail(before).split(len(ids)), strict=True))
+            seen["head"] = states["head"]
+            found = [self._over_vocabulary(part) for part in torch.cat(list(seen.values())).split(_AT_ONCE)]
         tops, values, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
         words = [
             [(self._word(token), round(p, 4)) for token, p in zip(*pair, strict=True)]

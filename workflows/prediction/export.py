@@ -15,6 +15,7 @@ from orchestration.tracking.projection import register
 from orchestration.tracking.registry import open_tracker
 from workflows.compare.tracking import key_of_fit
 from workflows.errors import ConfigError
+from workflows.kind import Candidate
 from workflows.methods.base import Method
 from workflows.methods.registry import METHODS
 from workflows.prediction.choice import Classifier
@@ -62,6 +63,7 @@ def register_model(classifier: Classifier, record: RunRecord, store: Store, mlfl
     Raises ConfigError for a method that has none, TrackingError where MLflow cannot be used.
     """
     candidate = classifier.candidate
+    _check_reads_texts(candidate, "MLflow's models read")
     if not candidate.has_tracked_model(store):
         raise ConfigError(
             f"method {candidate.method!r} has no MLflow model: it needs more than what was fitted to predict. "
@@ -76,13 +78,9 @@ Written = tuple[dict[str, Any], Callable[[Path], None]]
 
 def _features(classifier: Classifier, method: Method) -> Written:
     """What was fitted on states at the head, and where the model lies that gives them."""
+    _check_reads_texts(classifier.candidate, "the exported script reads")
     fit, name = classifier.candidate.fit, classifier.candidate.method
     encode, file = fit.inputs["test"], classifier.fit.path("fitted.safetensors")
-    if set(encode.inputs) == {"rows"}:
-        raise ConfigError(
-            f"{classifier.candidate.model}: is a network of your own, and the exported script reads language models "
-            "alone. `vocabsem predict` and `vocabsem serve` work with it"
-        )
     if method.name not in _ON_STATES or method.source_file is not None:
         raise ConfigError(
             f"method {name!r} cannot be exported: {', '.join(_ON_STATES)} can, and lora, ia3 and full. "
@@ -100,6 +98,16 @@ def _features(classifier: Classifier, method: Method) -> Written:
         **{part: encode.identity[part] for part in ("template", "max_tokens", "dtype", "store_dtype")},
     }
     return _of_kind(told, _KINDS.get(encode.identity["position"], "seq2seq")), lambda folder: _copy(file, folder)
+
+
+def _check_reads_texts(candidate: Candidate, reads: str) -> None:
+    """Raises ConfigError for a fit on a network's states."""
+    encode = candidate.fit.inputs.get("test")
+    if encode is not None and set(encode.inputs) == {"rows"}:
+        raise ConfigError(
+            f"{candidate.model}: is a network of your own, and {reads} language models alone. `vocabsem predict` and "
+            "`vocabsem serve` work with it"
+        )
 
 
 def _similarity(method: Any, settings: Any) -> str | None:

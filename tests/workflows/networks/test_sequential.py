@@ -22,7 +22,7 @@ from workflows.cli.validate import validate
 from workflows.config.yaml_file import read_workflow
 from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column
-from workflows.prediction.export import export
+from workflows.prediction.export import export, register_model
 from workflows.prediction.service import Service
 from workflows.registry import WORKFLOWS
 from workflows.session import RunSummary, open_session
@@ -137,3 +137,5 @@ def test_what_takes_language_models_alone_says_so(
     with pytest.raises(ConfigError, match="net-numbers: is a network of your own, and the exported script reads"):
         export(run.choose(method="linear-probe"), run.record, store, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="net-numbers: is a network of your own, and MLflow's models read language"):
+        register_model(run.choose(method="linear-probe"), run.record, store, None, "mine")

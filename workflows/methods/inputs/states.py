@@ -102,6 +102,14 @@ class TaskFeatures:
         """How many rows' labels are read, for training or validation."""
         return len(np.union1d(*self._split(self._train_labels)))
 
+    @property
+    def smaller_classes(self) -> dict[str, int]:
+        """Labels with fewer rows than the training size asks for, and how many they have: all of them are taken."""
+        if self.train_size == "full":
+            return {}
+        counts = np.bincount(self._train_labels, minlength=len(self.labels)).tolist()
+        return {name: count for name, count in zip(self.labels, counts, strict=True) if count < self.train_size}
+
     def _stored(self, rows: np.ndarray) -> StoredRows:
         tables = read_tables(self.inputs["train"])
         return StoredRows([[column_array(table, name) for name in self.layers] for table in tables], rows)
