@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import ExitStack
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -27,17 +28,11 @@ settings.load_profile("machines differ in speed")
 @pytest.fixture(scope="session")
 def ray_cluster():
     """Two cores of its own; never one that runs on the machine already."""
-    from orchestration.ray_backend.engine import ray
+    from orchestration.ray_backend.private_ray import private_ray
+    from workflows.runtime.engines import PRELOADED
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own deprecations at start
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=80 << 20,
-            runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}},
-        )
-    yield
-    ray.shutdown()
+    with ExitStack() as last:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own deprecations at start
+            last.enter_context(private_ray(PRELOADED, cores=2))
+        yield

@@ -118,22 +118,21 @@ def _recorded(session: Session, say: Say, watching: Watching, advice: str) -> Ru
     """The run, with its record in the store.
 
     Raises Interrupted where a signal asked for an end, with everything in order for the next time. A person is told
-    before MLflow is: whoever ends a job does not wait for that.
+    before workers are ended and before MLflow is told: whoever ends a job may not wait for that.
     """
     # First: what it reaches is safe from gc now.
     record = open_run(session.store, session.job.targets, session.source.text)
     _tell_origin(record, session)
     plan = session.plan()
     _log.debug("run %s: %d steps, %d to run, in %s", record.run_id, len(plan), len(_to_run(plan)), session.store)
-    course = Course(plan, session.store)
+    course = Course(plan, session.store, advice)
     missing: list[str] = []
     try:
         outcomes, results, warning = _carry_out(session, record, plan, missing, course, say, watching)
     except KeyboardInterrupt:
-        told = "\n".join(line for line in (course.text(), advice) if line)
-        say(told)
+        course.tell(say)
         _break_off(session, record, plan, missing, "KILLED", say)
-        raise Interrupted(told, said=True) from None
+        raise Interrupted(course.text(), said=True) from None
     except BaseException:  # a cluster that does not answer
         _break_off(session, record, plan, missing, "FAILED", say)
         raise
@@ -180,11 +179,12 @@ def _carry_out(
         room = DiskRoom(session.store.root, say, "`vocabsem gc --dry-run` shows what could go")
 
         def emit(kind: str, step: Step, details: dict[str, Any]) -> None:
-            if kind == "interrupted" and not course.is_interrupted:
-                say("stopping; what is done is kept (the same signal again ends it at once)")
             course.hear(kind, step, details)
             record.event(kind, step, details)
             watch(kind, step, details)
+            if kind == "interrupted" and not details["more"]:
+                say("stopping; what is done is kept (the same signal again ends it at once)")
+                course.tell(say)
             room.look()
 
         execution = session.config.execution

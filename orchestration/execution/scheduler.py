@@ -68,7 +68,8 @@ def run_plan(plan: Sequence[Planned], open_engine: Callable[[], Engine], emit: E
     """Run every step the plan says will run; outcomes by key. The engine is opened only when there is work.
 
     `emit` hears of every change. A blocked step counts as failed, its dependants as skipped. What another driver of the
-    same store is making is waited for and counts as cached. On KeyboardInterrupt `emit` hears what was in hand.
+    same store is making is waited for and counts as cached. On KeyboardInterrupt `emit` hears what was in hand, and how
+    many more steps are, before workers are ended.
     """
     progress = _Progress(plan, emit)
     if progress.ready:
@@ -80,8 +81,8 @@ def run_plan(plan: Sequence[Planned], open_engine: Callable[[], Engine], emit: E
             try:
                 _drive(progress, engine, leases, emit)
             except KeyboardInterrupt:
-                for step in progress.begun:
-                    emit("interrupted", step, {})
+                for more, step in zip(reversed(range(len(progress.begun))), progress.begun, strict=True):
+                    emit("interrupted", step, {"more": more})
                 raise
     return progress.outcomes
 

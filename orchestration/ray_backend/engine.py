@@ -11,7 +11,8 @@ import math
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,9 +32,10 @@ from orchestration.ray_backend.placement import (
     memory_limit,
     ray_options,
     reserved,
+    use_reserved_cores,
 )
 from orchestration.ray_backend.pools import RETRIES, Pool, Sharded, alive_nodes, has_died, make_pool, ray
-from orchestration.ray_backend.private_ray import in_our_folder, start
+from orchestration.ray_backend.private_ray import in_our_folder, private_ray
 from orchestration.store.artifacts import Store
 from orchestration.store.leases import Lease
 
@@ -48,6 +50,7 @@ def _run_alone(reference: str, work: StepContext, gpus: float, memory: int | Non
     """A step in a process that Ray may use again for another."""
     if not gpus:
         hide_gpus()
+    use_reserved_cores()
     with memory_limit(memory):
         run_watched(reference, work)
 
@@ -56,8 +59,8 @@ class RayEngine:
     """Runs steps on a Ray cluster: the one this process is connected to, the one at `address`, or one of its own.
 
     A worker without a sign of life for `stall_seconds` is ended, and another begins its task or shard anew.
-    `reserves` replaces resources of steps by their kind; `packages` are those whose versions are recorded.
-    Raises ClusterError where `address` does not answer.
+    `reserves` replaces resources of steps by their kind; `packages` are those whose versions are recorded; `preload`
+    are modules that most workers import, for a cluster of its own. Raises ClusterError where `address` does not answer.
     """
 
     def __init__(
@@ -68,15 +71,16 @@ class RayEngine:
         stall_seconds: float = STALL_SECONDS,
         reserves: Reserves | None = None,
         packages: tuple[str, ...] = (),
+        preload: Sequence[str] = (),
     ) -> None:
         self.store = store
         self._emit = emit
         self._reserves = reserves or {}
         self._packages = packages
         self._fitting: set[tuple[str, Resources]] = set()  # kinds of steps that some node has room for
-        self._own = not ray.is_initialized()
-        if self._own:
-            connect(address)
+        self._connection = ExitStack()
+        if not ray.is_initialized():
+            self._connection.enter_context(connected(address, preload))
         self._cores = _cores()
         self._tasks: dict[ray.ObjectRef, tuple[Step, StepContext]] = {}
         self._watch = Watch(stall_seconds)
@@ -191,8 +195,7 @@ class RayEngine:
     def close(self) -> None:
         for pool in self._pools.values():
             pool.end()
-        if self._own:
-            ray.shutdown()
+        self._connection.close()
         self._watch.close()
 
     def _start_sharded(self, step: Step, setup: Mapping[str, Any], work: StepContext, asked: Resources) -> None:
@@ -279,16 +282,28 @@ def _cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def connect(address: str | None) -> None:
-    """Connect this process to a cluster, or to one that is started here. Raises ClusterError where it does not answer.
+@contextmanager
+def connected(address: str | None, preload: Sequence[str] = ()) -> Iterator[None]:
+    """Connect this process to a cluster, or to one that is started here, until the end of the block.
 
     Always by a named address: a bare `ray.init()` attaches to whatever cluster runs on the machine.
+    Raises ClusterError where it does not answer.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns before ray.init reads its own logging level
     if address is None or address == "local":
-        with keeping_signals():
-            start()
+        with ExitStack() as last:
+            with keeping_signals():
+                last.enter_context(private_ray(preload))
+            yield
         return
+    _join(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
     try:
         _check_reachable(address)
         with keeping_signals(), in_our_folder():

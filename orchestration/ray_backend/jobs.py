@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MARK = "vocabsem"  # in a job's metadata: the work it does
-_GRACE_SECONDS = 25  # for a job that is stopped to say what is kept and to tell MLflow, which takes more than Ray's 3
+_GRACE_SECONDS = 60  # for a job that is stopped to end its workers and to tell MLflow, which takes more than Ray's 3
 _STOP_SECONDS, _LOOK_SECONDS, _AGAIN_SECONDS = _GRACE_SECONDS + 5.0, 0.5, 2.0
 _READY_SECONDS = 60.0  # for a head to take jobs
 _EVERY_FILE = {"RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": ""}  # else Ray leaves out what is in .git, .venv and venv

@@ -69,6 +69,14 @@ def hide_gpus() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def use_reserved_cores() -> None:
+    """Let libraries use as many threads as Ray reserved cores for this task; those imported before have more."""
+    from threadpoolctl import threadpool_limits
+
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray sets it for each task
+        threadpool_limits(int(threads))
+
+
 def limit_memory(memory: int | None) -> None:
     """Let this process take so many bytes beyond what it holds now; None: as many as there are.
 

@@ -16,7 +16,7 @@ from typing import Any
 from orchestration.errors import ClusterError
 from orchestration.execution.work import StepContext, callable_of, fill_shard
 from orchestration.graph import Resources, Step
-from orchestration.ray_backend.placement import gpus_of, hide_gpus, limit_memory, with_cores
+from orchestration.ray_backend.placement import gpus_of, hide_gpus, limit_memory, use_reserved_cores, with_cores
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import that reads it; a user's own value stays
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's behaviour is tomorrow's default: no warning
@@ -43,6 +43,7 @@ class _ShardActor:
     def fill(self, work: StepContext, shard: int) -> None:
         work.report_alive(shard)  # now it has begun: loading the worker counts
         if self._worker is None:
+            use_reserved_cores()
             limit_memory(self._memory)
             self._worker = callable_of(self._reference)(self._setup)
         fill_shard(self._worker, work, shard)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,36 @@ from typing import Any
 
 from orchestration.errors import ClusterError
 from orchestration.host.environment import environment
+from orchestration.ray_backend.fork_server import WORKER, fork_server
 from orchestration.ray_backend.pools import ray
 
 _OBJECT_STORE_BYTES = 128 << 20  # only paths travel through it
+# Idle workers a core that wait for the next step, where Ray would keep one: a new one has all imports before it.
+_KEPT_WORKERS = 3
 _ROOT = Path(__file__).parents[1]  # of our packages
 _SOCKET = "ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # Ray's longest, below its folder
 _SOCKET_BYTES = 107  # of a path that the kernel takes
 
 
-def start() -> None:
-    """Start Ray and connect to it. Raises ClusterError, which names the cause where it is known."""
+@contextmanager
+def private_ray(preload: Sequence[str] = (), cores: int | None = None) -> Iterator[None]:
+    """Start Ray and connect to it, until the end of the block.
+
+    Args:
+        preload: modules that most workers import; they are imported once for all of them.
+        cores: that it has; None: the machine's.
+
+    Raises ClusterError, which names the cause where it is known.
+    """
+    with fork_server(preload) as variables:
+        _start(variables, cores)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(variables: dict[str, str], cores: int | None) -> None:
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses it
     if len(os.fsencode(f"{folder}/{_SOCKET}")) > _SOCKET_BYTES:
         raise ClusterError(
@@ -30,13 +50,15 @@ def start() -> None:
             f"RAY_TMPDIR to a folder of at most {_SOCKET_BYTES - len(_SOCKET) - 1} characters, such as /tmp."
         )
     try:
-        with _apart(), in_our_folder():
+        with _apart(variables), in_our_folder():
             ray.init(
                 address="local",
+                num_cpus=cores,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _system_config={"num_workers_soft_limit": _KEPT_WORKERS * (os.cpu_count() or 1)},
             )
     except OSError as error:
         raise ClusterError(
@@ -60,10 +82,11 @@ def in_our_folder() -> chdir:
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
+def _apart(variables: dict[str, str]) -> Iterator[None]:
     """Ports that are free in place of Ray's fixed ones, which a cluster on this machine needs, and a token of our own.
 
-    The agent's port is an argument of `ray start`, and none of ray.init: it gets another default for this call.
+    No autoscaler, since there is no other node, and no process that looks for log lines to print. These, the agent's
+    port and the workers' script are no arguments of ray.init: they get other defaults for this call.
     """
     import ray._private.parameter as private
     import ray._raylet as raylet
@@ -75,8 +98,10 @@ def _apart() -> Iterator[None]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # rather than one in the user's home, which may not be writable
         "DASHBOARD_METRIC_PORT": "0",
         "AUTOSCALER_METRIC_PORT": "0",
+        **variables,
     }
-    parameter.RayParams = partial(before, dashboard_agent_listen_port=0)
+    fixed = {"dashboard_agent_listen_port": 0, "no_monitor": True, "include_log_monitor": False}
+    parameter.RayParams = partial(before, **fixed, **({"worker_path": WORKER} if variables else {}))
     try:
         with environment(given):
             loader.AuthenticationTokenLoader.instance().reset_cache()  # Ray may have looked for a token already

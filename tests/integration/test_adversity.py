@@ -94,7 +94,7 @@ def test_a_cluster_whose_token_cannot_be_read_says_where_to_get_it(written, tmp_
     program = (
         "from orchestration.ray_backend import engine; from orchestration.errors import ClusterError\n"
         "engine._check_reachable = lambda address: None\n"
-        "try: engine.connect('127.0.0.1:6379')\n"
+        "try: engine._join('127.0.0.1:6379')\n"
         "except ClusterError as error: print(error.exit_code, error)"
     )
     if written is not None:

@@ -228,4 +228,4 @@ def test_a_ray_that_cannot_start_here_is_told_with_the_way_out(monkeypatch):
     with pytest.raises(
         ClusterError, match=r"could not start on this machine \(The current node timed out.*--executor inline"
     ):
-        ray_engine.connect(None)
+        ray_engine.connected(None).__enter__()

@@ -37,22 +37,18 @@ def replicas_of(
 
     Raises ClusterError for a cluster that does not answer, lacks something or has no room.
     """
-    from orchestration.ray_backend.engine import connect
-    from orchestration.ray_backend.pools import ray
+    from orchestration.ray_backend.engine import connected
     from orchestration.ray_backend.preflight import preflight
     from orchestration.ray_backend.serving import Replicas, on_ray_serve
     from workflows.prediction.server import Limits
 
-    connect(address)
-    try:
+    with connected(address):
         if address is not None:
             fit = classifier.candidate.fit
             say(preflight(needs_of([replace(one, bytes=0) for one in (fit, *fit.inputs.values())], store), {}))
         build = partial(_application, classifier, store, token)
         with on_ray_serve(build, Replicas(count, gpus, 2 * Limits.batch_rows), host, port, shared=address is not None):
             yield
-    finally:
-        ray.shutdown()
 
 
 def _application(classifier: Classifier, store: Store, token: str | None) -> Any:

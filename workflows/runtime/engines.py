@@ -17,6 +17,9 @@ from workflows.runtime.requirements import RECORDED, needs_of
 if TYPE_CHECKING:
     from orchestration.ray_backend.engine import RayEngine
 
+# What workers import for seconds, and nearly every run needs; the first first.
+PRELOADED = ("torch", "transformers.modeling_utils", "sklearn.linear_model", "scipy.stats")
+
 
 def open_engine(
     execution: AnyExecution,
@@ -61,7 +64,7 @@ def checked_engine(
 def _ray_engine(execution: AnyExecution, store: Store, emit: Emit) -> RayEngine:
     from orchestration.ray_backend.engine import RayEngine  # imports Ray: only when there is work
 
-    return RayEngine(store, emit, execution.address, execution.stall_seconds, reserves(execution), RECORDED)
+    return RayEngine(store, emit, execution.address, execution.stall_seconds, reserves(execution), RECORDED, PRELOADED)
 
 
 def reserves(execution: AnyExecution) -> dict[str, dict[str, float]]:

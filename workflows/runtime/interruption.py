@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestration.graph import Step
@@ -14,10 +14,10 @@ _SHOWN = 5  # steps in hand
 
 
 class Course:
-    """How far a run has come, by the events it hears of."""
+    """How far a run has come, by the events it hears of. `advice`: how to go on, the last line; none where empty."""
 
-    def __init__(self, plan: Sequence[Planned], store: Store) -> None:
-        self._store, self._total = store, len(plan)
+    def __init__(self, plan: Sequence[Planned], store: Store, advice: str = "") -> None:
+        self._store, self._total, self._advice, self._is_told = store, len(plan), advice, False
         self._kept = {planned.step.key for planned in plan if planned.state == "cached"}
         self._shards: dict[str, tuple[int, int]] = {}
         self._in_hand: list[Step] = []
@@ -31,20 +31,21 @@ class Course:
         elif kind == "interrupted":
             self._in_hand.append(step)
 
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether it has heard so."""
-        return bool(self._in_hand)
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say it, once."""
+        if not self._is_told:
+            self._is_told = True
+            say(self.text())
 
     def text(self) -> str:
-        """What is kept and what was in hand, as lines."""
+        """What is kept, what was in hand and how to go on, as lines."""
         lines = [f"interrupted: {len(self._kept)} of {self._total} steps are done and kept"]
         if self._in_hand:
             lines[0] += "; in progress:"
         lines += [f"  {step.label}: {self._so_far(step)}" for step in self._in_hand[:_SHOWN]]
         if (more := len(self._in_hand) - _SHOWN) > 0:
             lines.append(f"  and {more} more")
-        return "\n".join(lines)
+        return "\n".join([*lines, self._advice] if self._advice else lines)
 
     def _so_far(self, step: Step) -> str:
         done, of = self._shards.get(step.key, (0, 1))

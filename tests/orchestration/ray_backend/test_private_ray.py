@@ -31,7 +31,7 @@ def test_it_takes_free_ports_a_token_of_its_own_and_no_folder_of_the_users(asked
     """52365, the agent's port by default, is the one by which a cluster of this machine takes jobs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
-    private_ray.start()
+    private_ray.private_ray().__enter__()
     assert (asked["address"], asked["port"]) == ("local", 0)
     assert (asked["DASHBOARD_METRIC_PORT"], asked["AUTOSCALER_METRIC_PORT"]) == ("0", "0")
     assert len(asked["RAY_AUTH_TOKEN"]) == 64
@@ -47,7 +47,7 @@ def test_a_temporary_folder_that_is_too_long_is_told(asked, monkeypatch, name):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(name, f"/tmp/{'l' * 60}")
     with pytest.raises(ClusterError, match="too long a path for its sockets; set RAY_TMPDIR to a folder of at most"):
-        private_ray.start()
+        private_ray.private_ray().__enter__()
     assert asked == {}
 
 
@@ -61,4 +61,4 @@ def test_a_temporary_folder_that_is_too_long_is_told(asked, monkeypatch, name):
 def test_why_it_does_not_start_is_told(asked, error, told):
     asked["error"] = error
     with pytest.raises(ClusterError, match=told):
-        private_ray.start()
+        private_ray.private_ray().__enter__()

@@ -25,9 +25,8 @@ def test_steps_in_hand_are_told_with_what_is_kept_of_them(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     assert course.text() == "interrupted: 1 of 6 steps are done and kept"
-    assert not course.is_interrupted
     for step in (sharded, trained, fitted, encoded, total(done)):
-        course.hear("interrupted", step, {})
+        course.hear("interrupted", step, {"more": 0})
     assert course.text().splitlines() == [
         "interrupted: 1 of 6 steps are done and kept; in progress:",
         f"  {sharded.label}: 2 of 3 shards, which are kept",
@@ -36,3 +35,13 @@ def test_steps_in_hand_are_told_with_what_is_kept_of_them(tmp_path):
         f"  {encoded.label}: 1,536 of 3,000 rows; will resume from its saved state",
         "  total: will start again",
     ]
+    said: list[str] = []
+    course.tell(said.append)
+    course.tell(said.append)
+    assert said == [course.text()]
+
+
+def test_the_last_line_says_how_to_go_on(tmp_path):
+    store = open_store(tmp_path)
+    course = Course(make_plan([number(1)], store), store, "resume with:  vocabsem run a.yaml")
+    assert course.text() == "interrupted: 0 of 1 steps are done and kept\nresume with:  vocabsem run a.yaml"
