@@ -93,7 +93,7 @@ def make_workspace(folder: Path) -> dict[str, str]:
     text = "\n\n".join(f"Paragraph {n}, {'and so on ' * (n % 7)}." for n in range(40))
     (folder / "text.txt").write_text(text, encoding="utf-8")
     shutil.copy(REPOSITORY / "workflows" / "catalog" / "templates" / "bundled.yaml", folder)
-    shutil.copy(REPOSITORY / "docs" / "results.yaml", folder)
+    shutil.copy(REPOSITORY / "docs" / "small-models.yaml", folder)
     documents = {"ablation": ABLATION, "sweep": SWEEP, "pretrain": PRETRAIN, "demonstrations": DEMONSTRATIONS}
     for name, document in documents.items():
         write(folder, f"{name}.yaml", document)

@@ -1,8 +1,7 @@
 """A process that imports the workers' libraries once, and forks itself for each worker that Ray starts on this machine.
 
-A worker that imports torch and transformers is busy with that for ten seconds of a core; one that is forked begins at
-once, and shares that memory. Ray's own modules are not imported beforehand: they read variables that Ray sets for each
-worker.
+A worker that imports large libraries is busy with that for ten seconds of a core; one that is forked begins at once, and
+shares that memory. Ray's own modules are not imported beforehand: they read variables that Ray sets for each worker.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def _bound(address: str) -> socket.socket:
 
 
 def _serve(listener: socket.socket, driver: int) -> bool:
-    """Fork for each request until the driver has ended; whether this process is a fork, which has to become a worker."""
+    """Fork for each request until the driver has ended; whether this process is a fork, which has to be a worker."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no worker is waited for
     while True:
         ready, _, _ = select([listener.fileno(), driver], [], [])

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from tests.integration.cluster import TwoNodes, driver, two_nodes
-from tests.integration.workspace import REPOSITORY, WORKFLOW, cli_from_the_start, make_workspace, write
+from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_from_the_start, make_workspace, write
 from tests.s3_server import s3_server
 
 METHOD = """
@@ -98,7 +98,10 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
     flag = tmp_path / "go"
     (folder / "patient.py").write_text(METHOD.format(flag=str(flag)))
     write(folder, "patient.yaml", {**SMALL, "methods": ["affinity", "patient.py"]})
-    submit = ["submit", "patient.yaml", "--store", str(tmp_path / "store")]
+    write(folder, "before.yaml", SMALL)  # what is there, the job has not to make
+    place = ["--store", str(tmp_path / "store")]
+    cli(folder, "run", "before.yaml", "--executor", "inline", *place, "--mlflow", f"sqlite:///{tmp_path}/before.db")
+    submit = ["submit", "patient.yaml", *place]
     with subprocess.Popen(
         [sys.executable, "-m", "workflows", *submit, "--follow", "--address", cluster.jobs],
         cwd=folder,
@@ -107,9 +110,6 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
         text=True,
         env={**cluster.environment, "PYTHONPATH": str(REPOSITORY)},
     ) as following:
-        for line in following.stdout:
-            if "score reference-1m small affinity" in line:  # now it only waits for `patient`
-                break
         while not flag.with_suffix(".begun").exists():
             time.sleep(0.05)
         following.send_signal(signal.SIGINT)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.errors import ClusterError
 from orchestration.execution.scheduler import InlineEngine, run_plan
 from orchestration.graph import Resources
 from orchestration.ray_backend import engine as ray_engine
@@ -218,14 +217,3 @@ def test_a_step_whose_workers_always_freeze_fails_alone_and_says_so(tmp_path):
     assert outcomes[number(3).key].state == "ran"
     assert (outcomes[target.key].state, outcomes[target.key].exit_code) == ("failed", 1)
     assert "gave no sign of life for 3 s, 3 times in turn" in outcomes[target.key].error
-
-
-def test_a_ray_that_cannot_start_here_is_told_with_the_way_out(monkeypatch):
-    def timed_out(**_):
-        raise Exception("The current node timed out during startup.\nAnd more of it.")
-
-    monkeypatch.setattr(ray_engine.ray, "init", timed_out)
-    with pytest.raises(
-        ClusterError, match=r"could not start on this machine \(The current node timed out.*--executor inline"
-    ):
-        ray_engine.connected(None).__enter__()

@@ -1,6 +1,7 @@
 """Finetuning on real Ray: two workers share each batch, and go on from the checkpoint of a fit that was killed."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -28,13 +29,13 @@ def fit_of(folder):
 
 
 def test_killed_in_one_process_it_goes_on_with_two_workers_and_comes_to_the_same(tmp_path):
-    folders = []
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        folders.append(make_workspace(tmp_path / name))
-        write(folders[-1], "lora.yaml", WORKFLOW)
-    whole, killed = folders
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    write(make_workspace(whole), "lora.yaml", WORKFLOW)
     first = cli_json(whole, "run", "lora.yaml", "--executor", "inline")
+    shutil.copytree(whole, killed)
+    for kind in ("finetune", "score"):  # what comes before stays
+        shutil.rmtree(killed / ".vocabsem" / "store" / kind)
     driver = cli_begun(killed, "run", "lora.yaml", "--executor", "inline")
     scratch = killed / ".vocabsem" / "store" / "scratch"
     driver.wait_for(lambda: list(scratch.glob("finetune/*/checkpoint-*")))

@@ -155,7 +155,7 @@ def test_ray_and_one_process_come_to_the_same(swept):
 def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     """Killed on Ray after two packs, it goes on in one process; a mark left in their records is there at the end."""
     folder, _ = swept
-    file = sweep_file(folder, name="killed", settings={"epochs": 60, "patience": 60}, search={"trials": 24})
+    file = sweep_file(folder, name="killed", settings={"epochs": 60, "patience": 60}, search={"trials": 16})
     store = folder / ".vocabsem" / "store"
     driver = cli_begun(folder, "sweep", file)
     driver.wait_for(lambda: len(list(store.glob("scratch/sweep/*/packs/*.json"))) >= 2)
@@ -163,30 +163,32 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     driver.end()
     time.sleep(3)  # its workers go when they miss it
     kept = list(store.glob("scratch/sweep/*/packs/*.json"))
-    assert 2 <= len(kept) < 12, "nothing was left to do"
+    assert 2 <= len(kept) < 8, "nothing was left to do"
     finished = {path: json.loads(path.read_text()) for path in kept}
     for path, records in finished.items():
         path.write_text(json.dumps([{**record, "error": "kept"} for record in records]))
     document = cli_json(folder, "sweep", file, "--executor", "inline")
     records = document["configurations"]
-    assert len({record["key"] for record in records}) == len(records) == 24
+    assert len({record["key"] for record in records}) == len(records) == 16
     assert sum(record["error"] == "kept" for record in records) == sum(map(len, finished.values()))
     runs = tracked(store)
     children = [key for key in runs if key.startswith(f"{document['run_id']}:")]
-    assert len(children) == 24
+    assert len(children) == 16
     assert {runs[key].info.status for key in [document["run_id"], *children]} == {"FINISHED"}
     assert not list(store.glob("scratch/sweep/*"))
 
 
 def test_a_mistake_that_a_worker_finds_is_told_in_its_own_words(swept):
-    """A class without training rows, on Ray: the words cross two processes."""
+    """A class without training rows, in one process, and on Ray, where the words cross two."""
     folder, _ = swept
     lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     kept = [row for row in rows if row["label"] != rows[0]["label"]]
     (folder / "few.jsonl").write_text("\n".join(map(json.dumps, kept)), encoding="utf-8")
     write(folder, "few.yaml", {**TASK, "name": "few", "source": {**TASK["source"], "train": "few.jsonl"}})
-    done = cli(folder, "sweep", sweep_file(folder, name="few", task="few.yaml"), check=False)
-    assert done.returncode == 2
-    assert "has no training row" in done.stderr
-    assert "Traceback" not in done.stderr
+    file = sweep_file(folder, name="few", task="few.yaml")
+    for executor in ("inline", "ray"):  # the second finds all but the search done
+        done = cli(folder, "sweep", file, "--executor", executor, check=False)
+        assert done.returncode == 2
+        assert "has no training row" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -94,6 +94,13 @@ def test_from_text_to_scores_with_the_seconds_of_each_fit(folder):
         assert cell.trials == 0
 
 
+def test_a_class_smaller_than_the_training_size_is_told(folder):
+    folder.rows([row for row in ROWS if row["label"] == "bad"][:3] + [row for row in ROWS if row["label"] == "good"])
+    cells, _ = folder.run({**LORA, "settings": {**QUICK, "epochs": 1}}, train_size=4)
+    told = "task films: label 'bad' has 3 training rows, fewer than the 4 of train_size; all of them are taken"
+    assert remarks(cells, folder.store) == [told]
+
+
 def test_predictions_are_those_of_the_stored_weights(folder):
     """The stored weights, put into a model again, give the stored scores: one prompt at a time, every logit."""
     cells, _ = folder.run(LORA)

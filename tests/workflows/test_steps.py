@@ -168,7 +168,7 @@ def test_a_class_smaller_than_the_training_size_is_told_once_and_wholly_taken(co
     rows = [row for row in ROWS if row["label"] == "bad"][:5] + [row for row in ROWS if row["label"] == "good"]
     store, cells, outcomes = compare(rows=rows, methods=["linear-probe", "centroid", "zero-shot"], train_size=8)
     assert {outcome.state for outcome in outcomes.values()} == {"ran"}
-    told = "task films: label 'bad' has 5 training rows, fewer than the 8 of train_size; all of them were taken"
+    told = "task films: label 'bad' has 5 training rows, fewer than the 8 of train_size; all of them are taken"
     assert remarks(cells, store) == [told]
 
 

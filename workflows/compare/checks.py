@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,15 @@ from workflows.extractors.base import ExtractorKind, Outline
 from workflows.extractors.registry import extractor_kind
 from workflows.findings import Checked, Checking, Findings
 from workflows.inputs.catalog import Task, find_task
-from workflows.inputs.labels import Labels, label_problems, read_labels, training_problems
+from workflows.inputs.labels import (
+    Labels,
+    label_problems,
+    read_labels,
+    rows_of,
+    smaller_label,
+    smaller_labels,
+    training_problems,
+)
 from workflows.inputs.row_choice import chosen_rows
 from workflows.inputs.tables import Split, SplitFile, fields_of_rows, read_split, split_file
 from workflows.kind import Names
@@ -41,6 +48,8 @@ def check_comparison(config: CompareConfig, checking: Checking) -> None:
         with checking.field():
             methods.append((place := ("methods", index), resolve(method, checking.base, place)))
     check_parts(names_of(config), methods, config.encoding, config.limit, checking)
+    if any(method.learns for _, method in methods):
+        _note_smaller_labels(config.train_sizes, checking.findings)
 
 
 def check_parts(names: Names, methods: Methods, encoding: Encoding, limits: Limit, checking: Checking) -> None:
@@ -102,6 +111,17 @@ def _check_method(method: ResolvedMethod, place: Place, model: Outline) -> None:
         raise ConfigError(str(error), (*place, *error.place)) from error
 
 
+def _note_smaller_labels(sizes: Sequence[int | str], findings: Findings) -> None:
+    """Tell of each label the smallest training size that it has too few rows for."""
+    for checked in findings.tasks:
+        found: dict[str, tuple[int, int]] = {}
+        for size in sorted((size for size in sizes if isinstance(size, int)), reverse=True):
+            found |= {
+                name: (count, size) for name, count in smaller_labels(checked.rows.get("train", {}), size).items()
+            }
+        findings.notes.extend(f"task {checked.task!r}: {smaller_label(name, *why)}" for name, why in found.items())
+
+
 def _check_rows(
     task: Task, limits: Limit, trained: bool, kinds: Collection[ExtractorKind], checked: Checked, findings: Findings
 ) -> dict[Split, _Rows]:
@@ -112,8 +132,7 @@ def _check_rows(
     for split, limit in splits:
         with findings.collecting():
             file, labels, rows[split] = _rows_read(task, split, limit, kinds, findings)
-            counts = Counter(labels.numbers[place] for place, _ in rows[split])
-            checked.rows[split] = {name: counts[number] for number, name in enumerate(task.config.words)}
+            checked.rows[split] = rows_of(task.config.words, (labels.numbers[place] for place, _ in rows[split]))
             found[file.path] = file, labels
     if problems := label_problems(list(found.values()), list(task.config.words)):
         findings.problems.extend(_first(problems, f"task {checked.task!r}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from workflows.errors import ConfigError, nearest
@@ -101,6 +101,22 @@ def _wrong_label(file: SplitFile, value: str | None, rows: Sequence[int], names:
         f"{where}: label {name!r}{mapped} has no word in the task's `words`; {nearest(name, list(names))} If it is "
         "another spelling of a label, map it with `values`."
     )
+
+
+def rows_of(names: Collection[str], numbers: Iterable[int | None]) -> dict[str, int]:
+    """How many rows each label has. `numbers`: the class of each row."""
+    counts = Counter(numbers)
+    return {name: counts[number] for number, name in enumerate(names)}
+
+
+def smaller_labels(rows: Mapping[str, int], size: int) -> dict[str, int]:
+    """Labels with fewer training rows than a training size asks for, and how many they have: all of them are taken."""
+    return {name: count for name, count in rows.items() if count < size}
+
+
+def smaller_label(name: str, count: int, size: int) -> str:
+    """One of these for a person."""
+    return f"label {name!r} has {count} training rows, fewer than the {size} of train_size; all of them are taken"
 
 
 def training_problems(rows: Mapping[str, int]) -> list[str]:

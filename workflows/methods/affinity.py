@@ -33,6 +33,9 @@ class Affinity(Method):
     def fit(self, settings: AffinitySettings, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         return {}
 
+    def similarity(self, settings: AffinitySettings) -> Similarity:
+        return settings.similarity
+
     def predict(
         self, settings: AffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures
     ) -> Tensor:

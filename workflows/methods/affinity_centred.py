@@ -49,6 +49,9 @@ class CentredAffinity(Method):
         rows = materials.label_rows(settings.targets, settings.shrinkage)
         return {"targets": centred_rows(rows), "centre": materials.centre(settings.centre)}
 
+    def similarity(self, settings: Any) -> Similarity:
+        return settings.similarity
+
     def predict(
         self, settings: CentredAffinitySettings, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures
     ) -> Tensor:

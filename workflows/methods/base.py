@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from vocabsem_core.errors import InputError
+from vocabsem_core.names import Similarity
 from workflows.config.compare import Demonstrations
 from workflows.config.space import Domain
 from workflows.config.strict import Strict
@@ -124,6 +125,10 @@ class Method(ABC):
 
     def check_model(self, settings: Any, model: Any) -> None:  # noqa: B027 - a hook: most are used with any
         """Raises InputError for a language model, given without its weights, that it cannot be used with."""
+
+    def similarity(self, settings: Any) -> Similarity | None:
+        """By which it compares states with its targets; None where it does not compare them."""
+        return None
 
     def trained_weights(self, fitted: dict[str, Tensor]) -> int:
         """How many numbers were trained. The default counts what `fit` returned."""

@@ -86,7 +86,8 @@ class Calibration(Method):
     def structure(self, settings: Any) -> Hashable:
         from vocabsem_core.calibration.batched_training import structure
 
-        return (self.seen_as(settings), self.compared_with(settings), *structure(self.core_settings(settings)))
+        compared = (self.targets(settings), self.similarity(settings))
+        return (self.seen_as(settings), compared, *structure(self.core_settings(settings)))
 
     def fit_bytes(self, settings: Any, materials: TaskFeatures) -> int:
         from vocabsem_core.calibration.batched_training import lane_bytes
@@ -129,9 +130,12 @@ class Calibration(Method):
         """What decides the centre and the targets of training."""
         return settings.targets, settings.shrinkage, settings.centre
 
-    def compared_with(self, settings: Any) -> tuple[str, Similarity]:
-        """The kind of targets in prediction, and the similarity to them."""
-        return settings.targets, settings.similarity
+    def similarity(self, settings: Any) -> Similarity:
+        return settings.similarity
+
+    def targets(self, settings: Any) -> str:
+        """The kind of targets in prediction."""
+        return settings.targets
 
     def centre_of(self, settings: Any, materials: TaskFeatures) -> Tensor | None:
         """What is taken off every state, [d]; None: nothing."""
@@ -160,7 +164,7 @@ class Calibration(Method):
     def predict(self, settings: Any, fitted: dict[str, Tensor], states: Tensor, materials: TaskFeatures) -> Tensor:
         from vocabsem_core.calibration.modules import calibrated_logits
 
-        core = replace(self.core_settings(settings), similarity=self.compared_with(settings)[1])
+        core = replace(self.core_settings(settings), similarity=self.similarity(settings))
         seen = states - fitted["centre"] if "centre" in fitted else states
         return calibrated_logits(seen, fitted["targets"], core, fitted)
 

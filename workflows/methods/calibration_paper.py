@@ -74,8 +74,11 @@ class PaperCalibration(Calibration):
     def seen_as(self, settings: Any) -> Hashable:
         return settings.training
 
-    def compared_with(self, settings: Any) -> tuple[str, Similarity]:
-        return ("head", "dot") if settings.inference == "mm" else ("basis", settings.similarity)
+    def targets(self, settings: Any) -> str:
+        return "head" if settings.inference == "mm" else "basis"
+
+    def similarity(self, settings: Any) -> Similarity:
+        return "dot" if settings.inference == "mm" else settings.similarity
 
     def centre_of(self, settings: Any, materials: TaskFeatures) -> Tensor | None:
         return None

@@ -94,7 +94,7 @@ def _features(classifier: Classifier, method: Method) -> Written:
         "model": encode.setup["folder"],
         "layers": layer if isinstance(layer, list) else [layer],
         "folds": fit.identity.get("folds", 1),
-        "similarity": _similarity(method, settings),
+        "similarity": method.similarity(settings),
         **{part: encode.identity[part] for part in ("template", "max_tokens", "dtype", "store_dtype")},
     }
     return _of_kind(told, _KINDS.get(encode.identity["position"], "seq2seq")), lambda folder: _copy(file, folder)
@@ -108,13 +108,6 @@ def _check_reads_texts(candidate: Candidate, reads: str) -> None:
             f"{candidate.model}: is a network of your own, and {reads} language models alone. `vocabsem predict` and "
             "`vocabsem serve` work with it"
         )
-
-
-def _similarity(method: Any, settings: Any) -> str | None:
-    """By which a method compares states with targets; None where it does not."""
-    if hasattr(method, "compared_with"):
-        return method.compared_with(settings)[1]
-    return getattr(settings, "similarity", None)
 
 
 def _copy(file: Path, folder: Path) -> None:

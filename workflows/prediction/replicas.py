@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestration.store.artifacts import Store
 from workflows.prediction.choice import Classifier
+from workflows.runtime.engines import PRELOADED
 from workflows.runtime.progress import Say
 from workflows.runtime.requirements import needs_of
 
@@ -42,7 +43,7 @@ def replicas_of(
     from orchestration.ray_backend.serving import Replicas, on_ray_serve
     from workflows.prediction.server import Limits
 
-    with connected(address):
+    with connected(address, PRELOADED):
         if address is not None:
             fit = classifier.candidate.fit
             say(preflight(needs_of([replace(one, bytes=0) for one in (fit, *fit.inputs.values())], store), {}))

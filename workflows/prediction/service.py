@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.execution.work import work_of
 from orchestration.store.artifacts import Store
 from vocabsem_core.statistics.temperature import probabilities
+from workflows.errors import ConfigError
 from workflows.methods.ensembles import predict_folds
 from workflows.methods.inputs.prompts import read_prompts
 from workflows.prediction.choice import Classifier
@@ -19,6 +20,8 @@ from workflows.steps.prediction import fit_of, seen
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from workflows.methods.inputs.states import TaskFeatures
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -36,6 +39,7 @@ class Service:
         self._method: Any = method_of(self._work)
         self._settings, self._fitted = fit_of(classifier.fit, self._method)
         self._held = ExitStack()
+        self._materials: TaskFeatures | None = None
         tuned = self._method.input_kind == "prompts"
         self._scores = self._by_prompts() if tuned else self._by_states(classifier.candidate.reader(store))
 
@@ -60,8 +64,12 @@ class Service:
     def scores_of(self, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Class scores [n, classes] of states, by layer, for a caller that has them: such as a policy, step by step.
 
-        Of a method that reads prompts there are none.
+        Raises ConfigError for a method that reads prompts, not states.
         """
+        if self._materials is None:
+            raise ConfigError(
+                f"method {self._method.name!r} reads prompts and has no scores of states; give the rows to `predict`"
+            )
         states = self._materials.states_of(lambda name: columns[name])
         folds = self._work.identity.get("folds", 1)
         return predict_folds(self._method, self._settings, self._fitted, states, self._materials, folds)

@@ -168,7 +168,7 @@ def fit_step(
         workers=_reserved(conditions.place, conditions.place["cores_per_trainer"], conditions.place["trainers"] or 1),
         cost="fit",
         files=(*inputs["verbalizer"].files, *method_files(method.method)),
-        remarks="workflows.steps.truncation:cut_in_training",
+        remarks="workflows.steps.remarks:of_finetuning",
         sources=code_of(fill_finetune, *method_code(method.method)),
     )
 
@@ -239,6 +239,7 @@ def train(seat: WorkerContext, config: Mapping[str, Any]) -> None:
             "settings": settings.model_dump(mode="json"),
             "trained_weights": method.trained_weights(fit.best),
             "cut": texts.cut,
+            **({"smaller_classes": smaller} if (smaller := texts.smaller_classes) else {}),
             "losses": fit.losses,
         }
         took = {"work_seconds": round(seconds, 4), **peaks}

@@ -37,7 +37,6 @@ from workflows.steps.code import code_of, method_code
 from workflows.steps.measures import measured
 
 if TYPE_CHECKING:
-    from orchestration.store.artifacts import Artifact
     from workflows.methods.inputs.states import TaskFeatures
 
 Inputs = Mapping[str, Step]  # role -> step: train, train_labels, test, verbalizer, head, basis, content_free, ...
@@ -155,7 +154,7 @@ def fit_step(
         resources=Resources(gpus=gpus_of(method.method, conditions.gpus)),
         cost="fit",
         files=method_files(method.method),
-        remarks="workflows.steps.fit:smaller_classes",
+        remarks="workflows.steps.remarks:smaller_classes",
         sources=code_of(fill_fit, *method_code(method.method)),
     )
 
@@ -193,16 +192,6 @@ def fill_fit(work: StepContext) -> dict[str, float]:
     }
     work.out.write("fit.json", json_bytes(record))
     return took
-
-
-def smaller_classes(step: Step, artifact: Artifact) -> dict[str, str]:
-    """A line for each label that has fewer training rows than the training size asks for."""
-    task, size = step.inputs["train"].subject["task"] if "train" in step.inputs else "", step.identity.get("train_size")
-    return {
-        f"{task} {size} {name}": f"task {task}: label {name!r} has {count} training rows, fewer than the {size} of "
-        "train_size; all of them were taken"
-        for name, count in artifact.json("fit.json").get("smaller_classes", {}).items()
-    }
 
 
 def _unlabelled(method: Method, materials: TaskFeatures, work: StepContext) -> dict[str, int]:

@@ -177,7 +177,7 @@ def encode_step(
         bytes=texts.local["rows"] * len(layers) * model.width * BYTES[encoding.store_dtype],
         less_memory="lower execution.batch_tokens",
         subject=subject,
-        remarks="workflows.steps.truncation:cut_in_states",
+        remarks="workflows.steps.remarks:cut_in_states",
         sources=code_of(EncodeWorker),
     )
 

@@ -133,6 +133,16 @@ def test_a_class_without_a_training_row_is_a_problem_where_something_is_trained(
     assert (found.problems, found.notes) == ((told, []) if trained else ([], told))
 
 
+def test_a_class_smaller_than_a_training_size_is_a_note_where_something_is_trained(folder):
+    rows(folder, "train", ROWS[:-1])
+    assert check(folder, train_size=[2, 4, 8, "full"], methods=["affinity"]).notes == []
+    found = check(folder, train_size=[2, 4, 8, "full"], methods=["knn"])
+    assert found.notes == [
+        "task 'mine': label 'good' has 4 training rows, fewer than the 8 of train_size; all of them are taken",
+        "task 'mine': label 'bad' has 3 training rows, fewer than the 4 of train_size; all of them are taken",
+    ]
+
+
 def test_a_limit_counts_the_rows_it_keeps(folder):
     found = check(folder, limit={"train": 5})
     assert sum(found.tasks[0].rows["train"].values()) == 5

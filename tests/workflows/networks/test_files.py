@@ -143,11 +143,9 @@ def test_of_a_shard_one_row_at_least_is_readable(base: Path, store: Store) -> No
 def test_images_are_labelled_over_http(base: Path, store: Store) -> None:
     assert done(write_workflow(base, "images", FOLDER, **FEW), store).failures == []
     chosen = Finished(base, store).choose(method="centroid")
-    one = chosen.candidate
-    about = About(one.model, one.task, one.method, one.labels, one.fields)
     paths = sorted((base / "test").glob("*/*.png"))
     rows = [{"image": base64.b64encode(path.read_bytes()).decode()} for path in paths]
-    with TestClient(application(Service(chosen, store).documents, about)) as client:
+    with TestClient(application(Service(chosen, store).documents, About.of(chosen.candidate))) as client:
         found = client.post("/predict", json={"rows": rows})
         assert found.status_code == 200, found.text
         stored = read_column(chosen.fit, "prediction").tolist()

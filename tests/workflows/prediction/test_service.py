@@ -44,6 +44,13 @@ def test_a_served_fit_gives_the_labels_of_its_run(compared: Finished, method: st
     assert all(one["probability"] == max(one["probabilities"].values()) for one in together)
 
 
+def test_a_method_that_reads_prompts_has_no_scores_of_states(compared: Finished) -> None:
+    service = Service(compared.choose(method="lora"), compared.store)
+    with pytest.raises(ConfigError, match=r"method 'lora' reads prompts .* give the rows to `predict`"):
+        service.scores_of({})
+    service.close()
+
+
 def test_whole_label_words_are_served(tmp_path: Path) -> None:
     run = finished(tmp_path, {**TASK, "label_tokens": "whole"}, methods=["zero-shot"])
     found = Service(run.choose(), run.store).documents(rows(run))

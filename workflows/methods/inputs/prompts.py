@@ -15,6 +15,7 @@ from torch import Tensor
 from orchestration.store.arrow import ROW_ID, read_table
 from orchestration.store.artifacts import Artifact
 from vocabsem_core.finetuning.trainer import Classifier, Prompts
+from workflows.inputs.labels import rows_of, smaller_labels
 from workflows.inputs.tables import field_columns, fields_of, row_names
 from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
 
@@ -114,6 +115,12 @@ class Texts:
             role: {"rows": len(cut), "prompts": sum(tokens > 0 for tokens in cut), "tokens": sum(cut)}
             for role, cut in cuts.items()
         }
+
+    @property
+    def smaller_classes(self) -> dict[str, int]:
+        """Labels with fewer rows than the training size asks for, and how many they have."""
+        size = self.train_size
+        return {} if size == "full" else smaller_labels(rows_of(self.labels, self._split[0].tolist()), size)
 
     @property
     def shortened(self) -> bool:

@@ -22,7 +22,7 @@ from vocabsem_core.names import WHOLE, Centre, LabelRows
 from vocabsem_core.semantics.basis import SemanticBasis
 from vocabsem_core.semantics.centring import moments
 from workflows.errors import ConfigError
-from workflows.inputs.labels import training_problems
+from workflows.inputs.labels import rows_of, smaller_labels, training_problems
 
 DEMONSTRATIONS = "demonstrations.json"
 VALIDATION_SHARE = 0.2  # of the training rows of each class
@@ -104,11 +104,9 @@ class TaskFeatures:
 
     @property
     def smaller_classes(self) -> dict[str, int]:
-        """Labels with fewer rows than the training size asks for, and how many they have: all of them are taken."""
-        if self.train_size == "full":
-            return {}
-        counts = np.bincount(self._train_labels, minlength=len(self.labels)).tolist()
-        return {name: count for name, count in zip(self.labels, counts, strict=True) if count < self.train_size}
+        """Labels with fewer rows than the training size asks for, and how many they have."""
+        size = self.train_size
+        return {} if size == "full" else smaller_labels(rows_of(self.labels, self._train_labels.tolist()), size)
 
     def _stored(self, rows: np.ndarray) -> StoredRows:
         tables = read_tables(self.inputs["train"])
@@ -318,8 +316,7 @@ def labels_of(rows: Artifact, labels: Artifact) -> np.ndarray:
 
 def check_has_rows(labels: np.ndarray, names: Sequence[str]) -> None:
     """Raises ConfigError for a label without a row, and where no label has a second one, for validation."""
-    counts = np.bincount(labels, minlength=len(names))
-    if problems := training_problems(dict(zip(names, counts.tolist(), strict=True))):
+    if problems := training_problems(rows_of(names, labels.tolist())):
         raise ConfigError(problems[0])
 
 

@@ -1,4 +1,4 @@
-"""What steps that read prompts tell of those that did not fit the window, once they are made."""
+"""What steps tell a reader of results, once they are made: prompts that did not fit the window, and small classes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,21 @@ def cut_in_states(step: Step, artifact: Artifact) -> dict[str, str]:
     return _line(step, "texts", step.identity, found, step.label)
 
 
-def cut_in_training(step: Step, artifact: Artifact) -> dict[str, str]:
+def smaller_classes(step: Step, artifact: Artifact) -> dict[str, str]:
+    """A line for each label that has fewer training rows than the training size asks for."""
+    from workflows.inputs.labels import smaller_label
+
+    found = artifact.json("fit.json").get("smaller_classes", {})
+    train = next((step.inputs[role] for role in ("train", "train_texts") if role in step.inputs), None)
+    task, size = train.subject["task"] if train is not None else "", step.identity.get("train_size", "")
+    return {
+        f"{task} {size} {name}": f"task {task}: {smaller_label(name, count, size)}" for name, count in found.items()
+    }
+
+
+def of_finetuning(step: Step, artifact: Artifact) -> dict[str, str]:
     """Of a fit that trains the language model, which reads two splits."""
-    lines: dict[str, str] = {}
+    lines = smaller_classes(step, artifact)
     for role, found in artifact.json("fit.json")["cut"].items():
         lines |= _line(step, role, step.identity["reading"], found, f"{step.label}, {step.inputs[role].label}")
     return lines
