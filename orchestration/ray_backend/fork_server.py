@@ -1,7 +1,8 @@
 """A process that imports the workers' libraries once, and forks itself for each worker that Ray starts on this machine.
 
-A worker that imports large libraries is busy with that for ten seconds of a core; one that is forked begins at once, and
-shares that memory. Ray's own modules are not imported beforehand: they read variables that Ray sets for each worker.
+A worker that imports large libraries is busy with that for ten seconds of a core; one that is forked begins at once,
+and shares that memory. Ray's own modules are not imported beforehand: they read variables that Ray sets for each
+worker.
 """
 
 from __future__ import annotations
