@@ -27,12 +27,13 @@ settings.load_profile("machines differ in speed")
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """Two cores of its own; never one that runs on the machine already."""
+    """Two cores of its own, whose workers find these tests; never one that runs on the machine already."""
+    from orchestration.host.environment import environment
     from orchestration.ray_backend.private_ray import private_ray
     from workflows.runtime.engines import PRELOADED
 
     with ExitStack() as last:
-        with warnings.catch_warnings():
+        with environment({"PYTHONPATH": os.getcwd()}), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's own deprecations at start
             last.enter_context(private_ray(PRELOADED, cores=2))
         yield
