@@ -49,7 +49,16 @@ def fork_server(preload: Sequence[str]) -> Iterator[dict[str, str]]:
         with closing(_bound(address)) as listener:
             inherited = (listener.fileno(), reading)
             command = [sys.executable, "-m", __name__, folder, *map(str, inherited), *preload]
-            server = subprocess.Popen(command, cwd=_root(), pass_fds=inherited, start_new_session=True)
+            # What imports print is no part of a run's output; a worker that cannot be forked is started as usual.
+            server = subprocess.Popen(
+                command,
+                cwd=_root(),
+                pass_fds=inherited,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         try:
             yield {ADDRESS: address, USUAL_WORKER: str(_ray() / "_private/workers/default_worker.py")}
         finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -73,8 +74,10 @@ def use_reserved_cores() -> None:
     """Let libraries use as many threads as Ray reserved cores for this task; those imported before have more."""
     from threadpoolctl import threadpool_limits
 
-    if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray sets it for each task
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():  # Ray sets it for each task
         threadpool_limits(int(threads))
+        if "torch" in sys.modules:  # its own count holds for threads that begin later, too
+            sys.modules["torch"].set_num_threads(int(threads))
 
 
 def limit_memory(memory: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from orchestration.errors import ClusterError
 from orchestration.graph import Resources
 from orchestration.host.signals import keeping_signals
-from orchestration.ray_backend.placement import hide_gpus
+from orchestration.ray_backend.placement import hide_gpus, use_reserved_cores
 from orchestration.ray_backend.pools import alive_nodes, pool_size, ray
 
 _NAME = "vocabsem"
@@ -68,7 +68,7 @@ def on_ray_serve(build: Callable[[], Any], replicas: Replicas, host: str, port: 
 
 def _deploy(serve: Any, build: Callable[[], Any], replicas: Replicas, options: dict[str, float]) -> None:
     """Raises ClusterError with what a replica raised."""
-    deployment = serve.deployment(serve.ingress(_hiding(build, options))()).options(
+    deployment = serve.deployment(serve.ingress(_keeping(build, options))()).options(
         num_replicas=replicas.count,
         ray_actor_options=options,
         max_ongoing_requests=replicas.requests,
@@ -126,12 +126,13 @@ def _reserved(replicas: Replicas) -> dict[str, float]:
     return options
 
 
-def _hiding(build: Callable[[], Any], options: dict[str, float]) -> Callable[[], Any]:
-    """The same in a process that sees the GPUs it reserved alone. A function, as Ray Serve knows a builder by that."""
+def _keeping(build: Callable[[], Any], options: dict[str, float]) -> Callable[[], Any]:
+    """The same in a process that keeps to what it reserved. A function, as Ray Serve knows a builder by that."""
 
     def built() -> Any:
         if not options["num_gpus"]:
             hide_gpus()
+        use_reserved_cores()
         return build()
 
     return built

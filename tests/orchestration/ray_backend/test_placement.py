@@ -3,15 +3,24 @@
 import dataclasses
 import multiprocessing
 import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from orchestration.errors import ClusterError, OutOfMemory
 from orchestration.graph import Resources
-from orchestration.ray_backend.placement import check_fits, explained, memory_limit, ray_options, reserved
+from orchestration.ray_backend.placement import (
+    check_fits,
+    explained,
+    memory_limit,
+    ray_options,
+    reserved,
+    use_reserved_cores,
+)
 from orchestration.ray_backend.train import WorkerError
 from tests.orchestration.steps import number, squares
 
@@ -51,6 +60,18 @@ def test_a_step_that_fits_no_single_node_is_refused_with_the_numbers():
         ClusterError, match=r"number 1 asks for 8 cores, 0 GPUs and 5.0 GB .*execution.resources.number"
     ):
         check_fits(number(1), Resources(8, 0, None, 5 * 10**9), nodes)  # each alone is there, on different nodes
+
+
+def test_libraries_have_as_many_threads_as_the_task_has_cores_in_later_threads_too(monkeypatch):
+    for cores in ("2", "1"):
+        monkeypatch.setenv("OMP_NUM_THREADS", cores)
+        use_reserved_cores()
+        with ThreadPoolExecutor(1) as later:
+            assert {torch.get_num_threads(), later.submit(torch.get_num_threads).result()} == {int(cores)}
+        assert {library["num_threads"] for library in threadpool_info()} == {int(cores)}
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    use_reserved_cores()
+    assert torch.get_num_threads() == 1
 
 
 def refused_beyond_the_limit() -> None:
