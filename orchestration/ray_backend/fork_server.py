@@ -31,18 +31,22 @@ _BYTES = 1 << 16  # read at a time
 
 
 @contextmanager
-def fork_server(preload: Sequence[str]) -> Iterator[dict[str, str]]:
+def fork_server(preload: Sequence[str], place: str | None = None) -> Iterator[dict[str, str]]:
     """Run it; what `WORKER` needs in its environment, or nothing where workers are started as usual.
 
     That is on a machine with an NVIDIA GPU, since CUDA does not survive a fork, and where there is nothing to import.
 
     Args:
         preload: modules that workers import.
+        place: the folder for its socket; None: the one for temporary files.
+
+    Raises OSError where that cannot be written to.
     """
     if not preload or sys.platform != "linux" or _GPU.exists():
         yield {}
         return
-    folder = mkdtemp(prefix="vocabsem-")  # for this user alone: whoever can write to the socket starts processes
+    # For this user alone: whoever can write to the socket starts processes.
+    folder = mkdtemp(prefix="vocabsem-", dir=place)
     reading, writing = os.pipe()  # its end tells the server of a driver that was killed
     address = f"{folder}/socket"
     try:

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,32 +34,43 @@ def private_ray(preload: Sequence[str] = (), cores: int | None = None) -> Iterat
 
     Raises ClusterError, which names the cause where it is known.
     """
-    with fork_server(preload) as variables:
-        _start(variables, cores)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    folder = _folder()
+    with ExitStack() as last:
+        with _explaining(folder):
+            _start(last.enter_context(fork_server(preload, folder)), cores)
+            last.callback(ray.shutdown)
+        yield
 
 
-def _start(variables: dict[str, str], cores: int | None) -> None:
+def _folder() -> str:
+    """Where Ray keeps its sockets. Raises ClusterError where that is too long a path."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses it
     if len(os.fsencode(f"{folder}/{_SOCKET}")) > _SOCKET_BYTES:
         raise ClusterError(
             f"Ray cannot start: {folder!r} ($RAY_TMPDIR, else $TMPDIR) is too long a path for its sockets; set "
             f"RAY_TMPDIR to a folder of at most {_SOCKET_BYTES - len(_SOCKET) - 1} characters, such as /tmp."
         )
+    return folder
+
+
+def _start(variables: dict[str, str], cores: int | None) -> None:
+    with _apart(variables), in_our_folder():
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _system_config={"num_workers_soft_limit": _KEPT_WORKERS * (os.cpu_count() or 1)},
+        )
+
+
+@contextmanager
+def _explaining(folder: str) -> Iterator[None]:
+    """Raises ClusterError for what keeps Ray from starting."""
     try:
-        with _apart(variables), in_our_folder():
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _system_config={"num_workers_soft_limit": _KEPT_WORKERS * (os.cpu_count() or 1)},
-            )
+        yield
     except OSError as error:
         raise ClusterError(
             f"Ray cannot start: it cannot write {error.filename or folder} ({error.strerror or error}). Set RAY_TMPDIR "

@@ -59,6 +59,19 @@ def test_a_temporary_folder_that_is_too_long_is_told(asked, monkeypatch, name):
     assert asked == {}
 
 
+def test_its_workers_are_forked_by_a_socket_in_rays_folder_whatever_other_programs_use(asked, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    monkeypatch.setattr("tempfile.tempdir", f"/tmp/{'l' * 120}")
+    with private_ray.private_ray(("colorsys",)):
+        assert asked["address"] == "local"
+    monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
+    with (
+        pytest.raises(ClusterError, match=r"it cannot write /nowhere/.*Set RAY_TMPDIR"),
+        private_ray.private_ray(("colorsys",)),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
