@@ -39,7 +39,8 @@ class OutputHead:
         logits = states @ self.weight.to(states.dtype).T
         if self.bias is not None:
             logits = logits + self.bias.to(states.dtype)
-        logits = logits * self.scale
+        if self.scale != 1.0:
+            logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 

@@ -87,26 +87,33 @@ def fit_affine(states: Float[Tensor, "n d"], last: Float[Tensor, "n d"]) -> Affi
     if count < 10:
         raise InputError(f"{count} rows were given for an affine map; expected ten or more")
     held = torch.arange(count) % 5 == 0
-    fits = _ridges(states[~held], last[~held])
-    deviation = last.double().std(dim=0).clamp_min(_SMALLEST)
-    misses = [((fit(states[held].double()) - last[held].double()) / deviation).square().mean() for fit in fits]
-    best = int(torch.stack(misses).argmin())
-    (whole,) = _ridges(states, last, (_PENALTIES[best],))
-    return AffineMap(whole.mean.float(), whole.weight.float(), whole.bias.float(), whole.penalty)
+    penalty = _best_penalty((states[~held], last[~held]), (states[held], last[held]), last)
+    mean, deviation, z, bias, missing = _standardised(states, last)
+    curvature = z.T @ z
+    curvature.diagonal().add_(penalty * count)
+    weight = torch.cholesky_solve(z.T @ missing, torch.linalg.cholesky(curvature))
+    return AffineMap(mean.float(), (weight / deviation.unsqueeze(1)).float(), bias.float(), penalty)
 
 
-def _ridges(
-    states: Float[Tensor, "n d"], last: Float[Tensor, "n d"], penalties: tuple[float, ...] = _PENALTIES
-) -> list[AffineMap]:
-    """The map for each penalty, float64, from one eigendecomposition."""
+def _best_penalty(fitted: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], last: Tensor) -> float:
+    """The penalty by which the map of the fitted rows misses the held ones least, all from one eigendecomposition."""
+    mean, deviation, z, bias, missing = _standardised(*fitted)
+    values, vectors = torch.linalg.eigh(z.T @ z)
+    right = vectors.T @ (z.T @ missing)
+    seen, expected = ((held[0].double() - mean) / deviation) @ vectors, held[1].double() - held[0].double() - bias
+    spread = last.double().std(dim=0).clamp_min(_SMALLEST)
+
+    def miss(penalty: float) -> float:
+        found = (seen / (values.clamp_min(0) + penalty * len(z))) @ right
+        return float(((found - expected) / spread).square().mean())
+
+    return min(_PENALTIES, key=miss)
+
+
+def _standardised(states: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Mean and deviation of states, the states in them; mean of what they miss of `last`, and what they miss seen from
+    it. All in float64."""
     x, missing = states.double(), last.double() - states.double()
     mean, bias = x.mean(dim=0), missing.mean(dim=0)
     deviation = x.std(dim=0).clamp_min(_SMALLEST)
-    z = (x - mean) / deviation
-    values, vectors = torch.linalg.eigh(z.T @ z)
-    right = vectors.T @ (z.T @ (missing - bias))
-    found = []
-    for penalty in penalties:
-        weight = vectors @ (right / (values.clamp_min(0) + penalty * len(x)).unsqueeze(1))
-        found.append(AffineMap(mean, weight / deviation.unsqueeze(1), bias, penalty))
-    return found
+    return mean, deviation, (x - mean) / deviation, bias, missing - bias

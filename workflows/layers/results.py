@@ -9,8 +9,7 @@ from typing import Any
 from orchestration.store.artifacts import Store
 from workflows.layers.graph import Study
 from workflows.results.model import Costs, Detail, Found, Result
-from workflows.steps.layers.readings import PLANE
-from workflows.steps.layers.scores import SCORES
+from workflows.steps.layers.scores import PLANE, SCORES
 from workflows.steps.layers.steer import STEERING
 
 Row = Mapping[str, Any]
@@ -47,9 +46,9 @@ class LayerResults:
 
 def read_study(study: Study, store: Store) -> LayerResults | None:
     """None where it is not there yet. Raises DamagedArtifact."""
-    scores, readings = store.find(study.scores), store.find(study.readings)
+    scores = store.find(study.scores)
     steering = store.find(study.steering) if study.steering is not None else None
-    if scores is None or readings is None:
+    if scores is None:
         return None
     found = scores.json(SCORES)
     moved = steering.json(STEERING) if steering is not None else []
@@ -61,7 +60,7 @@ def read_study(study: Study, store: Store) -> LayerResults | None:
         found["n_test"],
         found["layers"],
         moved,
-        readings.json(PLANE),
+        scores.json(PLANE),
     )
 
 

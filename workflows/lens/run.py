@@ -41,19 +41,19 @@ class Chosen:
         Both are by the cosine to the labels' centred rows; before it the states are only centred.
         """
         import torch
-        from safetensors.torch import load
 
         from vocabsem_core.calibration.modules import CalibrationSettings, calibrated_logits
         from vocabsem_core.semantics.affinity import semantic_logits
-        from workflows.steps.layers.readings import CALIBRATORS
+        from workflows.steps.layers.stored import readings_of
 
-        stored = load(self.store.need(self.study.readings).path(CALIBRATORS).read_bytes())
+        stored = {
+            one.record["layer"]: one.fitted
+            for one in readings_of(self.store.need(self.study.readings))
+            if one.record["basis"] == "head"
+        }
         found: dict[str, list[list[list[float]]]] = {"before": [], "after": []}
         for layer in read.layers:
-            weights = {
-                name.rpartition("/")[2]: value for name, value in stored.items() if name.startswith(f"{layer}/head/")
-            }
-            if not weights:
+            if not (weights := stored.get(layer)):
                 raise ConfigError(
                     f"run of the layer study of {self.study.task} has no calibration of {layer}; set `layers: [all]` "
                     "and `calibrated: [head]` in its file, and run it again: `vocabsem run FILE`"

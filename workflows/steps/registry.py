@@ -62,7 +62,7 @@ STEPS: dict[str, list[tuple[Callable[..., Any], Callable[..., Any]]]] = {
     "best": [(best.best_step, best.fill_best)],
     "sweep": [(sweep.sweep_step, sweep.fill_sweep)],
     "confirm": [(sweep.confirm_step, sweep.fill_confirm)],
-    "layers": [(readings.readings_step, readings.fill_readings)],
+    "layers": [(readings.readings_step, readings.LayerWorker.fill)],
     "layer-scores": [(scores.scores_step, scores.fill_scores)],
     "steering": [(steer.steering_step, steer.fill_steering)],
     "corpus": [(corpus.corpus_step, corpus.fill_corpus)],

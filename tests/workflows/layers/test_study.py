@@ -33,8 +33,9 @@ from workflows.layers.results import LayerResults, columns
 from workflows.layers.workflow import LAYERS, LAYERS_FILE, LayerStudy
 from workflows.methods.inputs.states import read_states
 from workflows.steps.layers import spaces as spaces_of_layers
-from workflows.steps.layers.readings import CALIBRATORS, PREDICTIONS, READINGS, fill_readings
+from workflows.steps.layers.readings import LayerWorker
 from workflows.steps.layers.spaces import Space, spaces
+from workflows.steps.layers.stored import readings_of
 
 GIVEN: dict[str, Any] = {
     "workflow": "layers",
@@ -114,10 +115,7 @@ def test_at_the_head_the_methods_are_those_of_a_comparison(
 
 
 def test_scores_of_a_middle_layer_are_those_of_its_predictions(done: LayerResults, made: Made, store: Store) -> None:
-    from safetensors.numpy import load
-
-    part = made().parts[0]
-    found = load(store.need(part.readings).path(PREDICTIONS).read_bytes())
+    found = _predictions(made(), store)
     labels = np.arange(20) % 2  # bad and good in turn
     for row in done.layers:
         for name, score in row["scores"].items():
@@ -133,11 +131,17 @@ def test_scores_of_a_middle_layer_are_those_of_its_predictions(done: LayerResult
         assert row["rand_index"] == pytest.approx(adjusted_rand_score(labels, clusters))
 
 
+def _predictions(study: LayerStudy, store: Store) -> dict[str, np.ndarray]:
+    return {
+        f"{one.record['layer']}/{one.record['basis']}/{name}": value.numpy()
+        for one in readings_of(store.need(study.parts[0].readings))
+        for name, value in one.predictions.items()
+    }
+
+
 def test_the_head_side_of_a_layer_is_its_states_through_the_final_norm(
     done: LayerResults, made: Made, base: Path, store: Store
 ) -> None:
-    from safetensors.numpy import load
-
     work = work_of(made().parts[0].readings, store)
     model = load_model(base / "model", "float32", "cpu")
     states = read_states(work.inputs["test"], "layer_01")
@@ -148,7 +152,7 @@ def test_the_head_side_of_a_layer_is_its_states_through_the_final_norm(
     (first,), (second,) = work.inputs["verbalizer"].json("verbalizer.json")["tokens"]
     rows = basis[[first, second]]
     cosines = [[float(h @ s / np.linalg.norm(h) / np.linalg.norm(s)) for s in rows] for h in seen.double().numpy()]
-    found = load(store.need(made().parts[0].readings).path(PREDICTIONS).read_bytes())
+    found = _predictions(made(), store)
     assert found["layer_01/head/affinity"].tolist() == np.argmax(cosines, axis=1).tolist()
     logits = seen[:128].double().numpy() @ weight.T
     ranks = [1 + sum(value > max(row[first], row[second]) for value in row) for row in logits]
@@ -158,11 +162,10 @@ def test_the_head_side_of_a_layer_is_its_states_through_the_final_norm(
 
 
 def test_calibrators_of_every_layer_are_kept(made: Made, store: Store) -> None:
-    from safetensors.torch import load
-
-    found = load(store.need(made().parts[0].readings).path(CALIBRATORS).read_bytes())
-    assert {name.split("/")[0] for name in found} == {"layer_00", "layer_01", "layer_02", "head"}
-    assert found["layer_01/head/centre"].shape == (tiny.WIDTH,)
+    readings = readings_of(store.need(made().parts[0].readings))
+    found = {one.record["layer"]: one.fitted for one in readings if one.record["basis"] == "head"}
+    assert set(found) == {"layer_00", "layer_01", "layer_02", "head"}
+    assert found["layer_01"]["centre"].shape == (tiny.WIDTH,)
 
 
 def test_steering_counts_rows_and_a_long_push_arrives(done: LayerResults) -> None:
@@ -218,8 +221,8 @@ def test_a_layer_of_which_all_states_are_one_says_why_it_has_no_prior(tmp_path: 
     config = LayersConfig.model_validate({**GIVEN, "bases": ["head"], "layers": ["layer_00"], "steering": {"rows": 0}})
     study = LAYERS.job(config, tmp_path, None, FingerprintCache(store.root / "facts.json"), store)
     run_plan(make_plan(study.targets, store), lambda: InlineEngine(store, QUIET), QUIET)
-    first, _ = store.need(study.parts[0].readings).json(READINGS)  # type: ignore[attr-defined]
-    assert "no logits that differ" in first["refused"]["semantic-prior"]
+    first, _ = readings_of(store.need(study.parts[0].readings))  # type: ignore[attr-defined]
+    assert "no logits that differ" in first.record["refused"]["semantic-prior"]
 
 
 def test_no_more_than_two_layers_states_are_in_memory(
@@ -252,7 +255,9 @@ def test_no_more_than_two_layers_states_are_in_memory(
     monkeypatch.setattr(spaces_of_layers, "Space", space)
     work = work_of(made(bases=["head", "affine"]).parts[0].readings, store)
     nowhere: Any = _Nowhere()
-    fill_readings(replace(work, out=nowhere, scratch=tmp_path))
+    worker = LayerWorker(made(bases=["head", "affine"]).parts[0].readings.setup)
+    for shard in range(worker.shard_count(work)):
+        worker.fill(replace(work, out=nowhere, scratch=tmp_path), shard)
     assert {layer for layer, _ in held} == {"layer_00", "layer_01", "layer_02", "head"}
     assert most[0] == 2
 
@@ -260,7 +265,7 @@ def test_no_more_than_two_layers_states_are_in_memory(
 class _Nowhere:
     """In the place of an artifact's writer."""
 
-    def write(self, name: str, content: bytes) -> None:
+    def write_shard(self, *told: Any) -> None:
         pass
 
 

@@ -1,10 +1,13 @@
-"""The ways of the classes through the layers, in one plane that is the same for all layers."""
+"""The ways of the classes through the layers, in one plane that is the same for all layers.
+
+Rows and states are seen from their means and made unit vectors, as the cosine sees them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,50 +16,50 @@ from torch.nn import functional
 from vocabsem_core.baselines.centroid import class_means
 from vocabsem_core.calibration.modules import residual
 from vocabsem_core.semantics.centring import centred_rows
-from workflows.methods.inputs.layer_states import LayerFeatures
+
+if TYPE_CHECKING:
+    from workflows.methods.inputs.layer_states import LayerFeatures
+    from workflows.steps.layers.spaces import Vocabulary
 
 
-class Plane:
-    """The plane in which the label rows lie furthest apart, and what was seen in it.
+def class_ways(vocabulary: Vocabulary, features: LayerFeatures, calibrator: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a layer's training states of the head's space, [c, d] each: the label `rows`, the class means `before`
+    calibration, and with what calibration learned those `after` it."""
+    train, classes = replace(features, hold_out=False).train, len(features.labels)
 
-    Rows and states are seen from their means and made unit vectors, as the cosine sees them. With two labels the rows
-    lie on a line; the other axis is then the first direction of the last layer's states beside it.
+    def means(states: Tensor) -> Tensor:
+        return class_means(functional.normalize(states, dim=1), train.labels, classes)
+
+    rows = functional.normalize(centred_rows(vocabulary.label_rows("head", "head", 1.0)).double(), dim=1)
+    found = {"rows": rows, "before": means(train.states - train.states.mean(dim=0))}
+    if calibrator:
+        found["after"] = means(residual(train.states - calibrator["centre"], calibrator))
+    return found
+
+
+def plane_of(ways: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """Places [class][x, y] in the plane in which the label rows lie furthest apart.
+
+    Args:
+        ways: what `class_ways` gives, by layer, `head` last.
+
+    Returns `rows`, and `layers`: for each the class means before and after calibration (None where there is none).
     """
+    last = list(ways.values())[-1]
+    axes = _axes(last["rows"], last["before"])
 
-    def __init__(self, rows: Tensor) -> None:
-        """`rows`: of the labels, [c, d], head side."""
-        self._rows = functional.normalize(centred_rows(rows).double(), dim=1)
-        self._means: dict[str, tuple[Tensor, Tensor | None]] = {}
+    def places(points: Tensor | None) -> list[list[float]] | None:
+        return None if points is None else (points.double() @ axes).tolist()
 
-    def add(self, layer: str, features: LayerFeatures, calibrator: Mapping[str, Tensor]) -> None:
-        """A layer's training states of the head's space; with what calibration learned, calibrated ones too."""
-        train = replace(features, hold_out=False).train
-        centred = train.states - train.states.mean(dim=0)
-        before = class_means(functional.normalize(centred, dim=1), train.labels, len(features.labels))
-        after = None
-        if calibrator:
-            moved = residual(train.states - calibrator["centre"], calibrator)
-            after = class_means(functional.normalize(moved, dim=1), train.labels, len(features.labels))
-        self._means[layer] = before, after
+    layers = {layer: [places(one.get(side)) for side in ("before", "after")] for layer, one in ways.items()}
+    return {"rows": places(last["rows"]), "layers": layers}
 
-    def document(self) -> dict[str, Any]:
-        """Places [class][x, y] of the label rows, and of each layer's class means before and after calibration."""
-        axes = self._axes()
 
-        def places(points: Tensor | None) -> list[list[float]] | None:
-            return None if points is None else (points.double() @ axes).tolist()
-
-        return {
-            "rows": places(self._rows),
-            "layers": {layer: [places(one) for one in both] for layer, both in self._means.items()},
-        }
-
-    def _axes(self) -> Tensor:
-        """[d, 2], orthonormal."""
-        first = torch.linalg.svd(self._rows - self._rows.mean(dim=0), full_matrices=False).Vh
-        if len(self._rows) > 2:
-            return first[:2].T
-        last = list(self._means.values())[-1][0].double()
-        beside = last - (last @ first[0]).unsqueeze(1) * first[0]
-        second = torch.linalg.svd(beside, full_matrices=False).Vh[0]
-        return torch.stack([first[0], second], dim=1)
+def _axes(rows: Tensor, last: Tensor) -> Tensor:
+    """[d, 2], orthonormal. Two rows lie on a line: the other axis is the first direction of `last` beside it."""
+    first = torch.linalg.svd(rows - rows.mean(dim=0), full_matrices=False).Vh
+    if len(rows) > 2:
+        return first[:2].T
+    beside = last.double() - (last.double() @ first[0]).unsqueeze(1) * first[0]
+    second = torch.linalg.svd(beside, full_matrices=False).Vh[0]
+    return torch.stack([first[0], second], dim=1)

@@ -9,9 +9,9 @@ from orchestration.execution.work import StepContext
 from orchestration.graph import Step
 from orchestration.store.files import json_bytes
 from workflows.steps.code import code_of
-from workflows.steps.layers.readings import CLUSTERS, PREDICTIONS, READINGS
+from workflows.steps.layers.stored import CLUSTERS
 
-SCORES = "scores.json"
+SCORES, PLANE = "scores.json", "plane.json"
 SETTLES_BY = "affinity-centred"  # whose prediction is followed through the layers
 
 
@@ -20,7 +20,7 @@ def scores_step(readings: Step, test: Step, labels: Step, classes: Sequence[str]
     return Step(
         name="layer-scores",
         label=readings.label.replace("layers", "layer-scores", 1),
-        version=1,
+        version=2,  # 2: with the classes' ways
         run="workflows.steps.layers.scores:fill_scores",
         identity={"classes": len(classes), "metric": metric},
         inputs={"readings": readings, "test": test, "labels": labels},
@@ -30,21 +30,28 @@ def scores_step(readings: Step, test: Step, labels: Step, classes: Sequence[str]
 
 
 def fill_scores(work: StepContext) -> None:
-    """scores.json: a record for each layer and basis, with every reading's score and interval, and Rand indices."""
+    """scores.json: a record for each layer and basis, with every reading's score and interval, and Rand indices;
+    plane.json: the classes' ways."""
     import numpy as np
-    from safetensors.numpy import load
 
     from orchestration.store.arrow import ROW_ID
     from vocabsem_core.lens.readings import rand_index
     from workflows.methods.inputs.states import read_column
+    from workflows.steps.layers.plane import plane_of
+    from workflows.steps.layers.stored import readings_of
 
     rows = read_column(work.inputs["test"], ROW_ID)
     labels = read_column(work.inputs["labels"], "label")[rows].astype(np.int64)
-    found = load(work.inputs["readings"].path(PREDICTIONS).read_bytes())
+    stored = list(readings_of(work.inputs["readings"]))
+    found = {
+        f"{one.record['layer']}/{one.record['basis']}/{name}": value.numpy()
+        for one in stored
+        for name, value in one.predictions.items()
+    }
     names = [name for name in found if name.rpartition("/")[2] not in CLUSTERS]
     scores = dict(zip(names, _scores(np.stack([found[name] for name in names]), labels, work.identity), strict=True))
     records = []
-    for record in work.inputs["readings"].json(READINGS):
+    for record in (one.record for one in stored):
         place = f"{record['layer']}/{record['basis']}"
         indices = [found.get(f"{place}/{name}") for name in CLUSTERS]
         record["scores"] = {
@@ -56,6 +63,8 @@ def fill_scores(work: StepContext) -> None:
         records.append(record)
     for record in records:
         record |= _settling(record, records, found)
+    ways = {one.record["layer"]: one.ways for one in stored if one.record["basis"] == "head"}
+    work.out.write(PLANE, json_bytes(plane_of(ways)))
     work.out.write(SCORES, json_bytes({"metric": work.identity["metric"], "n_test": len(labels), "layers": records}))
 
 

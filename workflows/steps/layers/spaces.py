@@ -116,13 +116,17 @@ class Vocabulary:
         return torch.stack([part.mean(dim=1) for part in parts], dim=1)
 
 
-def read_vocabulary(place: Mapping[str, Any], verbalizer: Artifact, spectrum: Artifact) -> Vocabulary:
-    """Load a model, which must not have changed. `place`: folder, stamp, content and kept_rows."""
+def read_model(place: Mapping[str, Any]) -> Any:
+    """A model that must not have changed, in float32. `place`: folder, stamp and content."""
     folder = Path(place["folder"])
     check_unchanged(folder, place["stamp"], place["content"])
-    model = load_model(folder, "float32", "cpu")
+    return load_model(folder, "float32", "cpu")
+
+
+def vocabulary_of(model: Any, kept: int, verbalizer: Artifact, spectrum: Artifact) -> Vocabulary:
+    """A loaded model with a task's label words."""
     tokens = verbalizer.json("verbalizer.json")["tokens"]
-    return Vocabulary(model, place["kept_rows"], read_spectrum(spectrum), tokens)
+    return Vocabulary(model, kept, read_spectrum(spectrum), tokens)
 
 
 @dataclass(frozen=True)
@@ -150,13 +154,19 @@ def spaces(
         yield Space(["head"], train, test, True)
         return
     if "head" in bases:
-        yield Space(["head"], vocabulary.tail(train), vocabulary.tail(test), True)
+        yield Space(["head"], *_through_tail(train, test, vocabulary), True)
     if plain := [basis for basis in bases if basis not in _THROUGH_TAIL]:
         _check_width(plain, train.shape[1], vocabulary)
         yield Space(plain, train, test, False)
     if "affine" in bases:
         learned = fit_affine(train, read_states(inputs["train"], vocabulary.last))
-        yield Space(["affine"], vocabulary.tail(learned(train)), vocabulary.tail(learned(test)), True)
+        yield Space(["affine"], *_through_tail(learned(train), learned(test), vocabulary), True)
+
+
+def _through_tail(train: Tensor, test: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Both by one call: the model runs for it, if by one token."""
+    first, second = vocabulary.tail(torch.cat([train, test])).split([len(train), len(test)])
+    return first, second
 
 
 def _check_width(bases: Sequence[LayerBasis], width: int, vocabulary: Vocabulary) -> None:

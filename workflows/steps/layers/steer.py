@@ -57,10 +57,11 @@ def fill_steering(work: StepContext) -> dict[str, float]:
     from vocabsem_core.features.encoder import Encoder
     from vocabsem_core.lens.steering import Push, steered
     from vocabsem_core.lens.trace import trace
-    from workflows.steps.layers.spaces import read_vocabulary
+    from workflows.steps.layers.spaces import read_model, vocabulary_of
 
     identity = work.identity
-    vocabulary = read_vocabulary(work.local, work.inputs["verbalizer"], work.inputs["spectrum"])
+    sides = work.local["kept_rows"], work.inputs["verbalizer"], work.inputs["spectrum"]
+    vocabulary = vocabulary_of(read_model(work.local), *sides)
     encoder, model = Encoder(vocabulary.model), vocabulary.model
     generator = torch.Generator().manual_seed(identity["seed"])
     places = [(layer, basis) for layer in identity["layers"] for basis in identity["bases"]]
