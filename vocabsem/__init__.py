@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from workflows.config.compare import Strict as Settings
     from workflows.config.space import Domain
     from workflows.errors import ConfigError
-    from workflows.inputs.networks import Network, open_network
+    from workflows.inputs.network_sources import open_network
+    from workflows.inputs.networks import Network
     from workflows.methods.base import Fitted, Method
 
 __all__ = [
@@ -84,7 +85,7 @@ _PLACES = {
     "Settings": "workflows.config.compare.Strict",
     "StoreError": "orchestration.errors.StoreError",
     "load_model": "workflows.api.load_model",
-    "open_network": "workflows.inputs.networks.open_network",
+    "open_network": "workflows.inputs.network_sources.open_network",
     "open_run": "workflows.api.open_run",
     "plan": "workflows.api.plan",
     "run": "workflows.api.run",

@@ -14,7 +14,7 @@ from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import find_model
 from workflows.inputs.models import Model, describe
-from workflows.inputs.python_files import is_function
+from workflows.inputs.network_sources import is_network
 from workflows.runtime.progress import Say, looking_in, plain_lines
 from workflows.runtime.requirements import RECORDED
 from workflows.steps.basis import basis_steps
@@ -38,9 +38,9 @@ def make_basis(reference: str, store: Store, say: Say, with_spectrum: bool) -> B
 
     `with_spectrum`: what shrunken rows are made of as well.
     """
-    if is_function(reference):
+    if is_network(reference, Path.cwd()):
         raise ConfigError(
-            f"{reference}: is a network of your own; `vocabsem basis` shows language models. A comparison stores a "
+            f"{reference}: is no language model, and `vocabsem basis` shows language models. A comparison stores a "
             "network's basis, and in Python vocabsem.semantic_basis([head.weight]) computes it"
         )
     model = describe(find_model(reference, Path.cwd()), FingerprintCache(store.root / "facts.json"))

@@ -287,8 +287,8 @@ class CompareConfig(Strict):
     workflow: Literal["compare"]
     models: tuple[PathText, ...] = Field(
         min_length=1,
-        description="catalog names, folders, model YAML files, Hugging Face ids (id@revision), or functions of your "
-        "own that give a network: net.py:cnn",
+        description="catalog names, folders, model YAML files, Hugging Face ids (id@revision); or networks: functions "
+        "of your own (net.py:cnn), torchvision:NAME, timm:NAME, folders of transformers' image and audio classifiers",
     )
     tasks: tuple[PathText, ...] = Field(min_length=1, description="catalog names or task YAML files")
     methods: tuple[MethodConfig, ...] = Field(min_length=1, description="method names, or mappings with settings")

@@ -1,4 +1,4 @@
-"""A user's own torch module with its rows as a feature extractor: whatever ends in a linear head."""
+"""A torch module with its rows as a feature extractor: whatever ends in a linear head."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from workflows.errors import ConfigError
 from workflows.extractors.base import Described, ExtractorKind, FeatureExtractor, Outline, Reader
 from workflows.findings import Words
 from workflows.inputs.catalog import Task, short_name
-from workflows.inputs.networks import OpenNetwork, open_network
-from workflows.inputs.python_files import is_function
+from workflows.inputs.network_sources import is_network, open_network
+from workflows.inputs.networks import OpenNetwork
 from workflows.inputs.tables import Split
 from workflows.steps.basis import basis_steps
 from workflows.steps.data import labels_step
@@ -35,14 +35,13 @@ from workflows.steps.networks.states import (
 
 
 class _Own(Described):
-    """A network, for a run or for `validate`: its function is called for both."""
+    """A network, for a run or for `validate`: it is called up for both."""
 
     network: OpenNetwork
 
     @property
     def name(self) -> str:
-        function = self.network.function
-        return short_name(f"{Path(function.file).stem}-{function.name}")
+        return short_name(self.network.source.title)
 
     @property
     def layers(self) -> Sequence[str]:
@@ -119,7 +118,7 @@ def _files(reference: str, base: Path) -> list[Path]:
 
 
 NETWORK = ExtractorKind(
-    knows=lambda reference, base: is_function(reference),
+    knows=is_network,
     open=lambda reference, base, facts: OwnNetwork(open_network(reference, base)),
     outline=lambda reference, base, problems: OwnNetworkOutline(open_network(reference, base)),
     field_problems=missing_values,

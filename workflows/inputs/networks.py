@@ -1,15 +1,14 @@
-"""A user's own network: a function in a Python file that gives a torch module and how it reads a row."""
+"""A network: a torch module that ends in a linear layer, and how it reads a row."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workflows.errors import ConfigError, nearest
-from workflows.inputs.python_files import OwnFunction, find_function, line_of, naming_line
+from workflows.inputs.python_files import line_of, naming_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,18 +38,41 @@ class Network:
     files: Sequence[str | Path] = ()
 
 
+class Source(Protocol):
+    """What gives a network: a function of a user's file, or a pretrained model.
+
+    Attributes:
+        file: named in errors.
+        title: of the network, in results.
+        digest: of what decides how inputs are made.
+        files: what a node must have.
+    """
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def files(self) -> tuple[str, ...]: ...
+
+    def call(self) -> Any:
+        """Whatever it gives; a `Network` is expected."""
+
+
 @dataclass(frozen=True)
 class OpenNetwork:
     """A network that was called up.
 
     Attributes:
-        function: that gave it.
+        source: that gave it.
         network: what it gave.
         encoder: reads states with its module.
         weights: the digest of its parameters and buffers, by name.
     """
 
-    function: OwnFunction
+    source: Source
     network: Network
     encoder: ModuleEncoder
     weights: str
@@ -67,7 +89,7 @@ class OpenNetwork:
         for label, word in words.items():
             if word not in self.classes:
                 hint = nearest(word, self.classes)
-                raise ConfigError(f"task {task!r}: label {label!r}: {self.function} has no class {word!r}; {hint}")
+                raise ConfigError(f"task {task!r}: label {label!r}: {self.source} has no class {word!r}; {hint}")
             row = self.classes.index(word)
             if same := [other for other, taken in found.items() if taken == row]:
                 raise ConfigError(f"task {task!r}: labels {same[0]!r} and {label!r} are both class {word!r}")
@@ -77,53 +99,11 @@ class OpenNetwork:
     def input_of(self, row: Mapping[str, Any], name: str) -> Tensor:
         """A row as the module takes it. Raises ConfigError, with the line, for what `read` raises or returns."""
         read = self.network.read
-        with naming_line(self.function.file, f"{_named(read)}, {name}"):
+        with naming_line(self.source.file, f"{_named(read)}, {name}"):
             found = read(row)
         if problem := self.encoder.check(found):
-            raise ConfigError(f"{self.function.file}{line_of(read)}: {_named(read)}, {name}: the input {problem}")
+            raise ConfigError(f"{self.source.file}{line_of(read)}: {_named(read)}, {name}: the input {problem}")
         return found
-
-
-def open_network(reference: str, base: Path) -> OpenNetwork:
-    """A network by `file.py:function`. Raises ConfigError for a function that gives none, or none that can be used."""
-    from torch import Tensor, nn
-
-    from vocabsem_core.errors import InputError
-    from vocabsem_core.features.modules import ModuleEncoder
-
-    function = find_function(reference, base)
-    given = function.call()
-    wrong = None
-    if not isinstance(given, Network):
-        wrong = f"returned {type(given).__name__}; expected a vocabsem.Network(module, read, example)"
-    elif not isinstance(given.module, nn.Module):
-        wrong = f"its module is a {type(given.module).__name__}; expected a torch.nn.Module"
-    elif not callable(given.read):
-        wrong = f"its read is a {type(given.read).__name__}; expected a function of a row"
-    elif not isinstance(given.example, Tensor):
-        wrong = f"its example is a {type(given.example).__name__}; expected a tensor"
-    if wrong is not None:
-        raise ConfigError(f"{function}: {wrong}")
-    try:
-        with naming_line(function.file, "its module"):
-            encoder = ModuleEncoder(given.module, given.example, given.head)
-    except InputError as error:
-        raise ConfigError(f"{function}: {error}") from error
-    found = OpenNetwork(function, given, encoder, _digest(given.module))
-    rows, names = len(encoder.head.weight), found.classes
-    if len(names) != rows or len(set(names)) != rows:
-        raise ConfigError(f"{function}: classes are {', '.join(names)}; expected {rows} names, each once")
-    return found
-
-
-def _digest(module: nn.Module) -> str:
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -39,6 +39,16 @@ class OwnFunction:
     def __str__(self) -> str:
         return f"{self.file}:{self.name}"
 
+    @property
+    def title(self) -> str:
+        """Its name in results."""
+        return f"{Path(self.file).stem}-{self.name}"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What a node must have to call it."""
+        return (self.file,)
+
     def call(self) -> Any:
         """What it returns. Raises ConfigError, with the line, where it raises or is not there."""
         module = _imported(self.file, self.digest)

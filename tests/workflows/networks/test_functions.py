@@ -8,7 +8,7 @@ import pytest
 
 from orchestration.errors import exit_code_of
 from workflows.errors import ConfigError
-from workflows.inputs.networks import open_network
+from workflows.inputs.network_sources import open_network
 from workflows.inputs.row_files import read_columns
 
 HEAD = """import torch

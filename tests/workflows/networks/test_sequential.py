@@ -131,7 +131,7 @@ def test_rows_of_a_users_function_and_of_a_file_are_the_same_rows(base: Path, st
 def test_what_takes_language_models_alone_says_so(
     base: Path, store: Store, compared: RunSummary, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"net.py:numbers: is a network of your own; `vocabsem basis` shows language"):
+    with pytest.raises(ConfigError, match=r"net.py:numbers: is no language model, and `vocabsem basis` shows language"):
         make_basis("net.py:numbers", store, QUIET, with_spectrum=False)
     run = Finished(base, store)
     with pytest.raises(ConfigError, match="net-numbers: is a network of your own, and the exported script reads"):

@@ -10,7 +10,8 @@ from orchestration.graph import Resources, Step
 from orchestration.store.files import json_bytes
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import Task
-from workflows.inputs.networks import OpenNetwork, open_network
+from workflows.inputs.network_sources import open_network
+from workflows.inputs.networks import OpenNetwork
 from workflows.steps import HEAD_ROWS_PER_SHARD
 from workflows.steps.code import code_of
 from workflows.steps.measures import measured
@@ -19,15 +20,15 @@ from workflows.steps.states import BYTES
 
 def place_of(network: OpenNetwork) -> dict[str, Any]:
     """Where a worker finds a network, and by what it knows that it is the one."""
-    return {"function": str(network.function), "source": network.function.digest, "weights": network.weights}
+    return {"function": str(network.source), "source": network.source.digest, "weights": network.weights}
 
 
 def network_at(place: dict[str, Any]) -> OpenNetwork:
     """The network of such a place. Raises ConfigError where it is no longer what a key was made from."""
     found = open_network(place["function"], Path(place["function"]).parent)
-    if found.function.digest != place["source"] or found.weights != place["weights"]:
+    if found.source.digest != place["source"] or found.weights != place["weights"]:
         raise ConfigError(
-            f"{found.function}: gives another network than when the run was planned; run again, and where weights are "
+            f"{found.source}: gives another network than when the run was planned; run again, and where weights are "
             "random, seed them"
         )
     return found
@@ -35,7 +36,7 @@ def network_at(place: dict[str, Any]) -> OpenNetwork:
 
 def files_of(network: OpenNetwork) -> tuple[str, ...]:
     """What a node must have to call it up."""
-    return (network.function.file, *map(str, network.network.files))
+    return (*network.source.files, *map(str, network.network.files))
 
 
 def head_step(name: str, network: OpenNetwork) -> Step:
