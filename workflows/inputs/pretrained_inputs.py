@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -57,10 +58,11 @@ def image_network(module: nn.Module, make: Callable[[Any], Tensor], classes: Seq
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """ImageNet has two classes called crane: the second one is "crane (2)"."""
-    found: list[str] = []
+    seen: Counter[str] = Counter()
+    found = []
     for name in names:
-        same = sum(other == name or other.startswith(f"{name} (") for other in found)
-        found.append(f"{name} ({same + 1})" if same else name)
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return found
 
 
