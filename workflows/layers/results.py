@@ -11,6 +11,7 @@ from workflows.layers.graph import Study
 from workflows.results.model import Costs, Detail, Found, Result
 from workflows.steps.layers.scores import PLANE, SCORES
 from workflows.steps.layers.steer import STEERING
+from workflows.steps.layers.stored import AFTER, NEIGHBOURS
 
 Row = Mapping[str, Any]
 
@@ -97,14 +98,22 @@ def _number(name: str) -> Callable[[Row], float | None]:
 
 def columns(found: LayerResults) -> list[Reading]:
     """All readings, in the order of the table."""
-    neighbours = [int(name.removeprefix("knn-")) for name in found.layers[-1]["scores"] if name.startswith("knn-")]
+    numbers = [name.removeprefix(NEIGHBOURS) for name in found.layers[-1]["scores"] if name.startswith(NEIGHBOURS)]
+    neighbours = [number for number in numbers if not number.endswith(AFTER)]
     return [
         Reading("affinity", "affinity", "vocabulary affinity, nothing trained", _score("affinity")),
         Reading("affinity_centred", "centred", "affinity of centred states", _score("affinity-centred")),
         Reading("calibration", "calibr.", "affinity after semantic calibration", _score("calibration")),
         Reading("semantic_prior", "prior", "semantic prior", _score("semantic-prior")),
         Reading("linear_probe", "probe", "linear probe on the same states", _score("linear-probe")),
-        *(Reading(f"knn_{k}", f"knn {k}", f"{k} nearest training states", _score(f"knn-{k}")) for k in neighbours),
+        *(
+            Reading(f"knn_{k}", f"knn {k}", f"{k} nearest training states", _score(f"{NEIGHBOURS}{k}"))
+            for k in neighbours
+        ),
+        *(
+            Reading(f"knn_{k}_calibrated", f"{k} cal.", "the same after calibration", _score(f"{NEIGHBOURS}{k}{AFTER}"))
+            for k in neighbours
+        ),
         Reading("rand_index", "ARI", "adjusted Rand index of k-means clusters and labels", _number("rand_index")),
         Reading("rand_index_calibrated", "ARI cal.", "the same after calibration", _number("rand_index_calibrated")),
         Reading("recomposed", "recomp.", "cosine of states and their recomposition", _number("recomposed")),

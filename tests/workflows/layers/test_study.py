@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from sklearn.metrics import adjusted_rand_score, f1_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from orchestration.execution.scheduler import InlineEngine, Outcome, run_plan
 from orchestration.execution.work import work_of
@@ -22,6 +23,7 @@ from orchestration.store.artifacts import Store, open_store
 from orchestration.store.fingerprint_cache import FingerprintCache
 from tests import tiny
 from tests.workflows.films import films, write_films
+from vocabsem_core.calibration.modules import residual
 from vocabsem_core.features.checkpoints import load_model
 from vocabsem_core.features.heads import head_of
 from vocabsem_core.lens.trace import Tail
@@ -159,6 +161,21 @@ def test_the_head_side_of_a_layer_is_its_states_through_the_final_norm(
     (record,) = [row for row in done.of("head") if row["layer"] == "layer_01"]
     assert record["label_rank"] == np.median(ranks)
     torch.testing.assert_close(Tail(model)(states), seen)
+
+
+def test_neighbours_after_calibration_are_those_of_calibrated_states(made: Made, store: Store) -> None:
+    """By scikit-learn, on states that are moved by the formula (paper, table 9)."""
+    work = work_of(made().parts[0].readings, store)
+    (reading,) = [
+        one
+        for one in readings_of(store.need(made().parts[0].readings))
+        if (one.record["layer"], one.record["basis"]) == ("head", "head")
+    ]
+    train, test = (read_states(work.inputs[split], "head") for split in ("train", "test"))
+    moved = [residual(states - reading.fitted["centre"], reading.fitted).numpy() for states in (train, test)]
+    labels = np.arange(40) % 2
+    expected = KNeighborsClassifier(1, metric="cosine").fit(moved[0], labels).predict(moved[1])
+    assert reading.predictions["knn-1-calibrated"].tolist() == expected.tolist()
 
 
 def test_calibrators_of_every_layer_are_kept(made: Made, store: Store) -> None:

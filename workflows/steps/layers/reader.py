@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from workflows.methods.inputs.layer_states import LayerFeatures
 from workflows.methods.registry import METHODS
 from workflows.steps.layers.plane import class_ways
 from workflows.steps.layers.spaces import Space, Vocabulary
-from workflows.steps.layers.stored import BY_ROWS, CALIBRATED, CLUSTERS, Reading
+from workflows.steps.layers.stored import AFTER, BY_ROWS, CALIBRATED, CLUSTERS, NEIGHBOURS, Reading
 
 
 class Reader:
@@ -39,22 +39,12 @@ class Reader:
 
     def by_states(self) -> dict[str, Any]:
         """What does not depend on rows: predictions of probe and neighbours, clusters, cosines."""
-        knn, states = METHODS["knn"], self._space.test
-        rows = self._given("knn")
-        most = len(rows.train.labels)
-        jobs: list[tuple[Any, dict[str, Tensor]]] = [
-            (knn.Settings.model_validate({"k": min(k, most)}), {}) for k in self._neighbours()
-        ]
-        votes = []
-        for scores in knn.predict_many(jobs, states, rows):
-            assert not isinstance(scores, InputError), "neighbours refuse nothing"
-            votes.append(scores.argmax(dim=1))
-        names = [f"knn-{k}" for k in self._neighbours()]
+        states = self._space.test
         probe, weights = self._predicted("linear-probe")
         inside, between = class_cosines(self._space.train, self._labels())
         found = clusters(states, len(self.features.labels), self._identity["seed"])
         return {
-            "predictions": {"linear-probe": probe, **dict(zip(names, votes, strict=True)), "clusters": found},
+            "predictions": {"linear-probe": probe, **self._votes(self._given("knn"), states), "clusters": found},
             "weights": {"linear-probe": weights},
             "numbers": {"cosine_within": inside, "cosine_between": between},
         }
@@ -72,8 +62,12 @@ class Reader:
         if self._basis in self._identity["calibrated"]:
             fitted = self._fitted(CALIBRATED)
             predictions[CALIBRATED], weights[CALIBRATED] = self._predicted(CALIBRATED, fitted)
-            moved = self._moved(fitted)
-            predictions[CLUSTERS[1]] = clusters(moved, len(self.features.labels), self._identity["seed"])
+            train, test = (
+                residual(states - fitted["centre"], fitted) for states in (self._space.train, self._space.test)
+            )
+            predictions[CLUSTERS[1]] = clusters(test, len(self.features.labels), self._identity["seed"])
+            votes = self._votes(replace(self._given("knn"), seen_train=train), test)
+            predictions |= {f"{name}{AFTER}": found for name, found in votes.items()}
         matrix = self._vocabulary.recomposition(self._basis, self._layer)
         record = {
             "layer": self._layer,
@@ -87,8 +81,18 @@ class Reader:
         ways = class_ways(self._vocabulary, self.features, fitted) if self._basis == "head" else {}
         return Reading(record, predictions, fitted, ways)
 
-    def _moved(self, fitted: Mapping[str, Tensor]) -> Tensor:
-        return residual(self._space.test - fitted["centre"], fitted)
+    def _votes(self, features: LayerFeatures, states: Tensor) -> dict[str, Tensor]:
+        """Class numbers of states by their nearest training states, for each number of neighbours."""
+        knn, most = METHODS["knn"], len(features.train.labels)
+        names = [f"{NEIGHBOURS}{k}" for k in self._identity["neighbours"]]
+        jobs: list[tuple[Any, dict[str, Tensor]]] = [
+            (knn.Settings.model_validate({"k": min(k, most)}), {}) for k in self._identity["neighbours"]
+        ]
+        votes = []
+        for scores in knn.predict_many(jobs, states, features):
+            assert not isinstance(scores, InputError), "neighbours refuse nothing"
+            votes.append(scores.argmax(dim=1))
+        return dict(zip(names, votes, strict=True))
 
     def _over_the_vocabulary(self) -> dict[str, Any]:
         """Where the model's head applies: the rank of the best label word, and the entropy."""
@@ -114,6 +118,3 @@ class Reader:
 
     def _labels(self) -> Tensor:
         return replace(self.features, hold_out=False).stored_train.labels
-
-    def _neighbours(self) -> Sequence[int]:
-        return self._identity["neighbours"]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 BY_ROWS = ("affinity", "affinity-centred", "semantic-prior")  # of each basis
 BY_STATES = ("linear-probe", "knn")  # the same for all bases of a space
 CALIBRATED = "calibration"
-CLUSTERS = ("clusters", "clusters-calibrated")
+AFTER = "-calibrated"  # what is read of calibrated states
+CLUSTERS = ("clusters", f"clusters{AFTER}")
+NEIGHBOURS = "knn-"  # and their number
 _TENSORS = ("predictions", "fitted", "ways")
 
 
