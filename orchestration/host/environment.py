@@ -10,8 +10,15 @@ from contextlib import contextmanager
 @contextmanager
 def environment(given: Mapping[str, str]) -> Iterator[None]:
     """Set variables; afterwards each is as it was before."""
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
+    with restored(*given):
+        os.environ.update(given)
+        yield
+
+
+@contextmanager
+def restored(*names: str) -> Iterator[None]:
+    """Whatever sets variables of these names within, afterwards each is as it was before."""
+    before = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:

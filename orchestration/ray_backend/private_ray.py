@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.errors import ClusterError
-from orchestration.host.environment import environment
+from orchestration.host.environment import environment, restored
 from orchestration.ray_backend.fork_server import WORKER, fork_server
 from orchestration.ray_backend.pools import ray
 
@@ -114,7 +114,8 @@ def _apart(variables: dict[str, str]) -> Iterator[None]:
     fixed = {"dashboard_agent_listen_port": 0, "no_monitor": True, "include_log_monitor": False}
     parameter.RayParams = partial(before, **fixed, **({"worker_path": WORKER} if variables else {}))
     try:
-        with environment(given):
+        # Ray sets the mode for all that this process starts from then on: another Ray would miss the token.
+        with restored("RAY_AUTH_MODE"), environment(given):
             loader.AuthenticationTokenLoader.instance().reset_cache()  # Ray may have looked for a token already
             yield
     finally:

@@ -20,6 +20,7 @@ def asked(monkeypatch):
 
         if "error" in found:
             raise found["error"]
+        os.environ["RAY_AUTH_MODE"] = "token"  # as Ray does
         names = ("RAY_AUTH_TOKEN", "DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")
         port = parameter.RayParams().dashboard_agent_listen_port
         found.update(given, port=port, folder=os.getcwd(), **{name: os.environ.get(name) for name in names})
@@ -35,8 +36,9 @@ def test_it_takes_free_ports_a_token_of_its_own_and_no_folder_of_the_users(asked
     """52365, the agent's port by default, is the one by which a cluster of this machine takes jobs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with private_ray.private_ray():
-        pass
+        assert "RAY_AUTH_MODE" not in os.environ
     assert (asked["address"], asked["port"]) == ("local", 0)
     assert (asked["DASHBOARD_METRIC_PORT"], asked["AUTOSCALER_METRIC_PORT"]) == ("0", "0")
     assert len(asked["RAY_AUTH_TOKEN"]) == 64
