@@ -122,7 +122,7 @@ def test_a_sound_is_read_at_the_models_rate_and_as_one_channel(tmp_path: Path) -
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=0.02)
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_wav2vec2(sounds := tmp_path / "sounds")
     Wav2Vec2FeatureExtractor().save_pretrained(sounds)
     with pytest.raises(
@@ -138,6 +138,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (images / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ConfigError, match="images: the model cannot be loaded: SafetensorError: "):
         open_network("images", tmp_path)
+    monkeypatch.setattr(pretrained, "version_of", lambda library: None)
     with pytest.raises(ConfigError, match="timm:resnet18: timm is not installed; pip install timm"):
         open_network("timm:resnet18", tmp_path)
     assert not is_network("reference", tmp_path)
