@@ -51,18 +51,7 @@ def fork_server(preload: Sequence[str], place: str | None = None) -> Iterator[di
     address = f"{folder}/socket"
     try:
         with closing(_bound(address)) as listener:
-            inherited = (listener.fileno(), reading)
-            command = [sys.executable, "-m", __name__, folder, *map(str, inherited), *preload]
-            # What imports print is no part of a run's output; a worker that cannot be forked is started as usual.
-            server = subprocess.Popen(
-                command,
-                cwd=_root(),
-                pass_fds=inherited,
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            server = _started(folder, listener.fileno(), reading, preload)
         try:
             yield {ADDRESS: address, USUAL_WORKER: str(_ray() / "_private/workers/default_worker.py")}
         finally:
@@ -72,6 +61,19 @@ def fork_server(preload: Sequence[str], place: str | None = None) -> Iterator[di
         os.close(reading)
         os.close(writing)
         shutil.rmtree(folder)
+
+
+def _started(folder: str, listener: int, driver: int, preload: Sequence[str]) -> subprocess.Popen[bytes]:
+    # What imports print is no part of a run's output; a worker that cannot be forked is started as usual.
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, folder, str(listener), str(driver), *preload],
+        cwd=_root(),
+        pass_fds=(listener, driver),
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _ray() -> Path:

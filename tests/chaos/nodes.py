@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def main() -> int:
             raylet = draw.choice(nodes).all_processes["raylet"][0].process.pid
             hit.extend([raylet, *children_of(raylet)])
             for pid in hit:
-                os.kill(pid, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+                with suppress(ProcessLookupError):  # a worker may end by itself
+                    os.kill(pid, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
 
     try:
         outcomes = run_plan(
@@ -59,7 +61,8 @@ def main() -> int:
         )
     finally:
         for pid in hit if fault == "freeze" else ():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         ray.shutdown()
         cluster.shutdown()
     print(f"hit {int(bool(hit))}, {outcomes[target.key].state}")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,19 @@ class TwoNodes:
     hidden: Path | None
     node: psutil.Process
 
-    def node_processes(self) -> list[psutil.Process]:
-        return [self.node, *self.node.children(recursive=True)]
+    @contextmanager
+    def frozen_node(self) -> Iterator[None]:
+        """The second node's processes stand still; one that is ended as the others wake is gone by its turn."""
+        processes = [self.node, *self.node.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A command on a test's few rows imports torch, transformers and MLflow for longer than it computes. Here one process
 imports them once and forks itself for each command, which has its own arguments, folder, environment, output, signals
-and exit status. Tests of what is imported, and of starts, start Python instead.
+and exit status. So is the process that Ray's workers are forked from. Tests of what is imported, and of starts, start
+Python instead.
 """
 
 import atexit
@@ -10,12 +11,16 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
+
+from orchestration.ray_backend import fork_server
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.integration.imports"])
@@ -76,8 +81,49 @@ def _command(folder: Path, arguments: Sequence[str], environment: dict[str, str]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    fork_server._started = _WorkersAhead().start
     sys.argv = ["vocabsem", *arguments]
     try:
         runpy.run_module("workflows", run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends a process without them; Ray ends its own by them
+
+
+class _WorkersAhead:
+    """The process that Ray's workers are forked from, itself a fork of the command before that has a thread."""
+
+    def __init__(self) -> None:
+        self._to_it, asked = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._to_it.close()
+            self._serve(asked)
+        asked.close()
+
+    def start(self, folder: str, listener: int, driver: int, preload: Sequence[str]) -> "_WorkersAhead":
+        socket.send_fds(self._to_it, [folder.encode()], [listener, driver])
+        return self
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self) -> None:
+        os.waitpid(self.pid, 0)
+
+    def _serve(self, asked: socket.socket) -> NoReturn:
+        status = 1
+        try:
+            folder, files, _, _ = socket.recv_fds(asked, 4096, 2)
+            if files:
+                os.setsid()
+                nothing = os.open(os.devnull, os.O_RDWR)
+                for number in range(3):
+                    os.dup2(nothing, number)
+                os.chdir(fork_server._root())
+                fork_server.main(folder.decode(), *map(str, files))
+            status = 0
+        except SystemExit as ended:  # of a worker, as Ray ends it
+            status = ended.code if isinstance(ended.code, int) else 1
+        finally:
+            atexit._run_exitfuncs()
+            os._exit(status)

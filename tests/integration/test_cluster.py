@@ -240,14 +240,8 @@ def test_a_frozen_node_is_named_instead_of_waited_for(cluster: TwoNodes, tmp_pat
         "except ClusterError as error: print(error)\n"
     )
     assert driver(cluster, program, str(tmp_path), "60").startswith("preflight: 2 nodes see the store")
-    frozen = cluster.node_processes()
-    for process in frozen:
-        process.suspend()
-    try:
+    with cluster.frozen_node():
         told = driver(cluster, program, str(tmp_path), "20")
-    finally:
-        for process in frozen:
-            process.resume()
     assert "1 thing is missing" in told
     assert re.search(r"node \S+ \(\w{6}\) gave no answer within 20 s\. It is frozen", told)
 

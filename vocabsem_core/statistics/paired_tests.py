@@ -17,10 +17,7 @@ from scipy.signal import fftconvolve
 from scipy.stats import binom, binomtest
 
 from vocabsem_core.statistics.metrics import INTERVAL, Metric, draws_of_items, metric_of
-
-SWAPS = 9999  # random ones, where the test is not exact: p is 0.0001 at least, small enough for Holm over 500
-_AT_ONCE = 1 << 24  # predictions held by a block of swaps
-_ROUNDING = 1e-12  # of a difference of scores
+from vocabsem_core.statistics.random_swaps import random_swaps_as_large
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,8 @@ def lead(
         metric: `accuracy` or `macro_f1`.
         seed: of the resampling and of random swaps.
 
-    p of accuracy is exact, and for one seed that of the exact McNemar test; p of macro-F1 is of `SWAPS` random swaps.
+    p of accuracy is exact, and for one seed that of the exact McNemar test; p of macro-F1 is of at most 199,999 random
+    swaps.
     """
     first, second = in_pairs(first, second)
     generator, seeds = np.random.default_rng(seed), len(first)
@@ -73,7 +71,7 @@ def lead(
     if metric == "accuracy":
         p = swaps_as_large((first == labels).sum(axis=0) - (second == labels).sum(axis=0))
     else:
-        p = _random_swaps_as_large(first, second, labels, n_classes, metric, abs(gap), generator)
+        p = random_swaps_as_large(first, second, labels, n_classes, generator)
     return Lead(gap, float(low), float(high), p)
 
 
@@ -103,28 +101,6 @@ def swaps_as_large(differences: Int[np.ndarray, " n"]) -> float:
     sums = np.arange(len(distribution)) - len(distribution) // 2
     p = float(distribution[np.abs(sums) >= abs(int(differences.sum()))].sum())
     return min(1.0, p if len(sizes) == 1 else max(p, 1e-13))
-
-
-def _random_swaps_as_large(
-    first: Int[np.ndarray, "seeds n"],
-    second: Int[np.ndarray, "seeds n"],
-    labels: Int[np.ndarray, " n"],
-    n_classes: int,
-    metric: Metric,
-    gap: float,
-    generator: np.random.Generator,
-) -> float:
-    seeds, items = first.shape
-    block, ones, as_large = max(1, _AT_ONCE // items), np.ones((1, items)), 0
-    for start in range(0, SWAPS, block):
-        swapped = generator.random((min(block, SWAPS - start), items)) < 0.5
-        lead_of = np.zeros(len(swapped))
-        for one, other in zip(first, second, strict=True):
-            mixed, rest = np.where(swapped, other, one), np.where(swapped, one, other)
-            lead_of += metric_of(mixed, labels, n_classes, metric, ones)[0]
-            lead_of -= metric_of(rest, labels, n_classes, metric, ones)[0]
-        as_large += int((np.abs(lead_of / seeds) >= gap - _ROUNDING).sum())
-    return (1 + as_large) / (1 + SWAPS)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from workflows.report.contents import Block, by_size
+from workflows.report.contents import Average, Block
 from workflows.report.svg import (
     BOTTOM,
     HEIGHT,
@@ -24,7 +24,7 @@ from workflows.report.svg import (
     panel,
     text,
 )
-from workflows.results.model import Found
+from workflows.results.model import Found, Result
 
 _LEAST_SECONDS = 1e-3  # what is faster stands at the edge
 _ROW = 19  # pixels a method
@@ -83,35 +83,47 @@ def cost(block: Block, task: str, numbers: Numbers) -> str:
     return panel(f"{task}, {block.model}: {_metric(block, task)}", drawn)
 
 
-def learning(results: Sequence[Found], model: str, task: str, numbers: Numbers) -> str:
-    """Scores over training sizes with their intervals; what reads no training rows is a level line."""
-    mine = [result for result, _ in results if (result.model, result.task) == (model, task)]
-    sizes = by_size(result.train_size for result in mine)
-    if len(sizes) < 2:
+def learning(blocks: Mapping[int | str, Block], task: str | None, numbers: Numbers) -> str:
+    """Scores over training sizes with their intervals; what reads no training rows is a level line.
+
+    Args:
+        blocks: the results of a model at each training size.
+        task: None: the mean over tasks, where there are several.
+        numbers: of each method.
+    """
+    sizes, last = list(blocks), list(blocks.values())[-1]
+    if len(sizes) < 2 or (task is None and len(last.tasks) < 2):
         return ""
+    every = {method: list(enumerate(_over(blocks, task, method))) for method in numbers}
+    found = {method: points for method in numbers if (points := [(at, one) for at, one in every[method] if one])}
     x = Scale([0.0, float(len(sizes) - 1)], LEFT, WIDTH - RIGHT)
-    y = Scale([end for result in mine for end in (result.low, result.high)], HEIGHT - BOTTOM, TOP)
+    bounds = [end for points in found.values() for _, one in points for end in (one.low, one.high)]
+    y = Scale(bounds, HEIGHT - BOTTOM, TOP)
     drawn = frame(x, y, "training rows per class", [(place, str(size)) for place, size in enumerate(sizes)])
-    ends, methods = [], list(dict.fromkeys(result.method for result in mine))
-    for place, method in enumerate(methods):
-        aside = 3.0 * (place - (len(methods) - 1) / 2)  # so that intervals stand side by side
-        points = [
-            (x(sizes.index(result.train_size)) + aside, result)
-            for result in sorted(mine, key=lambda result: sizes.index(result.train_size))
-            if result.method == method
-        ]
+    ends = []
+    for number_of, (method, points) in enumerate(found.items()):
+        aside = 3.0 * (number_of - (len(found) - 1) / 2)  # so that intervals stand side by side
         which = numbers[method]
-        if len(points) == 1:
-            drawn.append(
-                line(LEFT, y(points[0][1].mean), points[0][0], y(points[0][1].mean), colour(which), 1.2, "1 3")
-            )
-        for (x1, first), (x2, second) in pairwise(points):
+        placed = [(x(place) + aside, one) for place, one in points]
+        if len(placed) == 1:
+            at, only = placed[0]
+            drawn.append(line(LEFT, y(only.mean), at, y(only.mean), colour(which), 1.2, "1 3"))
+        for (x1, first), (x2, second) in pairwise(placed):
             drawn.append(line(x1, y(first.mean), x2, y(second.mean), colour(which), 1.6, dash(which)))
-        for at, result in points:
-            drawn.append(line(at, y(result.low), at, y(result.high), colour(which), 0.7))
-            drawn.append(marker(at, y(result.mean), which, title=f"{method} {result.mean:.3f}"))
-        ends.append((points[-1][0], y(points[-1][1].mean), method))
-    return panel(f"{task}, {model}", [*drawn, *labels(ends)])
+        for at, one in placed:
+            drawn.append(line(at, y(one.low), at, y(one.high), colour(which), 0.7))
+            drawn.append(marker(at, y(one.mean), which, title=f"{method} {one.mean:.3f}"))
+        ends.append((placed[-1][0], y(placed[-1][1].mean), method))
+    return panel(f"{task or f'mean over {len(last.tasks)} tasks'}, {last.model}", [*drawn, *labels(ends)])
+
+
+def _over(blocks: Mapping[int | str, Block], task: str | None, method: str) -> Iterator[Result | Average | None]:
+    """A method's score, or its mean over tasks, at each size; None where it is missing."""
+    for block in blocks.values():
+        if task is None:
+            yield block.average(method)
+        else:
+            yield block.found[method, task][0] if (method, task) in block.found else None
 
 
 def model_sizes(blocks: Sequence[Block], task: str, numbers: Numbers) -> str:

@@ -36,7 +36,11 @@ def page(contents: Contents) -> str:
         size=contents.size,
         leads=_some(charts.leads(block, task, numbers) for block, task in places),
         costs=_some(charts.cost(block, task, numbers) for block, task in places),
-        learning=_some(charts.learning(contents.results, block.model, task, numbers) for block, task in places),
+        learning=_some(
+            charts.learning(contents.at_sizes(block.model), task, numbers)
+            for block in contents.blocks
+            for task in (None, *block.tasks)
+        ),
         model_sizes=_some(charts.model_sizes(contents.blocks, task, numbers) for task in tasks),
         best=lambda block, task: block.on(task)[0][0].mean,
         sign=sign,

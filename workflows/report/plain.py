@@ -8,7 +8,7 @@ from functools import partial
 from workflows.report.contents import Average, Block, Contents
 from workflows.report.page import remarks, sign, title
 from workflows.results.answers import level
-from workflows.results.columns import COLUMNS, SECONDS
+from workflows.results.columns import CACHED, COLUMNS, SECONDS
 from workflows.results.model import Detail
 from workflows.results.wording import CONTRADICTORY, LEVEL, probability, score
 
@@ -97,7 +97,7 @@ def _scores(
 
 
 def _curves(contents: Contents, block: Block) -> Iterator[list[list[str]]]:
-    """Where there are several training sizes, head and rows, a column a size: means over tasks, leads, each task."""
+    """Where there are several training sizes, head and rows, a column a size: means, costs, leads, each task."""
     blocks = contents.at_sizes(block.model)
     if len(blocks) < 2:
         return
@@ -108,6 +108,7 @@ def _curves(contents: Contents, block: Block) -> Iterator[list[list[str]]]:
 
     if len(block.tasks) > 1:
         yield rows("mean over tasks", lambda one, method: _spanned(one.average(method)))
+    yield rows("seconds from stored states", lambda one, method: CACHED.cell(one.of(method)) if one.of(method) else "")
     if len(block.tasks) > 1 and contents.reference:
         told = f"lead over {contents.reference}, mean over tasks"
         yield rows(told, lambda one, method: _spanned(one.average_lead(method), "+"))

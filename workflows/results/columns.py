@@ -90,13 +90,14 @@ SPREAD = (
     Column("sd-seeds", "sd seeds", "", _sd, str, _first),
 )
 SECONDS = Column("seconds", "seconds", "seconds", lambda _, detail: detail.costs.total, seconds, tracked=True)
+CACHED = Column("cached", "cached", "cached_seconds", lambda _, detail: detail.costs.marginal, seconds)
 COLUMNS = (
     Column("encode", "encode", "encode_seconds", lambda _, detail: detail.costs.encode, seconds),
     Column("basis", "basis", "basis_seconds", lambda _, detail: detail.costs.basis, seconds),
     Column("search", "search", "search_seconds", lambda _, detail: detail.costs.search, seconds),
     Column("fit", "fit seconds", "fit_seconds", lambda _, detail: detail.costs.fit, seconds),
     SECONDS,
-    Column("cached", "cached", "cached_seconds", lambda _, detail: detail.costs.marginal, seconds),
+    CACHED,
     Column("weights", "weights", "trained_weights", lambda _, d: d.trained_weights, lambda v: f"{v:,}", max, True),
     Column("peak", "peak MB", "peak_bytes", _peak, _megabytes),
     Column("states", "states MB", "states_bytes", lambda _, detail: detail.costs.states_bytes, _megabytes),

@@ -13,7 +13,8 @@ from scipy.stats import binomtest, norm, permutation_test
 from tests.vocabsem_core.statistics.test_metrics import METRICS, answers, oracle
 from vocabsem_core.statistics.holm import holm
 from vocabsem_core.statistics.metrics import Metric, metric_of
-from vocabsem_core.statistics.paired_tests import SWAPS, Lead, lead, mcnemar, swaps_as_large
+from vocabsem_core.statistics.paired_tests import Lead, lead, mcnemar, swaps_as_large
+from vocabsem_core.statistics.random_swaps import SWAPS, random_swaps_as_large
 
 
 def two(seed: int = 0, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,6 +75,36 @@ def test_four_rows_won_and_none_lost_of_five_hundred_may_be_luck() -> None:
 def test_p_of_macro_f1_is_never_zero() -> None:
     first, second, labels = won_and_lost(200, 0, 500)
     assert lead(first[None], second[None], labels, 2, "macro_f1").p == 1 / (1 + SWAPS)
+
+
+@settings(max_examples=20)
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=1, max_size=9),
+    seeds=st.integers(1, 3),
+    seed=st.integers(0, 10_000),
+)
+def test_p_of_macro_f1_is_near_the_share_of_all_swaps(labels: list[int], seeds: int, seed: int) -> None:
+    """Every choice of items to swap, scored by scikit-learn; with four classes, one of them neither present."""
+    rng, truth = np.random.default_rng(seed), np.array(labels)
+    first, second = rng.integers(3, size=(2, seeds, len(truth)))
+
+    def gap(swap: tuple[bool, ...]) -> float:
+        sides = np.where(swap, second, first), np.where(swap, first, second)
+        mixed, rest = (np.mean([oracle("macro_f1", truth, one, 4, np.ones(len(truth))) for one in s]) for s in sides)
+        return mixed - rest
+
+    gaps = np.abs([gap(swap) for swap in product((False, True), repeat=len(truth))])
+    exact = np.mean(gaps >= gaps[0] - 1e-9)
+    found = random_swaps_as_large(first, second, truth, 4, np.random.default_rng(0))
+    assert found == pytest.approx(exact, rel=0.3)  # six standard errors
+
+
+def test_p_of_macro_f1_below_a_ten_thousandth_is_told_apart() -> None:
+    """Two balanced classes and one seed: macro-F1 is near accuracy, whose exact p is 0.0001 and 0.00003 here."""
+    for won in (14, 16):
+        first, second, labels = won_and_lost(won, 0, 400)
+        exact = mcnemar(first, second, labels).p
+        assert lead(first[None], second[None], labels, 2, "macro_f1").p == pytest.approx(exact, rel=0.6)
 
 
 def test_mcnemar_of_fagerland_lydersen_laake_2013() -> None:
@@ -138,7 +169,7 @@ def test_under_the_null_p_is_below_a_level_as_often_as_the_level_says(metric: Me
         labels = rng.integers(3, size=40)
         first, second = (np.where(rng.random((2, 40)) < 0.6, labels, rng.integers(3, size=(2, 40))) for _ in range(2))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vocabsem_core.statistics.paired_tests.SWAPS", 199)
+            patch.setattr("vocabsem_core.statistics.random_swaps.SWAPS", 199)
             found.append(lead(first, second, labels, 3, metric).p)
     assert np.mean(np.array(found) <= 0.2) == pytest.approx(0.2, abs=0.13)
 

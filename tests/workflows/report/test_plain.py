@@ -23,7 +23,7 @@ def test_markdown_has_every_score_comparison_and_cost(tmp_path: Path) -> None:
     assert f"{result.mean:.3f} ({result.low:.3f} to {result.high:.3f}) ▲" in text
     assert "| small | topics | knn_50% | calibration | +0.070 | +0.050 to +0.090 | <0.001 | 0.004 | better |" in text
     tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
-    assert len(tables) == 2 + len(MODELS) * (2 + len(TASKS)) + 1 + 2
+    assert len(tables) == 2 + len(MODELS) * (3 + len(TASKS)) + 1 + 2
     model = next(iter(MODELS))
     head, _, *curves = next(table for table in tables if table.startswith(f"| {TASKS[0]}, {model}")).splitlines()
     assert head == f"| {TASKS[0]}, {model} | {' | '.join(map(str, SIZES))} |"
@@ -31,6 +31,8 @@ def test_markdown_has_every_score_comparison_and_cost(tmp_path: Path) -> None:
     (untrained,) = (row for row in curves if row.startswith("| zero-shot"))
     largest_alone = r"\| zero-shot \|(  \|)+ [\d.]+ \([\d.]+ to [\d.]+\) ○ \|"
     assert re.fullmatch(largest_alone, untrained)
+    costs = next(table for table in tables if table.startswith(f"| seconds from stored states, {model}"))
+    assert "| calibration | 8.8 | 8.8 | 8.8 |" in costs  # search and fit
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
