@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from importlib import import_module
@@ -28,6 +29,7 @@ from orchestration.ray_backend.forked_worker import ADDRESS, FORKED, USUAL_WORKE
 WORKER = str(Path(__file__).with_name("forked_worker.py"))  # what Ray runs in place of its own script
 _GPU = Path("/dev/nvidiactl")
 _BYTES = 1 << 16  # read at a time
+_GRACE_SECONDS = 2.0  # for workers to end by themselves
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def fork_server(preload: Sequence[str], place: str | None = None) -> Iterator[di
     finally:
         os.close(reading)
         os.close(writing)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # the server may have done it
 
 
 def _started(folder: str, listener: int, driver: int, preload: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -100,6 +102,7 @@ def _bound(address: str) -> socket.socket:
 def _serve(listener: socket.socket, driver: int) -> bool:
     """Fork for each request until the driver has ended; whether this process is a fork, which has to be a worker."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no worker is waited for
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     while True:
         ready, _, _ = select([listener.fileno(), driver], [], [])
         if driver in ready:
@@ -120,6 +123,7 @@ def _become(request: socket.socket) -> None:
         data += part
     asked = json.loads(data)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()  # Ray ends a worker's process group with it
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -137,10 +141,28 @@ def main(folder: str, listener: str, driver: str, *preload: str) -> None:
     for module in preload:
         with suppress(ImportError):  # a worker that needs it says so
             import_module(module)
-    if _serve(socket.socket(fileno=int(listener)), int(driver)):
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    server = os.getpid()
+    try:
+        if _serve(socket.socket(fileno=int(listener)), int(driver)):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        if os.getpid() == server:
+            _end_workers()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_workers() -> None:
+    """Ray ends its workers; one that is frozen does not hear of it, and would keep its memory for good."""
+    until = time.monotonic() + _GRACE_SECONDS
+    while (left := _children()) and time.monotonic() < until:
+        time.sleep(0.02)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()]
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def _command(folder: Path, arguments: Sequence[str], environment: dict[str, str]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    fork_server._started = _WorkersAhead().start
+    if "inline" not in arguments:
+        fork_server._started = _WorkersAhead().start
     sys.argv = ["vocabsem", *arguments]
     try:
         runpy.run_module("workflows", run_name="__main__", alter_sys=True)

@@ -24,7 +24,7 @@ def versus_step(
     return Step(
         name="versus",
         label=f"versus {where}",
-        version=1,
+        version=2,  # 2: p of macro-F1 by as many random swaps as it needs
         run="workflows.steps.paired_test:fill_versus",
         identity={"classes": n_classes, "metric": metric, "seeds": sorted(fits), "reference_seeds": sorted(reference)},
         inputs={

@@ -202,7 +202,7 @@ def confirm_step(config: SweepConfig, method: ResolvedMethod, sweep: Step) -> St
     return Step(
         name="confirm",
         label=f"confirm {config.name}",
-        version=3,
+        version=4,
         run="workflows.steps.sweep:fill_confirm",
         identity={
             **{name: sweep.identity[name] for name in kept if name in sweep.identity},

@@ -85,6 +85,19 @@ def test_without_its_server_a_worker_is_started_as_usual(script, tmp_path):
     assert seen["parent"] == os.getpid()
 
 
+def test_a_worker_that_is_frozen_is_ended_with_it(script, tmp_path):
+    script.write_text(SCRIPT + "import signal; os.kill(os.getpid(), signal.SIGSTOP)")
+    with fork_server.fork_server(("colorsys",)) as variables:
+        server = server_of(variables)
+        worker(variables, script, tmp_path)
+        (frozen,) = server.children()
+        until = time.monotonic() + 60
+        while frozen.status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    assert not frozen.is_running()
+
+
 def test_it_ends_with_a_driver_that_is_killed(tmp_path):
     program = (
         "import os, time\n"

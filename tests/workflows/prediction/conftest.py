@@ -33,6 +33,7 @@ METHODS: list[Any] = [
     "semantic-prior",
     {"method": "calibration", "settings": {"epochs": 3}},
     {"method": "calibration-paper", "settings": {"epochs": 2}},
+    {"method": "calibration-paper-centred", "settings": {"epochs": 2}},
     {"method": "linear-probe", "trials": 2},
     {"method": "linear-probe", "name": "folded", "folds": 3},
     {"method": "linear-probe", "name": "deep", "layer": "all"},

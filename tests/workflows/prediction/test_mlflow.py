@@ -20,7 +20,10 @@ from workflows.errors import ConfigError
 from workflows.methods.inputs.states import read_column
 
 TRAINED = ["lora", "ia3", "full"]
-PORTABLE = ["semantic-prior", "calibration", "calibration-paper", "linear-probe", "folded", "deep", "centroid"]
+PORTABLE = [
+    *("semantic-prior", "calibration", "calibration-paper", "calibration-paper-centred"),
+    *("linear-probe", "folded", "deep", "centroid"),
+]
 
 
 def texts(run: Finished) -> list[str]:

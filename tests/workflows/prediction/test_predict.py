@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 
 from tests.workflows.films import TASK
 from tests.workflows.prediction.conftest import NAMES, Finished, finished
+from tests.workflows.sweeps import QUIET
 from workflows.methods.inputs.states import read_column
+from workflows.prediction.predict import predict
+from workflows.runtime.progress import plain_lines
 
 
 def fitted(run: Finished, method: str) -> Any:
@@ -28,6 +32,42 @@ def test_the_runs_own_test_rows_get_the_labels_that_the_run_gave_them(compared: 
     assert np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
     assert found.probabilities.argmax(axis=1).tolist() == found.numbers.tolist()
     assert found.cut == 0
+
+
+@pytest.mark.parametrize(
+    ("encoders", "address", "few", "asked", "expected"),
+    [
+        (None, None, True, None, "inline"),
+        (2, None, True, None, "inline"),
+        (None, None, False, None, "inline"),  # Ray would have one reader as well
+        (2, None, False, None, "ray"),
+        (None, "10.0.0.1:6379", True, None, "ray"),
+        (2, None, True, "ray", "ray"),
+        (2, None, False, "inline", "inline"),
+    ],
+)
+def test_this_process_reads_rows_where_a_ray_of_our_own_would_be_no_faster(
+    compared: Finished,
+    monkeypatch: pytest.MonkeyPatch,
+    encoders: int | None,
+    address: str | None,
+    few: bool,
+    asked: str | None,
+    expected: str,
+) -> None:
+    class Carried(Exception):
+        pass
+
+    def carried(steps: Any, store: Any, execution: Any, *_: Any) -> None:
+        raise Carried(execution.executor)
+
+    monkeypatch.setattr("workflows.prediction.predict.carry_out", carried)
+    monkeypatch.setattr("workflows.prediction.predict._FEW", 100 if few else 1)
+    classifier = compared.choose(method="zero-shot")
+    changed = {"executor": "ray", "encoders": encoders, "address": address}
+    classifier = replace(classifier, execution=classifier.execution.model_copy(update=changed))
+    with pytest.raises(Carried, match=f"^{expected}$"):
+        predict(classifier, compared.folder / "test.jsonl", compared.store, asked, QUIET, plain_lines)
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "icl", "linear-probe"])

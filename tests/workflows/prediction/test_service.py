@@ -18,8 +18,8 @@ from workflows.prediction.service import Service
 
 TUNED = ["lora", "ia3", "full"]
 ON_STATES = [
-    *("affinity-centred", "semantic-prior", "calibration", "calibration-paper", "linear-probe", "centroid"),
-    *("folded", "deep", "wide", "products"),
+    *("affinity-centred", "semantic-prior", "calibration", "calibration-paper", "calibration-paper-centred"),
+    *("linear-probe", "centroid", "folded", "deep", "wide", "products"),
 ]
 
 
