@@ -1,4 +1,4 @@
-"""python -m tests.chaos.nodes STORE LOG kill|freeze SEED: a step on a cluster of two worker nodes, of which one is hit.
+"""python -m tests.chaos.nodes STORE LOG kill|freeze SEED: a step on a cluster of two nodes, of which one is hit.
 
 In a process of its own, for the process of the tests is connected to another cluster. Prints "hit 1, ran" at the end.
 """
@@ -39,9 +39,9 @@ def main() -> int:
 
     draw, store = random.Random(int(seed)), open_store(Path(place))
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": _MEMORY}
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": _MEMORY}
     )
-    nodes = [cluster.add_node(num_cpus=1, object_store_memory=_MEMORY) for _ in range(2)]
+    node = cluster.add_node(num_cpus=1, object_store_memory=_MEMORY)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     target = squares(8, Path(log), workers=2, seconds=0.4)
     target = dataclasses.replace(target, resources=Resources(cpus=1, gpus=0, workers=2))
@@ -49,7 +49,7 @@ def main() -> int:
 
     def emit(kind: str, _: Any, told: dict[str, Any]) -> None:
         if kind == "shard" and told["done"] == moment and not hit:
-            raylet = draw.choice(nodes).all_processes["raylet"][0].process.pid
+            raylet = node.all_processes["raylet"][0].process.pid
             hit.extend([raylet, *children_of(raylet)])
             for pid in hit:
                 with suppress(ProcessLookupError):  # a worker may end by itself

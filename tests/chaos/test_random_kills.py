@@ -138,7 +138,7 @@ def test_a_worker_actor_killed_at_random(seed, tmp_path, ray_cluster, chronicle)
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 @pytest.mark.parametrize("seed", seeds(1, 4))
 def test_a_node_killed_or_frozen(seed, fault, tmp_path, chronicle):
-    """A head, and two nodes with a worker each; one node dies, or stops, with its shard."""
+    """A head and a node with a worker each; the node dies, or stops, with its shard."""
     if fault == "freeze" and seed >= 2:
         pytest.skip("two frozen nodes are tried; each takes a minute, for Ray has to find out")
     store, log = tmp_path / "store", tmp_path / "log"

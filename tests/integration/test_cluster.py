@@ -7,13 +7,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 
 from tests.integration.cluster import TwoNodes, driver, two_nodes
-from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_from_the_start, make_workspace, write
+from tests.integration.workspace import REPOSITORY, WORKFLOW, cli, cli_begun, make_workspace, write
 from tests.s3_server import s3_server
 
 METHOD = """
@@ -63,9 +62,7 @@ def call(cluster, folder):
 
     def run(*arguments, check=True, **environment):
         given = {**cluster.environment, "RAY_ADDRESS": cluster.jobs, **environment}
-        done = cli_from_the_start(folder, *arguments, **given)
-        assert not check or done.returncode == 0, done.stderr
-        return done
+        return cli(folder, *arguments, check=check, **given)
 
     return run
 
@@ -102,21 +99,13 @@ def test_a_job_is_left_and_found_again_not_doubled_stopped_and_goes_on(call, clu
     place = ["--store", str(tmp_path / "store")]
     cli(folder, "run", "before.yaml", "--executor", "inline", *place, "--mlflow", f"sqlite:///{tmp_path}/before.db")
     submit = ["submit", "patient.yaml", *place]
-    with subprocess.Popen(
-        [sys.executable, "-m", "workflows", *submit, "--follow", "--address", cluster.jobs],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**cluster.environment, "PYTHONPATH": str(REPOSITORY)},
-    ) as following:
-        while not flag.with_suffix(".begun").exists():
-            time.sleep(0.05)
-        following.send_signal(signal.SIGINT)
-        told = following.communicate()[1]
-    assert following.returncode == 130
-    job = re.search(r"job (patient-[0-9a-f]{8}-1) continues\. Follow it with:  vocabsem logs", told)[1]
-    assert "Traceback" not in told
+    following = cli_begun(folder, *submit, "--follow", "--address", cluster.jobs, **cluster.environment)
+    following.wait_for(flag.with_suffix(".begun").exists)
+    following.send(signal.SIGINT)
+    left = following.end()
+    assert left.returncode == 130
+    job = re.search(r"job (patient-[0-9a-f]{8}-1) continues\. Follow it with:  vocabsem logs", left.stderr)[1]
+    assert "Traceback" not in left.stderr
 
     same = json.loads(call(*submit, "--json").stdout)
     assert (same["job"], same["status"], same["new"]) == (job, "RUNNING", False)

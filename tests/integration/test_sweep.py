@@ -3,8 +3,8 @@
 import json
 import shutil
 import signal
-import time
 
+import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -158,11 +158,15 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     file = sweep_file(folder, name="killed", settings={"epochs": 60, "patience": 60}, search={"trials": 16})
     store = folder / ".vocabsem" / "store"
     driver = cli_begun(folder, "sweep", file)
-    driver.wait_for(lambda: len(list(store.glob("scratch/sweep/*/packs/*.json"))) >= 2)
+    packs = "scratch/sweep/*/packs/[!.]*.json"  # a file that is being written begins with a dot
+    driver.wait_for(lambda: len(list(store.glob(packs))) >= 2)
+    names = {process: process.name() for process in psutil.Process(driver.pid).children(recursive=True)}
+    workers = [process for process, name in names.items() if "ray::" in name and "Agent" not in name]
+    assert workers
     driver.send(signal.SIGKILL)
     driver.end()
-    time.sleep(3)  # its workers go when they miss it
-    kept = list(store.glob("scratch/sweep/*/packs/*.json"))
+    assert psutil.wait_procs(workers, timeout=60)[1] == []  # they go when they miss it
+    kept = list(store.glob(packs))
     assert 2 <= len(kept) < 8, "nothing was left to do"
     finished = {path: json.loads(path.read_text()) for path in kept}
     for path, records in finished.items():

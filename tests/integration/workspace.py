@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -55,17 +54,6 @@ def cli(folder: Path, *arguments: str, check: bool = True, **environment: str) -
 def cli_begun(folder: Path, *arguments: str, **environment: str) -> Command:
     """The same while it runs."""
     return Command(folder, arguments, {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment})
-
-
-def cli_from_the_start(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command line in a new Python: Ray reads its own variables as it is imported."""
-    return subprocess.run(
-        [sys.executable, "-m", "workflows", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-    )
 
 
 def cli_json(folder: Path, *arguments: str) -> dict:

@@ -79,8 +79,8 @@ def test_p_of_macro_f1_is_never_zero() -> None:
 
 @settings(max_examples=20)
 @given(
-    labels=st.lists(st.integers(0, 2), min_size=1, max_size=9),
-    seeds=st.integers(1, 3),
+    labels=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    seeds=st.integers(1, 2),
     seed=st.integers(0, 10_000),
 )
 def test_p_of_macro_f1_is_near_the_share_of_all_swaps(labels: list[int], seeds: int, seed: int) -> None:
