@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -152,6 +153,16 @@ def test_ray_and_one_process_come_to_the_same(swept):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-3)
 
 
+def workers_of(driver: int) -> list[psutil.Process]:
+    """Ray's, without its agents."""
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # one that starts a worker is gone at once
+            if "ray::" in (name := process.name()) and "Agent" not in name:
+                found.append(process)
+    return found
+
+
 def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     """Killed on Ray after two packs, it goes on in one process; a mark left in their records is there at the end."""
     folder, _ = swept
@@ -160,8 +171,7 @@ def test_killed_in_the_middle_it_goes_on_and_repeats_and_doubles_nothing(swept):
     driver = cli_begun(folder, "sweep", file)
     packs = "scratch/sweep/*/packs/[!.]*.json"  # a file that is being written begins with a dot
     driver.wait_for(lambda: len(list(store.glob(packs))) >= 2)
-    names = {process: process.name() for process in psutil.Process(driver.pid).children(recursive=True)}
-    workers = [process for process, name in names.items() if "ray::" in name and "Agent" not in name]
+    workers = workers_of(driver.pid)
     assert workers
     driver.send(signal.SIGKILL)
     driver.end()
