@@ -15,7 +15,7 @@ Detection = Literal["auroc", "fpr95"]  # how well anomalies are told from what i
 Loss = Literal["labels", "vocabulary", "sm-gt"]
 LabelRows = Literal["basis", "head", "embedding", "random"]  # what stands for a label in the space of states
 Targets = Literal[LabelRows, "class-means", "learned"]
-PriorRows = Literal[LabelRows, "shuffled", "none"]
+PriorRows = Literal[LabelRows, "shuffled", "unrelated", "none"]
 LayerBasis = Literal["head", "embedding", "interpolated", "interpolated-raw", "affine"]  # at any layer; see `lens`
 Centre = Literal["training", "content-free", "none"]
 

@@ -72,7 +72,7 @@ def test_the_example_is_linear_discriminant_analysis(folder: Path):
         if artifact.folder.parent.name == "encode"
     }
     train, test = states[60], states[30]
-    from workflows.methods.inputs.states import split_rows
+    from workflows.methods.inputs.split import split_rows
 
     (labels,) = [a for a in store.artifacts() if a.folder.parent.name == "labels" and a.rows == 60]
     classes = read_column(labels, "label")

@@ -29,6 +29,7 @@ _ROWS: Mapping[str, frozenset[Need]] = {
     "random": frozenset({"head"}),
     "learned": frozenset({"spectrum"}),
     "shuffled": frozenset({"spectrum"}),
+    "unrelated": frozenset({"spectrum"}),
     "none": frozenset(),
 }
 _CENTRES: Mapping[str, frozenset[Need]] = {

@@ -31,7 +31,8 @@ class SemanticPriorSettings(Strict):
         "basis",
         description="where the classes' weights are expected: at the label words' basis rows, their rows of the head "
         "or of the input embedding; or, to see what the words are worth, at random orthogonal directions, at another "
-        "label's row (shuffled), or at zero (none: a linear probe)",
+        "label's row (shuffled), at rows of tokens drawn from the vocabulary (unrelated), or at zero (none: a linear "
+        "probe)",
     )
     shrinkage: float = SHRINKAGE
     penalty: float = Field(
@@ -71,6 +72,8 @@ class SemanticPrior(Method):
     def _rows(self, settings: SemanticPriorSettings, materials: TaskFeatures) -> Tensor:
         if settings.targets == "shuffled":
             return materials.label_rows("basis", settings.shrinkage).roll(1, dims=0)
+        if settings.targets == "unrelated":
+            return materials.unrelated_rows(settings.shrinkage)
         if settings.targets == "none":
             return materials.moments[0].new_zeros(len(materials.labels), materials.width)
         return materials.label_rows(settings.targets, settings.shrinkage)

@@ -290,6 +290,7 @@ def test_the_papers_similarity_loss_takes_no_product() -> None:
         ("calibration-paper", {}, ("training",), {"basis", "head"}),
         ("semantic-prior", {}, (), {"spectrum", "unlabelled"}),
         ("semantic-prior", {"targets": "shuffled"}, (), {"spectrum", "unlabelled"}),
+        ("semantic-prior", {"targets": "unrelated"}, (), {"spectrum", "unlabelled"}),
         ("semantic-prior", {"targets": "none"}, (), {"unlabelled"}),
     ],
 )

@@ -13,7 +13,8 @@ from torch import Tensor
 from orchestration.store.arrow import ROW_ID
 from orchestration.store.artifacts import Artifact
 from workflows.inputs.tables import fields_of
-from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
+from workflows.methods.inputs.split import check_has_rows, split_rows
+from workflows.methods.inputs.states import labels_of, read_column
 
 Row = Mapping[str, str]
 

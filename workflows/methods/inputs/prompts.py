@@ -17,7 +17,8 @@ from orchestration.store.artifacts import Artifact
 from vocabsem_core.finetuning.trainer import Classifier, Prompts
 from workflows.inputs.labels import rows_of, smaller_labels
 from workflows.inputs.tables import field_columns, fields_of, row_names
-from workflows.methods.inputs.states import check_has_rows, labels_of, read_column, split_rows
+from workflows.methods.inputs.split import check_has_rows, split_rows
+from workflows.methods.inputs.states import labels_of, read_column
 
 if TYPE_CHECKING:
     from vocabsem_core.features.prompts import Prompt

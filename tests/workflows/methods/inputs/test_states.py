@@ -18,9 +18,11 @@ from orchestration.graph import Step
 from orchestration.store.arrow import table_of
 from orchestration.store.artifacts import Artifact, open_store
 from vocabsem_core.calibration.modules import Labelled
+from vocabsem_core.semantics.basis import semantic_basis
 from vocabsem_core.semantics.centring import States
 from workflows.errors import ConfigError
-from workflows.methods.inputs.states import StoredRows, TaskFeatures, split_rows
+from workflows.methods.inputs.split import split_rows
+from workflows.methods.inputs.states import StoredRows, TaskFeatures
 
 WIDTH = 3
 
@@ -220,3 +222,24 @@ def test_the_mean_of_unlabelled_rows_reads_no_label(tmp_path: Path) -> None:
         assert torch.equal(one.centre("training"), whole.double().mean(dim=0).float())
         assert torch.equal(one.moments[1], whole.double().std(dim=0, correction=0).float().clamp_min(1e-6))
     assert found.centre("none").tolist() == [0] * WIDTH
+
+
+def test_unrelated_rows_are_basis_rows_of_other_tokens_and_differ_by_seed(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(40, WIDTH)).astype(np.float32)
+    head = artifact(tmp_path, "head", {"weight": weight[:15]}, {"weight": weight[15:]})
+    pseudoinverse = np.linalg.pinv(weight.astype(np.float64)).T
+
+    def drawn(seed: int) -> list[int]:
+        found = replace(materials(tmp_path, [0, 1]), inputs={"head": head}, seed=seed)
+        vars(found).update(tokens=[[3, 5], [16]], spectrum=semantic_basis([torch.from_numpy(weight)]))
+        rows = found.unrelated_rows(0.0).numpy()
+        nearest = [int(np.abs(pseudoinverse - row).max(axis=1).argmin()) for row in rows]
+        np.testing.assert_allclose(rows, pseudoinverse[nearest], atol=1e-5)
+        return nearest
+
+    by_seed = [drawn(seed) for seed in range(8)]
+    assert by_seed[3] == drawn(3)
+    assert len({tuple(tokens) for tokens in by_seed}) == 8
+    for tokens in by_seed:
+        assert len(set(tokens)) == 2
+        assert not set(tokens) & {3, 5, 16}
