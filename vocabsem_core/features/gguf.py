@@ -18,6 +18,7 @@ import torch
 from vocabsem_core.errors import InputError
 from vocabsem_core.features.architectures import auto_class, kind_of
 from vocabsem_core.features.model_folder import CONFIG, folder_of
+from vocabsem_core.numerics.ticks import tick
 
 _PLAIN = {"F32": torch.float32, "F64": torch.float32, "BF16": torch.bfloat16}  # the others fit float16
 _TOKENS = "tokenizer.ggml.tokens"
@@ -39,9 +40,13 @@ def write_model(file: Path, folder: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    # Each of the four reads the whole header, which takes 20 s for a vocabulary of 262,144.
     own = _check_whole(file)
+    tick(1, 4, "parts", "next the tokenizer")
     _write_tokenizer(file, folder)
+    tick(2, 4, "parts", "next the configuration")
     config = _read(file, "AutoConfig")
+    tick(3, 4, "parts", "next the weights")
     kind = kind_of(config)
     for dtype in dict.fromkeys((own, torch.float32)):
         state = _weights(file, auto_class(kind).__name__, deepcopy(config), dtype)

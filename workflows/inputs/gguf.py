@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
 from orchestration.graph import key_of
 from orchestration.store.files import readable
 from orchestration.store.fingerprint_cache import FingerprintCache
+from vocabsem_core.numerics.ticks import Listener, Number
 from workflows.errors import ConfigError
 from workflows.inputs.catalog import ModelEntry
 from workflows.inputs.hub import hub_file
 from workflows.inputs.paths import located
 
 _FORMAT = 1  # of the folders; another one makes them anew
+_QUIET_SECONDS = 5.0  # between two lines of progress
 
 
 def gguf_file(entry: ModelEntry) -> Path:
@@ -56,12 +59,27 @@ def dequantised(entry: ModelEntry, facts: FingerprintCache) -> Path:
 
     def fill(folder: Path) -> None:
         from vocabsem_core.features.gguf import write_model
+        from vocabsem_core.numerics.ticks import listening
 
         size = readable(file.stat().st_size)
         print(f"{entry.config.name}: dequantising {file.name} ({size}), once", file=sys.stderr, flush=True)
-        write_model(file, folder)
+        with listening(_telling(entry.config.name)):
+            write_model(file, folder)
 
     return facts.folder(f"models/{key_of({'sha256': found, 'format': _FORMAT})[:16]}", fill)
+
+
+def _telling(model: str) -> Listener:
+    """Tell how far the reading is, where that takes long."""
+    told = time.monotonic()
+
+    def tell(done: Number, of: Number, unit: str, note: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _QUIET_SECONDS:
+            told = time.monotonic()
+            print(f"{model}: {done} of {of} {unit} are read, {note}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _sha256(file: Path) -> str:

@@ -37,8 +37,9 @@ def page(contents: Contents) -> str:
         leads=_some(charts.leads(block, task, numbers) for block, task in places),
         costs=_some(charts.cost(block, task, numbers) for block, task in places),
         learning=_some(
-            charts.learning(contents.at_sizes(block.model), task, numbers)
+            charts.learning(sizes, task, numbers)
             for block in contents.blocks
+            for sizes in [contents.at_sizes(block.model)]
             for task in (None, *block.tasks)
         ),
         model_sizes=_some(charts.model_sizes(contents.blocks, task, numbers) for task in tasks),

@@ -58,6 +58,16 @@ def test_a_file_is_dequantised_once_and_then_a_folder_as_any(file: Path, tmp_pat
     assert [path.name for path in (tmp_path / "store").iterdir() if path.name.startswith(".")] == []
 
 
+def test_how_far_a_slow_reading_is_is_told(file: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("workflows.inputs.gguf._QUIET_SECONDS", 0.0)
+    described(tmp_path)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "m: 1 of 4 parts are read, next the tokenizer",
+        "m: 2 of 4 parts are read, next the configuration",
+        "m: 3 of 4 parts are read, next the weights",
+    ]
+
+
 def test_another_name_is_the_same_model_and_another_content_is_not(file: Path, tmp_path: Path) -> None:
     model = described(tmp_path)
     shutil.copy(file, tmp_path / "copy.gguf")
