@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from orchestration.tracking.tracker import Shown, TrackedRun
+from orchestration.tracking.tracker import Heard, Shown, TrackedRun, unheard
 
 
 @dataclass
@@ -20,7 +20,9 @@ class MemoryTracker:
         if self.error:
             raise self.error
 
-    def write(self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
+    def write(
+        self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = (), heard: Heard = unheard
+    ) -> Shown:
         self.check_writable(experiment)
         self.told.append((experiment, parent, children))
         return Shown(f"m{len(self.told)}", "#/x")

@@ -28,6 +28,7 @@ from workflows.registry import kind_of
 from workflows.results.model import read_stored, stored
 from workflows.runtime.engines import check_reserves, checked_engine, open_engine
 from workflows.runtime.interruption import Course
+from workflows.runtime.pace import telling
 from workflows.runtime.progress import Say, Watching, looking_in, plain_lines
 
 ORIGIN = "origin.json"  # of a run: where its workflow file lay, so that its fits can be used later
@@ -274,7 +275,7 @@ def _track(session: Session, record: RunRecord, results: Results, status: Status
     write_projection(record, session.config.experiment, *tracked)
     if status == "RUNNING" or not is_filled(record, session.tracker):
         try:
-            fill(record, session.tracker)
+            fill(record, session.tracker, telling("MLflow", "runs", say))
         except TrackingError as error:
             return (
                 f"{error}. The results are safe in {record}; when MLflow is back, fill it in with "

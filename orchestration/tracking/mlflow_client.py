@@ -29,11 +29,13 @@ from orchestration.tracking.lock import one_at_a_time
 from orchestration.tracking.mlflow_pages import CLASSIC, alone, share
 from orchestration.tracking.tracker import (
     ExperimentDeleted,
+    Heard,
     Shown,
     TrackedData,
     TrackedModel,
     TrackedRun,
     TrackingError,
+    unheard,
 )
 
 if TYPE_CHECKING:
@@ -88,14 +90,17 @@ class MlflowTracker:
         with _mlflow(self.uri) as client:
             client.set_experiment_tag(_experiment(client, experiment, self.uri), "vocabsem", "true")
 
-    def write(self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
+    def write(
+        self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = (), heard: Heard = unheard
+    ) -> Shown:
         with _mlflow(self.uri) as client:
             experiment_id = _experiment(client, experiment, self.uri)
             found = _found(client, experiment_id, f"tags.`{KEY_TAG}` = '{parent.key}'")
             run_id = _write(client, experiment_id, parent, found, {}).info.run_id
             known = _found(client, experiment_id, f"tags.`{_PARENT_TAG}` = '{run_id}'") if children else {}
-            for child in children:
+            for done, child in enumerate(children, start=1):
                 known[child.key] = _write(client, experiment_id, child, known, {_PARENT_TAG: run_id})
+                heard(done, len(children))
             page = share(client, experiment_id, run_id, parent.view) if parent.view else alone(experiment_id, run_id)
             return Shown(run_id, page)
 

@@ -14,7 +14,7 @@ from orchestration.runs.record import TOLD, RunRecord
 from orchestration.store import files
 from orchestration.store.artifacts import Artifact
 from orchestration.tracking.lock import one_at_a_time
-from orchestration.tracking.tracker import Shown, TrackedData, TrackedModel, TrackedRun, Tracker, View
+from orchestration.tracking.tracker import Heard, Shown, TrackedData, TrackedModel, TrackedRun, Tracker, View, unheard
 
 _log = logging.getLogger(__name__)
 _WANTED = "tracked.json"  # what MLflow shall hold
@@ -52,8 +52,8 @@ class Filled:
     without: tuple[str, ...]
 
 
-def fill(record: RunRecord, tracker: Tracker) -> Filled:
-    """Bring MLflow to what the record says, adding what is not there yet.
+def fill(record: RunRecord, tracker: Tracker, heard: Heard = unheard) -> Filled:
+    """Bring MLflow to what the record says, adding what is not there yet; `heard` hears of each child.
 
     Raises TrackingError where MLflow cannot be used, StoreError for a run that has nothing to track yet.
     """
@@ -64,7 +64,7 @@ def fill(record: RunRecord, tracker: Tracker) -> Filled:
     parent = _tracked(wanted["parent"], record)
     # of a server too, whose database has no lock here: two drivers would each find no run, and make it
     with one_at_a_time(record.folder / f"{files.TEMPORARY}mlflow.lock"):
-        shown = tracker.write(wanted["experiment"], parent, children)
+        shown = tracker.write(wanted["experiment"], parent, children, heard)
     pairs = zip([wanted["parent"], *wanted["children"]], [parent, *children], strict=True)
     without = {
         run.key: document["model"]["files"] for document, run in pairs if document.get("model") and not run.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from orchestration.errors import UserError
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # KILLED: interrupted
+Heard = Callable[[int, int], None]  # (runs that are written, of how many)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ class ExperimentDeleted(TrackingError):
     """The experiment of a run was deleted there, where others may well be."""
 
 
+def unheard(done: int, of: int) -> None:
+    """Nobody listens."""
+
+
 class Tracker(Protocol):
     """Where runs are shown: all that the rest of the program asks of it. Whatever it was told can be told again."""
 
@@ -125,8 +130,10 @@ class Tracker(Protocol):
         """Raises TrackingError where it cannot be written."""
         ...
 
-    def write(self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = ()) -> Shown:
-        """Bring it to what is said of a run and its children; where the parent is shown.
+    def write(
+        self, experiment: str, parent: TrackedRun, children: tuple[TrackedRun, ...] = (), heard: Heard = unheard
+    ) -> Shown:
+        """Bring it to what is said of a run and its children; where the parent is shown. `heard` hears of each child.
 
         Each is looked up by its key, made where it is not there, gets what it lacks, and ends with its status: nothing
         doubles. Raises TrackingError where it cannot be written.

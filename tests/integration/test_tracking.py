@@ -49,8 +49,9 @@ def runs(uri, experiment):
 
 
 def test_a_run_and_its_children_are_written_once_however_often_they_are_projected(uri):
-    wanted = parent("p1"), (child("c1", 0.25), child("c2", 0.5))
-    first = MlflowTracker(uri).write("once", *wanted).run_id
+    wanted, heard = (parent("p1"), (child("c1", 0.25), child("c2", 0.5))), []
+    first = MlflowTracker(uri).write("once", *wanted, lambda *told: heard.append(told)).run_id
+    assert heard == [(1, 2), (2, 2)]
     assert MlflowTracker(uri).write("once", *wanted).run_id == first
     client, found, count = runs(uri, "once")
     assert count == len(found) == 3

@@ -207,7 +207,7 @@ def sync(run: SomeRun = None, store: StorePlace = None, mlflow: TrackingUri = No
     from workflows.cli.sync import synced_text
 
     opened = read_store(store)
-    done = list(fill_in(opened, open_tracker(tracking_uri(mlflow), opened.root), run))
+    done = list(fill_in(opened, open_tracker(tracking_uri(mlflow), opened.root), run, _say))
     _print({"runs": [vars(entry) for entry in done]}, as_json, lambda _: synced_text(done))
     if any(entry.state == "refused" for entry in done):
         raise typer.Exit(1)

@@ -11,6 +11,8 @@ from orchestration.runs.record import RunRecord, runs
 from orchestration.store.artifacts import Store
 from orchestration.tracking.projection import fill, is_begun, is_filled, mlflow_run_id
 from orchestration.tracking.tracker import ExperimentDeleted, Tracker
+from workflows.runtime.pace import telling
+from workflows.runtime.progress import Say
 
 _GONE = "its files are missing; run the workflow again to recompute them"
 _SHOWN = 3  # names
@@ -32,14 +34,16 @@ class Synced:
     why: str = ""
 
 
-def sync(store: Store, tracker: Tracker, run: str | None) -> Iterator[Synced]:
+def sync(store: Store, tracker: Tracker, run: str | None, say: Say) -> Iterator[Synced]:
     """Fill in one run whatever was told before, or every run that this MLflow was not told all of, the oldest first.
+
+    `say`: hears how far a large one is.
 
     Raises StoreError for an unknown run, TrackingError where MLflow cannot be used.
     """
     if run is not None:
         record = find_run(run, store)
-        yield _filled(record, tracker)
+        yield _filled(record, tracker, say)
         return
     for record in reversed(runs(store)):
         record.download()
@@ -49,13 +53,13 @@ def sync(store: Store, tracker: Tracker, run: str | None) -> Iterator[Synced]:
             yield Synced(record.run_id, "complete", mlflow_run_id(record))
         else:
             try:
-                yield _filled(record, tracker)
+                yield _filled(record, tracker, say)
             except ExperimentDeleted as error:
                 yield Synced(record.run_id, "refused", None, why=str(error))
 
 
-def _filled(record: RunRecord, tracker: Tracker) -> Synced:
-    filled = fill(record, tracker)
+def _filled(record: RunRecord, tracker: Tracker, say: Say) -> Synced:
+    filled = fill(record, tracker, telling(f"run {record.run_id}", "MLflow runs", say))
     return Synced(record.run_id, "filled", filled.run_id, filled.without)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -78,6 +79,19 @@ class Pace:
         known = ", ".join(part for part in (self.amount(), self.speed(now)) if part)
         note = self.told.note if self.told is not None else ""
         return f"{self.label}: " + "; ".join(p for p in (known or f"{duration(now - self.began)} so far", note) if p)
+
+
+def telling(label: str, unit: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Hears how much of how much is done, and says so as often as of any work under way."""
+    pace = Pace(label, time.monotonic())
+
+    def hear(done: int, of: int) -> None:
+        now = time.monotonic()
+        pace.hear(StepProgress(done, of, unit), now)
+        if pace.is_due(now):
+            say(f"  {pace.line(now)}")
+
+    return hear
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ def ended(store, value):
 
 
 def states(store, tracker, run=None):
-    return {entry.run_id: (entry.state, entry.mlflow_run_id) for entry in sync(store, tracker, run)}
+    return {entry.run_id: (entry.state, entry.mlflow_run_id) for entry in sync(store, tracker, run, print)}
 
 
 def test_every_run_is_filled_in_once(store, tracker):
@@ -65,7 +65,7 @@ def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tm
         fit(record, file)
     first, last = files
     files[first].unlink()
-    done = list(sync(store, MlflowTracker(default_uri(tmp_path / "store")), None))
+    done = list(sync(store, MlflowTracker(default_uri(tmp_path / "store")), None, print))
     assert [(one.run_id, one.state, one.without) for one in done] == [
         (first.run_id, "filled", ("fit",)),
         (last.run_id, "filled", ()),
@@ -78,19 +78,19 @@ def test_a_run_whose_artifacts_are_gone_keeps_no_later_one_from_mlflow(store, tm
 
 def test_the_text_says_what_was_done(store, tracker):
     record = ended(store, 1)
-    lines = synced_text(list(sync(store, tracker, None))).splitlines()
+    lines = synced_text(list(sync(store, tracker, None, print))).splitlines()
     assert lines == [f"run {record.run_id}   filled in, MLflow run m1", "1 of 1 runs filled in"]
 
 
 def test_a_deleted_experiment_keeps_no_other_run_from_mlflow(store, tracker, monkeypatch):
     first, last = ended(store, 1), ended(store, 2)
 
-    def tell(_experiment, parent, _children):
+    def tell(_experiment, parent, *_):
         if parent.key == first.run_id:
             raise ExperimentDeleted("it was deleted")
         return Shown("m", "#/x")
 
     monkeypatch.setattr(tracker, "write", tell)
-    done = list(sync(store, tracker, None))
+    done = list(sync(store, tracker, None, print))
     assert [(one.run_id, one.state) for one in done] == [(first.run_id, "refused"), (last.run_id, "filled")]
     assert f"run {first.run_id}   not filled in: it was deleted" in synced_text(done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestration.store.scratch import StepProgress
-from workflows.runtime.pace import Pace, duration
+from workflows.runtime.pace import Pace, duration, telling
 
 
 def heard(*said: tuple[float, StepProgress]) -> Pace:
@@ -59,3 +59,15 @@ def test_how_much_there_is_need_not_be_known() -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8 s"), (180, "3 min"), (9000, "2.5 h")])
 def test_durations_have_a_persons_unit(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_a_line_comes_when_it_is_due_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, said = iter([0.0, 1.0, 5.0, 11.0, 12.0, 41.0]), []
+    monkeypatch.setattr("workflows.runtime.pace.time.monotonic", lambda: next(clock))
+    hear = telling("MLflow", "runs", said.append)
+    for done in (10, 50, 110, 120, 410):
+        hear(done, 1000)
+    assert said == [
+        "  MLflow: 110 of 1,000 runs, 10 runs/s, 89 s left",
+        "  MLflow: 410 of 1,000 runs, 10 runs/s, 59 s left",
+    ]
