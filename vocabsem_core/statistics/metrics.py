@@ -87,17 +87,20 @@ def metric_of(
         weights: how often each draw has each item; a row of ones gives the plain score.
 
     macro_f1 is the mean over classes of 2 tp / (2 tp + fp + fn), 0 for a class neither present nor predicted, as
-    scikit-learn has it with all classes named.
+    scikit-learn has it with all classes named. A class that is there, but not in a draw, is left out of that draw's
+    mean: as 0 it would put the draws of many small classes below the score itself.
     """
     if metric == "accuracy":
         return weights @ (predictions == labels).T.astype(float) / weights.sum(axis=1, keepdims=True)
-    scores = np.zeros((len(weights), len(predictions)))
+    scores, drawn, there = np.zeros((len(weights), len(predictions))), np.zeros((len(weights), len(predictions))), 0
     for c in range(n_classes):
         true, found = labels == c, predictions == c
         hits = weights @ (true & found).T.astype(float)
         total = weights @ found.T.astype(float) + (weights @ true.astype(float))[:, None]
         scores += np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
-    return scores / n_classes
+        drawn += total > 0
+        there += true.any() | found.any(axis=1)
+    return scores * (there / drawn) / n_classes
 
 
 def expected_calibration_error(

@@ -214,7 +214,7 @@ def score_step(where: str, fits: Mapping[int, Step], labels: Step, n_classes: in
     return Step(
         name="score",
         label=f"score {where}",
-        version=2,
+        version=3,  # 3: macro-F1's interval leaves out the classes that a draw has not
         run="workflows.steps.fit:fill_score",
         identity={"classes": n_classes, "metric": metric, "seeds": sorted(fits)},
         inputs={"labels": labels, **{f"fit_{seed}": step for seed, step in fits.items()}},
