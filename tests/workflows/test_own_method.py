@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from orchestration.graph import Step
@@ -180,7 +182,8 @@ RUNTIME = {
         "states",
         r"predict\(\) returned scores of shape \(30, \d+\); expected .*30, 2",
     ),
-    "no tensor": ("states[:, :2] * 0", "None", r"predict\(\) returned scores of shape NoneType; expected"),
+    "no tensor": ("states[:, :2] * 0", "None", r"predict\(\) returned NoneType; expected a tensor \[rows, labels\]"),
+    "numpy": ("[:, :2] * 0", "[:, :2].numpy() * 0", r"predict\(\) returned ndarray; expected a tensor"),
     "not numbers": ("[:, :2] * 0", "[:, :2] * float('nan')", r"predict\(\) returned scores that are not numbers"),
     "no dictionary": ("return {}", "return 1", r"fit\(\) returned int; expected named tensors"),
 }
@@ -197,6 +200,41 @@ def test_a_method_that_goes_wrong_is_told_without_a_traceback(mistake: str, fold
     assert re.search(told, done.stderr)
     assert "Traceback" not in done.stderr
     assert "linear-probe" in done.stdout  # the others are there
+
+
+ODD = """from pathlib import Path
+import torch
+from workflows.config.strict import Strict
+from workflows.methods.base import Method
+
+
+class Settings(Strict):
+    place: Path = Path("here")
+
+
+class Odd(Method):
+    name = "odd"
+    needs = {"train"}
+    Settings = Settings
+
+    def fit(self, settings, materials, seed):
+        weight = torch.nn.Linear(materials.width, 2).weight
+        return {"weight": weight, "first": weight[0]}
+
+    def predict(self, settings, fitted, states, materials):
+        return states @ fitted["weight"].T
+"""
+
+
+def test_parameters_views_and_paths_are_stored_like_plain_tensors_and_text(folder: Path):
+    (folder / "odd.py").write_text(ODD)
+    write(folder, "odd.yaml", {**WORKFLOW, "methods": ["odd.py"]})
+    cli(folder, "run", "odd.yaml", "--executor", "inline")
+    fits = [a for a in open_store(store_of(folder)).artifacts() if identity(a).get("method") == "odd"]
+    stored = [load_file(fit.path("fitted.safetensors")) for fit in fits if fit.folder.parent.name == "fit"]
+    assert stored
+    assert all(torch.equal(one["first"], one["weight"][0]) for one in stored)
+    assert fits[0].json("fit.json")["settings"] == {"place": "here"}
 
 
 SWEEP = {

@@ -241,7 +241,7 @@ def test_folds_are_in_the_keys_of_fits_alone_and_counted(compare: Compared) -> N
     store, cells, _ = compare(methods=[probe, {**probe, "name": "folds", "folds": 5}], search={"trials": 2})
     (one,), (five,) = cells[0].fits.values(), cells[1].fits.values()
     assert "folds" not in one.identity
-    assert five.identity == {**one.identity, "folds": 5}
+    assert five.identity == {**one.identity, "folds": 5, "mean_of_folds": 2}
     assert one.inputs["search"].key == five.inputs["search"].key
     weights = [store.find(step).json("fit.json")["trained_weights"] for step in (one, five)]
     assert weights[1] == 5 * weights[0]

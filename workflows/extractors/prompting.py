@@ -65,7 +65,7 @@ def prompted(
 ) -> Mapping[str, Step]:
     """The steps a method may read, of prompts after demonstrations where it has some.
 
-    A method that learns from training rows gets them all; another, such as `icl`, the validation rows for its search.
+    A method that reads training rows gets them all; another, such as `icl`, the validation rows for its search.
     One that scores whole label words gets their log-likelihoods in place of states, and no head.
     """
     whole = method.label_tokens(task.config) == "whole"
@@ -74,7 +74,7 @@ def prompted(
         return materials
     rows = {role: materials[role].inputs["texts"] for role in _OF_PROMPTS}
     if before:
-        which: Literal["all", "validation"] = "all" if method.learns else "validation"
+        which: Literal["all", "validation"] = "all" if method.reads_training_rows else "validation"
         rows["train"] = chosen_texts_step(task, rows["train"], before["train"], which)
     step = likelihoods_step if whole else encode_step
     made = {
@@ -100,8 +100,8 @@ def _demonstrations(
         return {}
     draw = {"seed": seed, "train_size": size, "shots": method.config.shots}
     if kind == "random":
-        # With all rows there are plenty, and the same demonstrations serve methods that learn and those that do not.
-        spare = _SPARE if method.learns or size == "full" else 0.0
+        # With all rows there are plenty, and the same demonstrations serve all methods.
+        spare = _SPARE if method.reads_training_rows or size == "full" else 0.0
         shared = random_step(model, task, materials, {**draw, "spare": spare}, config.encoding)
         return dict.fromkeys(_OF_PROMPTS, shared)
     _check_store_the_head(kind, materials)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 InputKind = Literal["features", "prompts"]
 Need = Literal["train", "unlabelled", "head", "basis", "spectrum", "embedding", "content_free"]
+OF_LABEL_WORDS: frozenset[Need] = frozenset({"head", "basis", "spectrum", "embedding"})
 Watch = Callable[[int, Mapping[int, float]], Collection[int]]  # (epoch, place -> validation loss) -> places to end
 
 
@@ -123,6 +124,10 @@ class Method(ABC):
         """What it needs with these settings of the user's, where a search may set those named in `searched`."""
         return self.needs
 
+    def draws(self, settings: Mapping[str, Any], searched: Collection[str]) -> bool:
+        """Whether a fit on the same rows depends on the seed with these settings. The default: `seeded`."""
+        return self.seeded
+
     def check_model(self, settings: Any, model: Any) -> None:  # noqa: B027 - a hook: most are used with any
         """Raises InputError for a language model, given without its weights, that it cannot be used with."""
 
@@ -173,12 +178,24 @@ def check_tensors(method: Method, fitted: Any) -> None:
         )
 
 
+def plain_scores(method: Method, scores: Any) -> Tensor:
+    """What a method predicted, without what autograd knows of it, on the processor.
+
+    Raises ConfigError where that is no tensor.
+    """
+    if not hasattr(scores, "detach"):
+        raise ConfigError(
+            f"method {method.name!r}: predict() returned {type(scores).__name__}; expected a tensor [rows, labels]"
+        )
+    return scores.detach().cpu()
+
+
 def check_scores(method: Method, scores: Any, rows: int, classes: int) -> None:
     """Raises ConfigError where a method predicted no table of a score for each row and class.
 
     Raises InputError for scores that are not numbers: with other settings they may be.
     """
-    found = tuple(getattr(scores, "shape", ())) or type(scores).__name__
+    found = tuple(plain_scores(method, scores).shape)
     if found != (rows, classes):
         raise ConfigError(
             f"method {method.name!r}: predict() returned scores of shape {found}; expected [rows, labels] = "

@@ -6,16 +6,20 @@ rows are learned from, and no member decides alone. What members learned lies in
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from workflows.methods.base import Method, check_tensors
+from workflows.methods.base import Method, check_tensors, plain_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from workflows.methods.inputs.states import TaskFeatures
+
+
+MEAN_OF_FOLDS = 2  # the version of their mean, in keys; 2: a probability too small for float32 is not 0
 
 
 def fit_folds(method: Method, settings: Any, materials: TaskFeatures, seed: int, folds: int) -> dict[str, Tensor]:
@@ -40,10 +44,19 @@ def predict_folds(
     import torch
 
     scores = [
-        method.predict(settings, member, states, _of_fold(materials, fold))
+        plain_scores(method, method.predict(settings, member, states, _of_fold(materials, fold)))
         for fold, member in enumerate(_members(fitted, folds))
     ]
-    return scores[0] if folds == 1 else torch.stack(scores).softmax(dim=2).mean(dim=0).log()
+    if folds == 1:
+        return scores[0]
+    return torch.stack(scores).log_softmax(dim=2).logsumexp(dim=0) - math.log(folds)
+
+
+def plain_copy(tensor: Tensor) -> Tensor:
+    """Its numbers, in memory of their own."""
+    import torch
+
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def first_member(fitted: dict[str, Tensor], folds: int) -> dict[str, Tensor]:

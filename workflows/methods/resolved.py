@@ -16,7 +16,7 @@ from workflows.config.space import Domain
 from workflows.config.task import TaskConfig, row_tokens
 from workflows.errors import ConfigError, Place, nearest
 from workflows.methods.adapter import PeftAdapter
-from workflows.methods.base import Method, Need
+from workflows.methods.base import OF_LABEL_WORDS, Method, Need
 from workflows.methods.custom import naming_the_file
 from workflows.methods.registry import method_named
 
@@ -50,9 +50,14 @@ class ResolvedMethod:
         return "train" in self.needs(searched=True)
 
     @property
+    def reads_training_rows(self) -> bool:
+        """Whether it reads training rows at all, with their labels or without."""
+        return not self.needs(searched=True).isdisjoint({"train", "unlabelled"})
+
+    @property
     def reads_label_words(self) -> bool:
         """Whether the words that stand for the labels have a say; a model that reads prompts predicts by them."""
-        return self.method.input_kind == "prompts" or not self.needs(searched=True).isdisjoint({"head", "basis"})
+        return self.method.input_kind == "prompts" or not self.needs(searched=True).isdisjoint(OF_LABEL_WORDS)
 
     def label_tokens(self, task: TaskConfig) -> LabelTokens:
         """By which rule it reads the label words."""
@@ -66,7 +71,8 @@ class ResolvedMethod:
     def depends_on_seed(self, train_size: int | str) -> bool:
         """Whether fits with different seeds can differ: by the method itself, or by the rows it is trained on."""
         drawn = self.learns or self.demonstrations != "none"
-        return self.method.seeded or self.demonstrations == "random" or (train_size != "full" and drawn)
+        draws = self.method.draws(self.settings, self.space)
+        return draws or self.demonstrations == "random" or (train_size != "full" and drawn)
 
     def needs(self, searched: bool) -> frozenset[Need]:
         """What it reads with its settings, where a search sets the others or nothing does.
@@ -99,6 +105,12 @@ def resolve(config: MethodConfig, base: Path = Path(), place: Place = ()) -> Res
         settings = _settings(method, config.settings)
         space = {name: domain for name, domain in method.space.items() if name not in settings}
         found = ResolvedMethod(method, config, settings, space, demonstrations)
+        if demonstrations in ("bm25", "dense") and "content_free" in found.needs(searched=True):
+            raise ConfigError(
+                f"method {config.label!r}: content-free prompts (contextual, centre: content-free) need demonstrations "
+                f"that all prompts share, found demonstrations: {demonstrations}; take random ones, or leave it out",
+                ("settings",),
+            )
         if config.folds > 1 and not method.holds_out:
             told = "learns from all rows at once, so there are no folds to average"
             raise ConfigError(f"method {config.label!r} {told}; leave `folds` out", ("folds",))
@@ -155,11 +167,4 @@ def _demonstrations(method: Method, config: MethodConfig) -> Demonstrations:
             "`zero-shot` with them",
             ("demonstrations",),
         )
-    found = config.demonstrations or own
-    if found in ("bm25", "dense") and config.settings.get("contextual"):
-        raise ConfigError(
-            f"method {config.label!r}: contextual calibration needs demonstrations that all prompts share, found "
-            f"demonstrations: {found}; take random ones, or leave `contextual` out",
-            ("settings",),
-        )
-    return found
+    return config.demonstrations or own

@@ -52,6 +52,10 @@ class SemanticPrior(Method):
     def reads(self, settings: Mapping[str, Any], searched: Collection[str]) -> frozenset[Need]:
         return needs_of_rows(settings, searched) | _ROWS
 
+    def draws(self, settings: Mapping[str, Any], searched: Collection[str]) -> bool:
+        """Unrelated tokens are drawn by the seed."""
+        return "targets" in searched or settings.get("targets") == "unrelated"
+
     def fit(self, settings: SemanticPriorSettings, materials: TaskFeatures, seed: int) -> dict[str, Tensor]:
         from vocabsem_core.calibration.prior import fit_prior, prior_rows
 

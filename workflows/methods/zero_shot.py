@@ -35,6 +35,7 @@ class ZeroShot(Method):
     """What the model says of the label words; nothing is trained."""
 
     name = "zero-shot"
+    version = 2  # 2: probabilities of content-free prompts that are too small for float32 are not 0
     needs: ClassVar = frozenset({"head"})
     scores_words = True
     several_layers = False  # states are compared with the head's space

@@ -20,7 +20,7 @@ from workflows.config.layers import layers_read
 from workflows.errors import ConfigError
 from workflows.methods.base import Method, Need, check_scores
 from workflows.methods.custom import naming_the_file
-from workflows.methods.ensembles import fit_folds, predict_folds, trained_in_folds
+from workflows.methods.ensembles import MEAN_OF_FOLDS, fit_folds, plain_copy, predict_folds, trained_in_folds
 from workflows.methods.registry import method_named
 from workflows.methods.resolved import ResolvedMethod
 from workflows.search.proposals import FixedTrials
@@ -147,7 +147,8 @@ def fit_step(
         identity={
             **method_identity(method, inputs, conditions, seed),
             "settings": method.whole_settings,
-            **({"folds": method.config.folds} if method.config.folds > 1 else {}),
+            **({"folds": method.config.folds, "mean_of_folds": MEAN_OF_FOLDS} if method.config.folds > 1 else {}),
+            **({"held_out": False} if "demonstrations" in read and not method.method.holds_out else {}),
         },
         inputs={**read, **({"search": search} if search else {})},
         local={**method_local(method.method), "gpus": gpus_of(method.method, conditions.gpus)},
@@ -180,12 +181,13 @@ def fill_fit(work: StepContext) -> dict[str, float]:
     with naming_the_file(method), listening(work.tell), measured() as took:
         fitted = fit_folds(method, settings, materials, work.identity["seed"], folds)
         scores = predict_folds(method, settings, fitted, states, materials, folds)
-    check_scores(method, scores, len(states), len(materials.labels))
+        check_scores(method, scores, len(states), len(materials.labels))
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.float().numpy()}
     work.out.write_shard(0, table_of(read_column(work.inputs["test"], ROW_ID), columns))
-    work.out.write("fitted.safetensors", save({name: tensor.contiguous() for name, tensor in fitted.items()}))
+    # A method of the user's own may return views of one tensor, which safetensors refuses.
+    work.out.write("fitted.safetensors", save({name: plain_copy(tensor) for name, tensor in fitted.items()}))
     record = {
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(mode="json"),
         "trained_weights": trained_in_folds(method, fitted, folds),
         **_unlabelled(method, materials, work),
         **({"smaller_classes": smaller} if (smaller := materials.smaller_classes) else {}),

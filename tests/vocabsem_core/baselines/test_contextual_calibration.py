@@ -19,3 +19,10 @@ def test_probabilities_are_divided_by_those_of_prompts_that_say_nothing():
 def test_a_prompt_that_says_nothing_itself_gets_even_chances():
     logits = torch.tensor([[2.0, -1.0, 0.5]])
     assert torch.allclose((logits.log_softmax(dim=1) - log_prior(logits)).exp(), torch.ones(1, 3))
+
+
+def test_a_probability_too_small_for_its_dtype_is_not_zero():
+    """Log-likelihoods of whole words differ by more than a hundred."""
+    found = log_prior(torch.tensor([[-1.0, -120.0], [-1.0, -110.0]]))
+    expected = np.log(np.exp(np.array([-119.0, -109.0])).mean())
+    torch.testing.assert_close(found, torch.tensor([0.0, expected], dtype=torch.float32))

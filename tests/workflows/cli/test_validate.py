@@ -87,6 +87,12 @@ def test_all_problems_are_told_at_once(folder):
     assert findings_text(folder / "workflow.yaml", found).endswith(f"9 problems in {folder / 'workflow.yaml'}")
 
 
+@pytest.mark.parametrize("method", ["affinity-centred", "calibration", "semantic-prior", "calibration-paper", "icl"])
+def test_label_words_that_cannot_be_told_apart_are_told_whatever_reads_them(method, folder):
+    found = check(folder, {"words": {"good": "fine", "bad": "fine"}}, methods=[method])
+    assert [problem for problem in found.problems if "have the same tokens" in problem]
+
+
 def test_every_mistake_in_the_yaml_is_told(folder):
     found = check(folder, seeds=["x"], methodes=["knn"])
     assert any("unknown field 'methodes'; did you mean 'methods'?" in problem for problem in found.problems)

@@ -90,3 +90,20 @@ def test_one_fold_is_the_methods_own_fit(tmp_path: Path) -> None:
 def test_folds_of_what_has_none_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="folds are for methods that are fitted to training rows alone"):
         resolve(MethodConfig.model_validate({**config, "folds": 2}))
+
+
+class Certain(Remembers):
+    """Sure of the first class beyond what a float32 probability can say."""
+
+    name = "certain"
+
+    def predict(self, settings: Any, fitted: Any, states: torch.Tensor, materials: TaskFeatures) -> torch.Tensor:
+        return torch.tensor([[200.0, 0.0]]).repeat(len(states), 1).requires_grad_()
+
+
+def test_members_that_are_all_certain_leave_no_score_infinite(tmp_path: Path) -> None:
+    given, states = materials(tmp_path, LABELS), torch.arange(3).float().unsqueeze(1)
+    fitted = fit_folds(Certain(), Strict(), given, seed=0, folds=3)
+    found = predict_folds(Certain(), Strict(), fitted, states, given, folds=3)
+    torch.testing.assert_close(found, torch.tensor([[0.0, -200.0]]).repeat(3, 1))
+    assert not found.requires_grad

@@ -140,6 +140,8 @@ def test_a_fit_depends_on_the_seed_by_its_method_or_by_a_subsample() -> None:
     assert not resolve(MethodConfig(method="knn")).depends_on_seed("full")
     assert resolve(MethodConfig(method="knn")).depends_on_seed(8)
     assert not resolve(MethodConfig(method="affinity")).depends_on_seed(8)
+    assert not resolve(MethodConfig(method="semantic-prior")).depends_on_seed("full")
+    assert resolve(MethodConfig(method="semantic-prior", settings={"targets": "unrelated"})).depends_on_seed("full")
 
 
 class Numbered(Strict):
@@ -296,6 +298,13 @@ def test_the_papers_similarity_loss_takes_no_product() -> None:
 )
 def test_a_method_reads_what_its_targets_and_centre_are_made_of(name, settings, searched, more) -> None:
     assert METHODS[name].reads(settings, searched) == {"train"} | more
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"peft"}))
+def test_label_words_are_checked_for_every_method_that_reads_their_rows(name: str) -> None:
+    found = resolve(MethodConfig(method=name))
+    without = {"linear-probe", "centroid", "knn"}
+    assert found.reads_label_words == (name not in without)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ class TaskFeatures:
             assert self.fold == 0, "demonstrations are drawn from the training rows of the first fold"
             listed, rows = self.inputs["demonstrations"].json(DEMONSTRATIONS), read_column(self.inputs["train"], ROW_ID)
             kept, held = (np.flatnonzero(np.isin(rows, listed[name])) for name in ("train", "validation"))
-            return kept, held
+            every = np.union1d(kept, held)
+            return (kept, held) if self.hold_out else (every, every)
         check_has_rows(labels, self.labels)
         hashes = read_column(self.inputs["train"], "row_hash")
         return split_rows(labels, hashes, len(self.labels), self.train_size, self.seed, self.fold, self.hold_out)
