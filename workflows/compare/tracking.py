@@ -149,12 +149,12 @@ def key_of_fit(record: RunRecord, fit: Step) -> str:
 
 def _span(fit: Step, store: Store) -> tuple[int, int] | None:
     """When a fit began and ended, whenever MLflow hears of it."""
-    artifact = store.find(fit)
-    if artifact is None:
-        return None
     try:
-        made = artifact.json("provenance.json")
+        artifact = store.find(fit)
+        made = artifact.json("provenance.json") if artifact is not None else None
     except DamagedArtifact:
+        return None
+    if made is None:
         return None
     end = datetime.fromisoformat(made["finished"]).timestamp()
     return round((end - made["seconds"]) * 1000), round(end * 1000)

@@ -25,7 +25,7 @@ _ROWS: Mapping[str, frozenset[Need]] = {
     "basis": frozenset({"spectrum"}),
     "head": frozenset({"head"}),
     "embedding": frozenset({"head", "embedding"}),
-    "class-means": frozenset({"head"}),
+    "class-means": frozenset(),
     "random": frozenset({"head"}),
     "learned": frozenset({"spectrum"}),
     "shuffled": frozenset({"spectrum"}),

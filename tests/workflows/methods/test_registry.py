@@ -285,6 +285,7 @@ def test_the_papers_similarity_loss_takes_no_product() -> None:
         ("calibration", {}, ("centre",), {"spectrum", "content_free", "unlabelled"}),
         ("calibration", {"targets": "random"}, (), {"head", "unlabelled"}),
         ("calibration", {"targets": "head"}, (), {"head", "unlabelled"}),
+        ("calibration", {"targets": "class-means"}, (), {"unlabelled"}),
         ("calibration", {"targets": "embedding"}, (), {"head", "embedding", "unlabelled"}),
         ("calibration", {}, ("targets",), {"spectrum", "head", "embedding", "unlabelled"}),
         ("calibration-paper", {}, (), {"basis"}),
