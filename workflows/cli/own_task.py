@@ -115,11 +115,11 @@ def _task(name: str, data: Path, test: Path | None, text: str, label: str, label
 def _workflow(name: str, many: bool) -> str:
     limit = "limit: {train: 5000, test: 2000}    # a part of the rows, by hash; leave it out to use all of them\n"
     return f"""\
-# Compare five methods on the task `{name}` with the bundled model.   vocabsem run {_WORKFLOW}
+# Compare six methods on the task `{name}` with the bundled model.   vocabsem run {_WORKFLOW}
 workflow: compare
-models: [reference]                 # catalog names, folders, or Hugging Face ids (name@revision)
+models: [reference]                 # bundled, tiny; or smollm2-135m, a folder, a GGUF file, a Hugging Face id
 tasks: [{name}.yaml]
-methods: [zero-shot, affinity, calibration, linear-probe, knn]
+methods: [zero-shot, affinity-centred, semantic-prior, calibration, linear-probe, knn]
 {limit if many else ""}"""
 
 

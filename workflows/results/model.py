@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 Part = TypeVar("Part", "Result", "Detail")
 Verdict = Literal["better", "worse", "no difference shown"]
-LEVEL = 0.05  # of all comparisons of a run together
+LEVEL = 0.05  # of all comparisons of a run at one training size, together
 
 
 def total(*values: float | None) -> float | None:

@@ -7,7 +7,7 @@ from workflows.results.model import Versus
 LEVEL = "~"  # not shown to be worse than the best
 CONTRADICTORY = (
     'An interval without 0 next to "no difference shown" is not a contradiction: the interval is for that '
-    "comparison alone, while p is corrected for all comparisons of the run."
+    "comparison alone, while p is corrected for all comparisons of the run at this training size."
 )
 
 

@@ -109,6 +109,8 @@ def test_a_users_rows_become_a_valid_workflow_with_a_seeded_split(folder: Path) 
         "label": "intent",
     }
     assert words() == {"OTHER": "other", "delivery_time": "delivery time", "refundRequest": "refund request"}
+    methods = yaml.safe_load(Path("workflow.yaml").read_text())["methods"]
+    assert methods == ["zero-shot", "affinity-centred", "semantic-prior", "calibration", "linear-probe", "knn"]
     planned = CliRunner().invoke(app, ["plan", "workflow.yaml", "--json"], catch_exceptions=False)
     assert len(json.loads(planned.stdout)["steps"]) > 10
 
