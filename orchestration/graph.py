@@ -47,7 +47,7 @@ class Step:
         name: the kind of step, also its folder in the store: "encode".
         label: what a person reads in a plan: "encode reference trec test". Not identity.
         version: the code version; raise it when the same inputs shall give another result.
-        run: "module:callable" that fills the artifact (see `work.Work`).
+        run: "module:callable" that fills the artifact (see execution/work.py).
         identity: JSON fields that the output depends on.
         inputs: role -> step whose artifact is read.
         local: JSON values that do not change the output (paths, batch sizes).

@@ -72,17 +72,21 @@ class Artifact:
     def path(self, name: str) -> Path:
         """A file of the artifact. Its checksum is verified the first time this process asks for it.
 
+        A copy from a bucket that was removed since is fetched again.
+
         Raises DamagedArtifact where it is missing or differs, KeyError for a name the artifact does not list.
         """
         entry = self.manifest["files"][name]
         path = self.folder / name
-        if (str(path), entry["xxh3"]) not in _verified:
+        known = (str(path), entry["xxh3"])
+        if known not in _verified or not path.is_file():
+            _verified.discard(known)
             damage = damage_of(path, entry, every_byte=True)
             if damage and self.mirror is not None:  # not here yet, or a copy that is damaged
                 damage = self.mirror.fetch(path, entry)
             if damage:
                 raise DamagedArtifact(damage)
-            _verified.add((str(path), entry["xxh3"]))
+            _verified.add(known)
         return path
 
     def download(self) -> None:

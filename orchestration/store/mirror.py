@@ -1,8 +1,8 @@
 """A store in a bucket, seen through a folder of this machine that holds copies of what was needed of it.
 
-The bucket has the layout of a store's folder (store.py), and it decides: what it does not hold does not exist, whatever
-lies here. Every file goes to the bucket before it gets its name here, so a file that has its name is one of the
-bucket's. A reader fetches marker, manifest and identity when it looks an artifact up, and each data file when it is
+The bucket has the layout of a store's folder (artifacts.py), and it decides: what it does not hold does not exist,
+whatever lies here. Every file goes to the bucket before it gets its name here, so a file that has its name is one of
+the bucket's. A reader fetches marker, manifest and identity when it looks an artifact up, and each data file when it is
 opened, compared with the manifest's checksum before it gets its name. A copy may be removed at any time: it is fetched
 again.
 

@@ -226,7 +226,9 @@ class Bucket:
                     parts.append({"PartNumber": number, "ETag": tag})
                     count(len(block))
             told = {**upload, "MultipartUpload": {"Parts": parts}}
-            won = self._once(lambda condition: self._client.complete_multipart_upload(**told, **condition))
+            # Without the condition, another may have won while the parts were sent: look once more.
+            free = self.conditional or self.find(key) is None
+            won = free and self._once(lambda condition: self._client.complete_multipart_upload(**told, **condition))
         except BaseException:
             self._client.abort_multipart_upload(**upload)
             raise

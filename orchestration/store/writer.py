@@ -1,4 +1,4 @@
-"""Filling an artifact: files that appear whole, a manifest, and a marker written last (store.py has the layout)."""
+"""Filling an artifact: files that appear whole, a manifest, and a marker written last (artifacts.py has the layout)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Semantic calibration: a small module moves frozen states towards their labels' basis rows (paper, section 3.3).
 
-A module is a formula over named weights; `packs` trains them.
+A module is a formula over named weights; `batched_training` trains them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from workflows.extractors.base import FeatureExtractor, Materials
 from workflows.extractors.registry import extractor_kind
 from workflows.inputs.catalog import Task, find_task
 from workflows.methods.resolved import ResolvedMethod, resolve
-from workflows.steps.best import best_step
+from workflows.steps.best import best_step, copies
 from workflows.steps.fit import score_step
 from workflows.steps.paired_test import versus_step
 
@@ -36,6 +36,7 @@ class Cell:
         versus: the step that does so; None for the reference itself.
         best: the step that finds the best method of the task and tests all others against it; None for all but the
             largest training size, and where there is one method alone.
+        copy: whether a method before it in the same table has the very same fits.
     """
 
     extractor: FeatureExtractor
@@ -52,6 +53,7 @@ class Cell:
     reference: str
     versus: Step | None = None
     best: Step | None = None
+    copy: bool = False
 
     @property
     def model(self) -> str:
@@ -158,11 +160,14 @@ def _cell(entry: Entry) -> Cell:
 
 def _tested(cells: Sequence[Cell], task: Task, labels: Step) -> list[Cell]:
     """Cells of a task with their tests: against the reference method, and against the best of them."""
-    best = None
+    best, fits = None, [cell.fits for cell in cells]
     if len(cells) > 1:
         where = f"{cells[0].model} {task.config.name}"
-        best = best_step(where, [cell.fits for cell in cells], labels, len(task.config.words), cells[0].metric)
-    return [replace(_against(cell, cells, task, labels), best=best) for cell in cells]
+        best = best_step(where, fits, labels, len(task.config.words), cells[0].metric)
+    return [
+        replace(_against(cell, cells, task, labels), best=best, copy=copy)
+        for cell, copy in zip(cells, copies(fits), strict=True)
+    ]
 
 
 def _against(cell: Cell, cells: Sequence[Cell], task: Task, labels: Step) -> Cell:

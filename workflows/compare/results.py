@@ -55,6 +55,7 @@ def read_result(cell: Cell, ledger: Ledger) -> Found | None:
         unlabelled_rows=max(entry.get("unlabelled_rows", 0) for entry in records.values()),
         folds=max(step.identity.get("folds", 1) for step in cell.fits.values()),
         to_best=_to_best(cell, store),
+        copy=cell.copy,
         dtype=_dtype(cell.fits.values()),
     )
     return result, detail
@@ -65,7 +66,7 @@ def _to_best(cell: Cell, store: Store) -> Versus | None:
     artifact = store.find(cell.best) if cell.best is not None else None
     if cell.best is None or artifact is None:
         return None
-    found = lead_of(cell.best, artifact.json(BEST), cell.fits)
+    found = lead_of(cell.best, artifact.json(BEST), cell.fits, cell.copy)
     return Versus("", **found) if found is not None else None
 
 

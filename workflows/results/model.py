@@ -131,6 +131,7 @@ class Detail:
         unlabelled_rows: training rows that it reads without their labels, beyond those that it is trained on.
         to_best: the comparison with the best method of the same model and task; None for that method itself, and where
             none was made.
+        copy: whether a method before it of the same model and task has the very same fits, and so is the same.
         dtype: the precision in which the language model ran or was trained; None where it did not run.
     """
 
@@ -150,6 +151,7 @@ class Detail:
     folds: int = 1
     unlabelled_rows: int = 0
     to_best: Versus | None = None
+    copy: bool = False
     dtype: str | None = None
 
 

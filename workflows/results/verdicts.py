@@ -27,7 +27,7 @@ def _judged_together(results: Sequence[Found]) -> list[Found]:
     """The same of results at one training size: the table of a run, or a point of its learning curves.
 
     The comparisons are those with the reference method, which was named before the run, and those with the best method,
-    which the test rows themselves have chosen. Whichever of k methods is best, k - 1 pairs are shown, out of
+    which the test rows themselves have chosen. Whichever of k distinct methods is best, k - 1 pairs are shown, out of
     k (k - 1) / 2 that could have been. So p of a comparison with the best is first multiplied by k / 2; then Holm's
     correction is made over all that are shown. The pair of the reference and the best is one comparison, and was named
     before the run.
@@ -40,7 +40,8 @@ def _judged_together(results: Sequence[Found]) -> list[Found]:
     p_of = {_pair(result, one): one.p for result, detail in named if (one := detail.versus)}
     for result, detail in named:
         if one := detail.to_best:
-            p_of.setdefault(_pair(result, one), min(1.0, one.p * len(groups[_group(result)]) / 2))
+            distinct = sum(not of.copy for _, of in groups[_group(result)])
+            p_of.setdefault(_pair(result, one), min(1.0, one.p * distinct / 2))
     adjusted = dict(zip(p_of, holm(list(p_of.values())), strict=True))
 
     def verdict(result: Result, one: Versus | None) -> Versus | None:

@@ -18,13 +18,14 @@ def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n
     """Like the score it reads test labels, after all settings were chosen.
 
     Which method is best is known only when all have predicted, so this is one step per task. Names and order of the
-    methods do not matter: they are sorted by the keys of their fits.
+    methods do not matter: they are sorted by the keys of their fits. Methods of the same fits are one here.
     """
-    ordered = sorted(methods, key=_fits)
+    distinct = {tuple(_fits(fits)): fits for fits in methods}
+    ordered = [distinct[keys] for keys in sorted(distinct)]
     return Step(
         name="best",
         label=f"best {where}",
-        version=2,  # 2: p of macro-F1 by as many random swaps as it needs
+        version=3,  # 3: methods of the same fits are one; macro-F1's interval leaves out the classes that a draw has not
         run="workflows.steps.best:fill_best",
         identity={"classes": n_classes, "metric": metric, "seeds": [sorted(fits) for fits in ordered]},
         inputs={
@@ -35,11 +36,21 @@ def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n
     )
 
 
-def lead_of(step: Step, record: Mapping[str, Any], fits: Mapping[int, Step]) -> dict[str, Any] | None:
-    """The difference of a method to the best, with its interval and p; None for the best itself."""
+def lead_of(step: Step, record: Mapping[str, Any], fits: Mapping[int, Step], copy: bool) -> dict[str, Any] | None:
+    """The difference of a method to the best, with its interval and p; None for the best itself.
+
+    `copy`: whether a method before it has the same fits. A copy of the best is tested against it, and differs nowhere.
+    """
     seeds = step.identity["seeds"]
     made = [[step.inputs[_role(place, seed)].key for seed in of] for place, of in enumerate(seeds)]
-    return record["differences"][made.index(_fits(fits))]
+    found = record["differences"][made.index(_fits(fits))]
+    return {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0} if found is None and copy else found
+
+
+def copies(methods: Sequence[Mapping[int, Step]]) -> list[bool]:
+    """Of each method, whether one before it has the same fits."""
+    made = [_fits(fits) for fits in methods]
+    return [keys in made[:place] for place, keys in enumerate(made)]
 
 
 def fill_best(work: StepContext) -> None:

@@ -19,7 +19,7 @@ _LIGHT = Resources(cpus=0)
 
 
 def corpus_step(name: str, paths: Sequence[Path], digests: Sequence[str], held_out: float) -> Step:
-    """Documents of the files, in the files' order."""
+    """Documents of the files, in the order of the files' digests."""
     return Step(
         name="corpus",
         label=f"corpus {name}",

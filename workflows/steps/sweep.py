@@ -67,13 +67,13 @@ def sweep_step(config: SweepConfig, method: ResolvedMethod, inputs: Inputs, cond
         known = [one["settings"] for one in listed(found, space, fixed, most, plan.seed)]
     optuna = {
         "space": {name: domain.model_dump(mode="json", exclude_none=True) for name, domain in space.items()},
-        "fixed": fixed,
+        "fixed": method.whole_settings,
         "trials": trials,
     }
     return Step(
         name="sweep",
         label=f"sweep {config.name}",
-        version=2,  # 2: Optuna proposes in eight waves, whatever the number of trials
+        version=3,  # 3: Optuna's defaults are written out
         run="workflows.steps.sweep:fill_sweep",
         identity={
             **method_identity(method, inputs, conditions, plan.seed),
@@ -202,11 +202,11 @@ def confirm_step(config: SweepConfig, method: ResolvedMethod, sweep: Step) -> St
     return Step(
         name="confirm",
         label=f"confirm {config.name}",
-        version=4,
+        version=5,  # 5: the defaults are written out
         run="workflows.steps.sweep:fill_confirm",
         identity={
             **{name: sweep.identity[name] for name in kept if name in sweep.identity},
-            "fixed": dict(method.settings),
+            "fixed": method.whole_settings,
             "best": config.confirm.best,
             "folds": FOLDS,
         },

@@ -128,6 +128,18 @@ def test_any_damage_to_any_file_is_found_by_verify_and_named(store, name, damage
     assert found[0].file.endswith(named)
 
 
+def test_a_file_that_was_removed_since_it_was_verified_is_missing(store):
+    fill(store, number(2))
+    artifact = store.find(number(2))
+    path = artifact.path("extra.json")
+    path.unlink()
+    with pytest.raises(DamagedArtifact, match=r"extra.json: found no file, expected 2 bytes"):
+        artifact.path("extra.json")
+    path.write_bytes(b"[]")
+    with pytest.raises(DamagedArtifact, match="checksum"):
+        Artifact(artifact.folder).path("extra.json")
+
+
 def hurt(path, damage):
     data = bytearray(path.read_bytes())
     if damage == "flip":

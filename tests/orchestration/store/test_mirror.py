@@ -255,6 +255,15 @@ def test_a_damaged_copy_is_fetched_anew(machine):
     assert values(opened) == [0.0, 1.0, 4.0]
 
 
+def test_a_copy_that_was_removed_since_it_was_verified_is_fetched_again(machine):
+    opened = machine()
+    run(opened, TARGET)
+    artifact = opened.find(STEP)
+    before = artifact.shard(1).read_bytes()
+    (opened.root / SHARD).unlink()
+    assert artifact.shard(1).read_bytes() == before
+
+
 def test_damage_of_a_committed_shard_of_an_unfinished_artifact_is_found(machine, server, bucket):
     fill_shards(machine("one"), 0, 1)
     assert damages(machine("two")) == {}

@@ -150,6 +150,26 @@ def test_a_server_without_conditional_puts_is_found_out(server, bucket, file, an
     assert opened.get("x/one") == b"first"
 
 
+def test_without_conditional_puts_an_object_made_while_parts_are_sent_stays(server, bucket, file, monkeypatch):
+    """The put that completes an upload in parts has no condition there: it would replace what another made."""
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
+    opened = s3.Bucket(bucket, "", conditional=False)
+    large, small = file(b"b" * (6 << 20)), file(b"first")
+
+    def another_wins(request):
+        if request.method == "PUT" and "partNumber=2" in request.query_string.decode():
+            server.before = None
+            assert opened.create("x/large", small)
+
+    server.before = another_wins
+    assert not opened.create("x/large", large)
+    assert opened.get("x/large") == b"first"
+    assert not server.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    opened.delete(["x/large"])
+    assert opened.create("x/large", large)
+    assert opened.get("x/large") == large.read_bytes()
+
+
 def test_a_server_with_conditional_puts_is_known(bucket, file):
     for _ in range(2):
         opened, found = parse(f"s3://{bucket}").opened("version", file(b"1"))

@@ -34,6 +34,7 @@ from workflows.errors import ConfigError
 from workflows.layers.results import LayerResults, columns
 from workflows.layers.workflow import LAYERS, LAYERS_FILE, LayerStudy
 from workflows.methods.inputs.states import read_states
+from workflows.methods.registry import METHODS
 from workflows.steps.layers import spaces as spaces_of_layers
 from workflows.steps.layers.readings import LayerWorker
 from workflows.steps.layers.spaces import Space, spaces
@@ -301,6 +302,26 @@ def test_rows_of_the_embeddings_side_need_the_blocks_width(tmp_path: Path) -> No
     told = "the blocks' states have 32 dimensions, the input embedding 16 and the head's input 16; keep of `bases` head"
     assert told in str(readings("head", "embedding").error)
     assert readings("head", "affine").state == "ran"
+
+
+@pytest.mark.parametrize("name", ["linear-probe", "knn", "semantic-prior", "calibration"])
+def test_a_default_of_a_method_that_changes_is_another_reading(
+    made: Made, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = made().parts[0].readings
+    whole = METHODS[name].Settings().model_dump(mode="json")
+    assert before.identity["methods"][name] == {"version": METHODS[name].version, "settings": whole}
+    setting = next(setting for setting, value in whole.items() if isinstance(value, int | float))
+    changed = METHODS[name].Settings.model_validate({setting: whole[setting] * 2})
+
+    class Changed(METHODS[name].Settings):  # type: ignore[misc, name-defined]
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**{setting: getattr(changed, setting), **given})
+
+    monkeypatch.setattr(type(METHODS[name]), "Settings", Changed)
+    after = made().parts[0].readings
+    assert after.identity["methods"][name]["settings"] == changed.model_dump(mode="json")
+    assert after.key != before.key
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.workflows.results.test_model import entry
@@ -80,6 +82,24 @@ def test_the_best_was_chosen_by_the_same_rows_so_p_counts_every_pair_it_could_ha
     assert probe.p_holm == versus.p_holm == pytest.approx(5 * 0.01)  # named before the run: no factor
     assert a.p_holm == pytest.approx(4 * 0.02 * 4 / 2)
     assert b.p_holm == pytest.approx(3 * 0.03 * 4 / 2)
+
+
+def test_a_copy_of_the_best_is_not_shown_to_be_worse_and_is_no_further_candidate() -> None:
+    result, detail = found("copy", 0.8, 0.5, 1.0, 0.01)
+    assert detail.to_best
+    same = replace(detail, copy=True, to_best=replace(detail.to_best, mean=0.0, low=0.0, high=0.0))
+    first, others = found("best", 0.8, 1.0, None, 0.01), [found("probe", 0.5, 1.0, 0.01), found("a", 0.5, 1.0, 0.02)]
+    lines = judged([first, *others, (result, same)])
+    ((_, best), (_, _), (_, a), (_, copy)) = lines
+    assert best.to_best is None
+    assert copy.to_best
+    assert a.to_best
+    assert (copy.to_best.reference, copy.to_best.p_holm, copy.to_best.verdict) == ("best", 1.0, "no difference shown")
+    # Six tests in all: of probe with best, copy and a; of the best with copy and a. Two of p 0.01 come before.
+    assert a.to_best.p_holm == pytest.approx(3 * 0.02 * 3 / 2)
+    (answer,) = answers(lines)
+    assert answer.enough is not None
+    assert answer.enough[0].method == "copy"
 
 
 def test_tests_against_a_method_that_is_not_the_best_of_these_results_are_left_out() -> None:

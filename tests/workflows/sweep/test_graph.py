@@ -64,11 +64,44 @@ def test_what_a_search_is_known_by_is_what_decides_its_result(made: Made) -> Non
     grid, optuna = made().search.identity, made(search={"algorithm": "optuna", "trials": 9}).search.identity
     assert (grid["optuna"], grid["stopping"], grid["time_limit"]) == (None, None, None)
     assert optuna["listed"] is None
-    assert optuna["optuna"] == {"space": SWEPT["space"], "fixed": {}, "trials": 9}
+    assert optuna["optuna"] == {"space": SWEPT["space"], "fixed": {"k": 16, "distance": "cosine"}, "trials": 9}
     drawn = {"space": {"k": {"integer": [1, 500]}}}
     random, turned = (made(search={"seed": seed}, **drawn).search.identity["listed"] for seed in (0, 1))
     assert len(random) == 64
     assert random != turned
+
+
+def test_a_default_that_changes_is_another_search_and_another_confirmation(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys() -> list[str]:
+        sweep = made(method="calibration", space={"rank": {"choice": [2, 4]}}, search={"algorithm": "optuna"})
+        return [sweep.search.key, sweep.confirm.key]
+
+    before = keys()
+    assert keys() == before
+
+    class Changed(METHODS["calibration"].Settings):  # type: ignore[misc, name-defined]
+        learning_rate: float = 0.5
+
+    monkeypatch.setattr(type(METHODS["calibration"]), "Settings", Changed)
+    assert not set(keys()) & set(before)
+
+
+def test_a_default_that_changes_is_another_confirmation_where_the_list_does_not_hold_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grid over a setting: the search is the same whatever its default, the confirmation fits the default too."""
+    before = made()
+
+    class Changed(METHODS["knn"].Settings):  # type: ignore[misc, name-defined]
+        k: int = 7
+
+    monkeypatch.setattr(type(METHODS["knn"]), "Settings", Changed)
+    after = made()
+    assert after.search.key == before.search.key
+    assert after.confirm.identity["fixed"] == {"k": 7, "distance": "cosine"}
+    assert after.confirm.key != before.confirm.key
 
 
 RATES = {"method": "calibration", "space": {"learning_rate": {"log_uniform": [1e-4, 1e-2]}}}

@@ -83,10 +83,10 @@ class Reader:
 
     def _votes(self, features: LayerFeatures, states: Tensor) -> dict[str, Tensor]:
         """Class numbers of states by their nearest training states, for each number of neighbours."""
-        knn, most = METHODS["knn"], len(features.train.labels)
+        knn, whole, most = METHODS["knn"], self._settings("knn").model_dump(), len(features.train.labels)
         names = [f"{NEIGHBOURS}{k}" for k in self._identity["neighbours"]]
         jobs: list[tuple[Any, dict[str, Tensor]]] = [
-            (knn.Settings.model_validate({"k": min(k, most)}), {}) for k in self._identity["neighbours"]
+            (knn.Settings.model_validate({**whole, "k": min(k, most)}), {}) for k in self._identity["neighbours"]
         ]
         votes = []
         for scores in knn.predict_many(jobs, states, features):
@@ -107,11 +107,15 @@ class Reader:
         """Class numbers of the test rows, and how many weights were trained."""
         method, features = METHODS[name], self._given(name)
         fitted = self._fitted(name) if fitted is None else fitted
-        scores = method.predict(method.Settings(), fitted, self._space.test, features)
+        scores = method.predict(self._settings(name), fitted, self._space.test, features)
         return scores.argmax(dim=1), method.trained_weights(fitted)
 
     def _fitted(self, name: str) -> dict[str, Tensor]:
-        return METHODS[name].fit(METHODS[name].Settings(), self._given(name), self._identity["seed"])
+        return METHODS[name].fit(self._settings(name), self._given(name), self._identity["seed"])
+
+    def _settings(self, name: str) -> Any:
+        """A method's, as the step's identity holds them."""
+        return METHODS[name].Settings.model_validate(self._identity["methods"][name]["settings"])
 
     def _given(self, name: str) -> LayerFeatures:
         return replace(self.features, hold_out=METHODS[name].holds_out)

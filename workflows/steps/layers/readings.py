@@ -29,7 +29,7 @@ def readings_step(
     return Step(
         name="layers",
         label=f"layers {called(subject)}",
-        version=2,  # 2: a shard a layer
+        version=3,  # 3: the methods' settings are written out
         run="workflows.steps.layers.readings:LayerWorker",
         identity={
             "model": model.weights,
@@ -41,7 +41,10 @@ def readings_step(
             "neighbours": list(config.neighbours),
             "vocabulary_rows": config.vocabulary_rows,
             "seed": config.seed,
-            "methods": {method.name: method.version for method in methods},
+            "methods": {
+                method.name: {"version": method.version, "settings": method.Settings().model_dump(mode="json")}
+                for method in methods
+            },
         },
         inputs={role: materials[role] for role in roles},
         setup={**model.files, "kept_rows": model.kept_rows},
