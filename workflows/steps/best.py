@@ -25,7 +25,7 @@ def best_step(where: str, methods: Sequence[Mapping[int, Step]], labels: Step, n
     return Step(
         name="best",
         label=f"best {where}",
-        version=3,  # 3: methods of the same fits are one; macro-F1's interval leaves out the classes that a draw has not
+        version=3,  # 3: methods of the same fits are one, and macro-F1's interval is not low
         run="workflows.steps.best:fill_best",
         identity={"classes": n_classes, "metric": metric, "seeds": [sorted(fits) for fits in ordered]},
         inputs={
