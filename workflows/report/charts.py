@@ -101,8 +101,9 @@ def learning(blocks: Mapping[int | str, Block], task: str | None, numbers: Numbe
     y = Scale(bounds, HEIGHT - BOTTOM, TOP)
     drawn = frame(x, y, "training rows per class", [(place, str(size)) for place, size in enumerate(sizes)])
     ends = []
+    apart = min(3.0, (x(1.0) - x(0.0)) / 3 / max(1, len(found)))  # intervals stand side by side, near their size
     for number_of, (method, points) in enumerate(found.items()):
-        aside = 3.0 * (number_of - (len(found) - 1) / 2)  # so that intervals stand side by side
+        aside = apart * (number_of - (len(found) - 1) / 2)
         which = numbers[method]
         placed = [(x(place) + aside, one) for place, one in points]
         if len(placed) == 1:

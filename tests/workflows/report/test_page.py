@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflows.report.made_up import MODELS, TASKS, averaged, found, record_of, results
+from workflows.report import charts
 from workflows.report.contents import Contents, read_contents
 from workflows.report.page import mixed_up, page
 from workflows.results.verdicts import judged
@@ -74,6 +75,20 @@ def test_every_tag_is_closed_and_every_picture_is_xml(contents: Contents) -> Non
     assert len(pictures) == 4 + 4 + 6 + 2  # leads, costs, learning curves with one of means a model, model sizes
     for picture in pictures:
         ElementTree.fromstring(picture)
+
+
+@pytest.mark.parametrize("methods", [2, 40])
+def test_points_of_many_methods_stay_near_their_training_size(methods: int, tmp_path: Path) -> None:
+    names = [f"m{number}" for number in range(methods)]
+    lines = [found(method=name, size=size) for name in names for size in (4, 16, "full")]
+    blocks = read_contents(*record_of(tmp_path, judged(lines))).at_sizes("small")
+    picture = charts.learning(blocks, "topics", {name: number for number, name in enumerate(names)})
+    scale = charts.Scale([0.0, 2.0], charts.LEFT, charts.WIDTH - charts.RIGHT)
+    ticks = [scale(0.0), scale(1.0), scale(2.0)]
+    intervals = r'<line x1="([\d.]+)" y1="[\d.]+" x2="\1" y2="[\d.]+" stroke="(?!#bbb)[^"]+" stroke-width="0.7"'
+    places = [float(at) for at in re.findall(intervals, picture)]
+    assert len(places) == 3 * methods
+    assert max(min(abs(at - tick) for tick in ticks) for at in places) <= (ticks[1] - ticks[0]) / 6
 
 
 def test_it_needs_no_network_and_runs_no_script(contents: Contents) -> None:
