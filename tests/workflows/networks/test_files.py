@@ -133,6 +133,19 @@ def test_an_unreadable_image_is_named_and_counted_and_left_out_only_where_the_fi
     assert len(open_run(store=store.root).states("net-images", "blobs", "train")) == 16
 
 
+def test_of_a_file_that_is_split_only_the_rows_of_a_side_count_as_left_out(base: Path, store: Store) -> None:
+    (base / "train" / "cold" / "2.png").write_bytes(b"\x89PNG broken")
+    both = {"train": "train", "columns": {"image": "file"}, "split": 0.3, "skip_unreadable": True}
+    summary = done(write_workflow(base, "images", both, **FEW), store)
+    assert summary.failures == []
+    run = open_run(store=store.root)
+    rows = {split: len(run.states("net-images", "blobs", split)) for split in ("train", "test")}
+    assert sum(rows.values()) == 17
+    notes = "\n".join(summary.notes)
+    (told,) = (split for split in rows if f"blobs {split}: 1 of {rows[split] + 1} rows cannot be read" in notes)
+    assert f"blobs {'test' if told == 'train' else 'train'}: " not in notes
+
+
 def test_of_a_shard_one_row_at_least_is_readable(base: Path, store: Store) -> None:
     for path in (base / "test").glob("*/*.png"):
         path.write_bytes(b"no image")
