@@ -16,7 +16,7 @@ from orchestration.store.fingerprint_cache import FingerprintCache
 from tests import tiny
 from tests.workflows.films import TASK, films, write_films
 from vocabsem_core.errors import InputError
-from vocabsem_core.finetuning.trainer import Finetuning
+from vocabsem_core.finetuning.trainer import Classifier, Finetuning
 from vocabsem_core.numerics import checkpoint
 from workflows.compare.graph import comparison
 from workflows.compare.results import read_result, remarks
@@ -239,6 +239,21 @@ def test_a_disk_that_is_full_when_a_fit_is_done_is_told(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"No space left on device .* make room, then run again"):
         finetune._write_done(tmp_path / "done.safetensors", {}, {}, {}, torch.zeros(1), {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_that_are_not_numbers_are_no_result(folder, monkeypatch):
+    plain = Classifier.scores
+
+    def one_unknown(self, *given):
+        found = plain(self, *given).clone()
+        if len(found) == 10:  # the test rows; the validation rows are fewer
+            found[3, 1] = float("nan")
+        return found
+
+    monkeypatch.setattr(Classifier, "scores", one_unknown)
+    cells, outcomes = folder.run(LORA)
+    assert errors(outcomes) == {"method 'lora': predict() returned scores that are not numbers": 2}
+    assert folder.store.find(cells[0].fits[0]) is None
 
 
 def test_another_seed_trains_that_seed_alone(folder):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.labels import read_labels
@@ -67,20 +68,22 @@ def _by_label(labels: Mapping[int, _Class]) -> list[list[int]]:
     return list(groups.values())
 
 
-def rows_digest(
+def digest_and_count(
     file: SplitFile, names: Sequence[str], split: Split, limit: int | None, facts: FingerprintCache
-) -> str | None:
-    """Digest of the places of a split's rows; None where they are those that a limit keeps by hash of the row alone."""
+) -> tuple[str, int] | None:
+    """Of the places of a split's rows; None where they are those that a limit keeps by hash of the row alone."""
     if file.part is None and (split == "test" or limit is None):
         return None
 
-    def compute() -> str | None:
+    def compute() -> list[Any] | None:
         columns = read_split(file, file.names).values
         chosen = chosen_rows(file, columns, names, split, limit)
-        return None if chosen == kept_rows(fields_of_rows(file, columns), limit) else digest_of(chosen)
+        plain = chosen == kept_rows(fields_of_rows(file, columns), limit)
+        return None if plain else [digest_of(chosen), len(chosen)]
 
-    what = f"rows {sorted(file.columns.items())} {file.label!r} {file.values} {list(names)} {file.part} {split} {limit}"
-    return remembered(what, file, compute, facts)
+    read, asked = f"{sorted(file.columns.items())} {file.label!r} {file.values}", f"{file.part} {split} {limit}"
+    found = remembered(f"rows and their count {read} {list(names)} {asked}", file, compute, facts)
+    return None if found is None else (found[0], found[1])
 
 
 def digest_of(places: Sequence[int]) -> str:

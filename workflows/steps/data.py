@@ -14,7 +14,7 @@ from orchestration.store.fingerprint_cache import FingerprintCache
 from workflows.inputs.catalog import Task
 from workflows.inputs.labels import label_numbers
 from workflows.inputs.python_files import is_function
-from workflows.inputs.row_choice import chosen_rows, digest_of, rows_digest
+from workflows.inputs.row_choice import chosen_rows, digest_and_count, digest_of
 from workflows.inputs.row_files import Value
 from workflows.inputs.tables import (
     Part,
@@ -64,7 +64,7 @@ def rows_step(
     """
     file, names = split_file(task, split), list(task.config.words)
     digests, count = column_digests(file, facts), row_count(file, facts)
-    rows = rows_digest(file, names, split, limit, facts)  # where labels have a say in which rows these are
+    chosen = digest_and_count(file, names, split, limit, facts)  # where labels have a say in which rows these are
     subject = {"task": task.config.name, "split": "new" if split == "test" and task.new_rows else split}
     return Step(
         name=kind,
@@ -75,9 +75,14 @@ def rows_step(
             "fields": {field: digests[column] for field, column in sorted(file.columns.items())},
             "limit": limit,
             "rows_per_shard": ROWS_PER_SHARD,
-            **({"rows": rows} if rows is not None else {}),
+            **({"rows": chosen[0]} if chosen is not None else {}),
         },
-        local={**_place(file), "split": split, "names": names, "rows": min(count, limit or count)},
+        local={
+            **_place(file),
+            "split": split,
+            "names": names,
+            "rows": chosen[1] if chosen is not None else min(count, limit or count),
+        },
         resources=_LIGHT,
         files=source_files(file),
         subject=subject,

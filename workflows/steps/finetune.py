@@ -25,7 +25,7 @@ from workflows.config.compare import CompareExecution, Encoding
 from workflows.config.task import prompt_template
 from workflows.inputs.catalog import Task
 from workflows.inputs.models import Model, token_limit
-from workflows.methods.base import Method
+from workflows.methods.base import Method, check_scores
 from workflows.methods.resolved import ResolvedMethod
 from workflows.search.proposals import FixedTrials
 from workflows.search.trials import Configuration, configuration, telling, try_pack
@@ -192,8 +192,10 @@ def fill_finetune(work: StepContext) -> dict[str, float]:
         config = {"work": work, "threads": max(1, int(cores)) if workers else None}
         run_workers("workflows.steps.finetune:train", config, work.scratch, workers, cores, gpus, "batch_size")
     record, took, made, scores, weights = _read_done(work.scratch / _DONE)
+    rows = read_column(work.inputs["test_texts"], ROW_ID)
+    check_scores(method_of(work), scores, len(rows), len(work.identity["labels"]))
     columns = {"prediction": scores.argmax(dim=1).numpy().astype(np.int32), "scores": scores.numpy()}
-    work.out.write_shard(0, table_of(read_column(work.inputs["test_texts"], ROW_ID), columns), made)
+    work.out.write_shard(0, table_of(rows, columns), made)
     work.out.write("fitted.safetensors", save(weights))
     work.out.write("fit.json", json_bytes(record))
     return took

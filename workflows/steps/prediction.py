@@ -86,7 +86,9 @@ def fill_validation(work: StepContext) -> dict[str, float]:
         rows, labels = materials.held_out
         parts = torch.arange(len(labels)).split(_ROWS)
         member = first_member(fitted, work.identity.get("folds", 1))
-        scores = torch.cat([method.predict(settings, member, rows[part], materials) for part in parts]).float().numpy()
+        found = torch.cat([method.predict(settings, member, rows[part], materials) for part in parts])
+    check_scores(method, found, len(labels), len(materials.labels))
+    scores = found.float().numpy()
     record = {
         "rows": len(labels),
         "score": _score(scores, labels.numpy(), work.identity["metric"]),
@@ -231,6 +233,7 @@ class PromptPredictor:
         with listening(heard), measured() as took:
             prompts: Any = read_prompts(found)
             scores = method.predict(settings, fitted, prompts, materials)
+        check_scores(method, scores, len(rows), len(materials.labels))
         columns = {**predicted(work, scores), "cut": np.array([prompt.cut for prompt in found], dtype=np.int32)}
         work.out.write_shard(shard, table_of(rows, columns), numerics(materials.device), took)
 

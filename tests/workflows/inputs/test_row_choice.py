@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.store.fingerprint_cache import FingerprintCache
-from workflows.inputs.row_choice import chosen_rows, rows_digest
+from workflows.inputs.row_choice import chosen_rows, digest_and_count, digest_of
 from workflows.inputs.tables import Part, Split, SplitFile
 
 NAMES = ["bad", "good"]
@@ -54,10 +54,15 @@ def test_the_choice_is_in_the_key_only_where_labels_have_a_say(tmp_path: Path) -
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "".join(f"row {n},{NAMES[n % 2]}\n" for n in range(40)))
     whole, facts = SplitFile(path, {"text": "text"}, "label", None), FingerprintCache(tmp_path / "facts.json")
-    assert rows_digest(whole, NAMES, "train", None, facts) is None
-    assert rows_digest(whole, NAMES, "test", 5, facts) is None
-    assert rows_digest(whole, NAMES, "train", 30, facts) is None, "a plain limit that keeps two of each anyway"
+    assert digest_and_count(whole, NAMES, "train", None, facts) is None
+    assert digest_and_count(whole, NAMES, "test", 5, facts) is None
+    assert digest_and_count(whole, NAMES, "train", 30, facts) is None, "a plain limit that keeps two of each anyway"
     halves = [SplitFile(path, {"text": "text"}, "label", None, Part(0.2, seed, "test")) for seed in (0, 1)]
-    first, second = (rows_digest(half, NAMES, "test", None, facts) for half in halves)
-    assert None not in (first, second)
-    assert first != second
+    first, second = (digest_and_count(half, NAMES, "test", None, facts) for half in halves)
+    assert first is not None
+    assert second is not None
+    assert first[0] != second[0]
+    columns = table(40)
+    kept = chosen_rows(halves[0], columns, NAMES, "test", None)
+    assert first == (digest_of(kept), len(kept)) == digest_and_count(halves[0], NAMES, "test", None, facts)
+    assert (first[1], len(columns["text"])) == (8, 40)

@@ -133,11 +133,41 @@ def test_an_unreadable_image_is_named_and_counted_and_left_out_only_where_the_fi
     assert len(open_run(store=store.root).states("net-images", "blobs", "train")) == 16
 
 
-def test_of_a_shard_one_row_at_least_is_readable(base: Path, store: Store) -> None:
+def test_of_a_file_that_is_split_only_the_rows_of_a_side_count_as_left_out(base: Path, store: Store) -> None:
+    (base / "train" / "cold" / "2.png").write_bytes(b"\x89PNG broken")
+    both = {"train": "train", "columns": {"image": "file"}, "split": 0.3, "skip_unreadable": True}
+    summary = done(write_workflow(base, "images", both, **FEW), store)
+    assert summary.failures == []
+    run = open_run(store=store.root)
+    rows = {split: len(run.states("net-images", "blobs", split)) for split in ("train", "test")}
+    assert sum(rows.values()) == 17
+    notes = "\n".join(summary.notes)
+    (told,) = (split for split in rows if f"blobs {split}: 1 of {rows[split] + 1} rows cannot be read" in notes)
+    assert f"blobs {'test' if told == 'train' else 'train'}: " not in notes
+
+
+def test_a_shard_may_be_left_out_whole_and_of_a_split_one_row_at_least_is_readable(
+    base: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.steps.data.ROWS_PER_SHARD", 4)  # of the training rows 5 shards, of the test rows 3
+    readable = {split: sorted((base / split).glob("*/*.png")) for split in ("train", "test")}
+    for path in (*readable["train"][:4], readable["test"][8]):  # all of the first shard, and all of the last
+        path.write_bytes(b"no image")
+    skipping = write_workflow(base, "images", {**FOLDER, "skip_unreadable": True}, **FEW)
+    summary = done(skipping, store)
+    assert summary.failures == []
+    for split, left in (("train", readable["train"][4:]), ("test", readable["test"][:8])):
+        found = open_run(store=store.root).states("net-images", "blobs", split, "layer_00", form="numpy")
+        expected = np.stack([np.array(Image.open(path)).ravel() / 255 for path in left])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert open_run(store=store.root).states("net-images", "blobs", split, "head").shape == (len(left), 16)
+    assert "blobs test: 1 of 9 rows cannot be read and are left out" in "\n".join(summary.notes)
     for path in (base / "test").glob("*/*.png"):
         path.write_bytes(b"no image")
-    told = failure(write_workflow(base, "images", {**FOLDER, "skip_unreadable": True}, **FEW), store)
-    assert "9 of 9 rows cannot be read; of a shard at least one has to be readable; look at the files" in told
+    told = failure(skipping, open_store(base / "another"))
+    assert "9 of 9 rows cannot be read; at least one has to be readable; look at the files" in told
+    assert "row 1: " in told
+    assert "and 6 more" in told
 
 
 def test_images_are_labelled_over_http(base: Path, store: Store) -> None:

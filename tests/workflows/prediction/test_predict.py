@@ -13,6 +13,7 @@ import pytest
 from tests.workflows.films import TASK
 from tests.workflows.prediction.conftest import NAMES, Finished, finished
 from tests.workflows.sweeps import QUIET
+from vocabsem_core.finetuning.trainer import Classifier
 from workflows.methods.inputs.states import read_column
 from workflows.prediction.predict import predict
 from workflows.runtime.progress import plain_lines
@@ -122,6 +123,26 @@ def test_the_calibration_error_is_that_of_the_test_rows(compared: Finished, meth
     expected = sum(abs(hit[bins == n].mean() - sure[bins == n].mean()) * (bins == n).mean() for n in set(bins))
     assert chosen.certainty["rows"] == len(rows)
     assert chosen.certainty["after"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_scores_of_a_trained_model_that_are_not_numbers_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its validation rows, and of new rows."""
+    run = finished(tmp_path, TASK, methods=[{"method": "lora", "settings": {"epochs": 1}}])
+
+    def unknown(self: Classifier, prompts: Any, *given: Any) -> Any:
+        return plain(self, prompts, *given) * float("nan")
+
+    plain, told = Classifier.scores, r"method 'lora': predict\(\) returned scores that are not numbers"
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "scores", unknown)
+        with pytest.raises(Exception, match=told):
+            run.choose()
+    chosen = run.choose()
+    monkeypatch.setattr(Classifier, "scores", unknown)
+    with pytest.raises(Exception, match=told):
+        predict(chosen, run.folder / "test.jsonl", run.store, None, QUIET, plain_lines)
 
 
 def test_rows_unlike_the_training_rows_are_far(compared: Finished, tmp_path: Path) -> None:

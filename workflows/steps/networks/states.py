@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from orchestration.execution.work import StepContext
@@ -62,7 +63,7 @@ def network_encode_step(
     """A split's states. `name`: of the model."""
     layers, place = stored_layers(encoding.layers, LAYERS), place_of(network)
     subject = {"model": name, **rows.subject}
-    widths = {"layer_00": network.network.example.numel(), "head": network.encoder.head.weight.shape[1]}
+    widths = _widths(network)
     return Step(
         name="encode",
         label=f"encode {called(subject)}",
@@ -90,6 +91,11 @@ def network_encode_step(
     )
 
 
+def _widths(network: OpenNetwork) -> dict[str, int]:
+    """Of the states of each layer."""
+    return {"layer_00": network.network.example.numel(), "head": network.encoder.head.weight.shape[1]}
+
+
 class NetworkWorker:
     """Holds the network; fills one shard of states for each shard of rows."""
 
@@ -106,7 +112,10 @@ class NetworkWorker:
         return len(work.inputs["rows"].manifest["shards"])
 
     def fill(self, work: StepContext, shard: int) -> None:
-        """row_id and row_hash of the rows, and a column a layer; without rows that cannot be read, where so asked."""
+        """row_id and row_hash of the rows, and a column a layer; without rows that cannot be read, where so asked.
+
+        Of a shard that may be all of them, as long as the split has others.
+        """
         import numpy as np
 
         from orchestration.store.arrow import ROW_ID, column_array, read_table, table_of
@@ -116,7 +125,7 @@ class NetworkWorker:
         with measured() as took:
             inputs, unreadable = self._inputs(work, ids.tolist(), field_columns(table).to_pylist(), shard)
             kept = np.array([place not in unreadable for place in range(len(ids))])
-            self._check_unreadable(work, ids, unreadable)
+            self._check_unreadable(work, ids, unreadable, shard)
             columns = self.columns(work.identity, inputs)
         work.tell(len(ids), len(ids), "rows", part=str(shard), at_once=True)
         hashes = column_array(table, "row_hash")[kept]
@@ -126,6 +135,12 @@ class NetworkWorker:
         """A column a layer of inputs that the module takes."""
         import torch
 
+        if not inputs:  # which not every module takes
+            widths = _widths(self._network)
+            return {
+                name: stored_states(name, torch.empty(0, widths[name]), identity["store_dtype"])
+                for name in identity["layers"]
+            }
         batch = torch.stack(list(inputs))
         read = {"layer_00": lambda: batch.flatten(1).float(), "head": lambda: self._network.encoder.encode(batch)}
         return {name: stored_states(name, read[name](), identity["store_dtype"]) for name in identity["layers"]}
@@ -140,12 +155,12 @@ class NetworkWorker:
         """What the module takes of rows, and why others, by their place, cannot be read."""
         from workflows.inputs.contents import Unreadable
 
-        content, names = self._content(work.local["source"]), row_names(ids)
+        names = row_names(ids)
         inputs: list[Tensor] = []
         unreadable: dict[int, str] = {}
         for place, (row, fields, name) in enumerate(zip(ids, rows, names, strict=True)):
             try:
-                whole = {field: content(row, field, value) for field, value in fields.items()}
+                whole = self._whole(work, row, fields)
             except Unreadable as error:
                 unreadable[place] = str(error)
                 continue
@@ -153,6 +168,11 @@ class NetworkWorker:
             work.report_alive(shard)
             work.tell(place + 1, len(ids), "rows", part=str(shard))
         return inputs, unreadable
+
+    def _whole(self, work: StepContext, row: int, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with its contents. Raises Unreadable."""
+        content = self._content(work.local["source"])
+        return {field: content(row, field, value) for field, value in fields.items()}
 
     def _content(self, source: Mapping[str, Any]) -> Any:
         """What gives contents of a source, opened once for its shards."""
@@ -162,20 +182,37 @@ class NetworkWorker:
             self._source = source, contents_of(file_at(source))
         return self._source[1]
 
-    @staticmethod
-    def _check_unreadable(work: StepContext, ids: Any, unreadable: Mapping[int, str]) -> None:
-        """Raises ConfigError for rows that cannot be read, or where none can."""
-        if not unreadable or (work.identity["skip_unreadable"] and len(unreadable) < len(ids)):
+    def _other_readable(self, work: StepContext, shard: int) -> bool:
+        """Whether any row of the other shards can be read."""
+        from orchestration.store.arrow import ROW_ID, column_array, read_table
+        from workflows.inputs.contents import Unreadable
+
+        for other in range(self.shard_count(work)):
+            if other == shard:
+                continue
+            table = read_table(work.inputs["rows"].shard(other))
+            for row, fields in zip(column_array(table, ROW_ID).tolist(), field_columns(table).to_pylist(), strict=True):
+                work.report_alive(shard)
+                with suppress(Unreadable):
+                    self._whole(work, row, fields)
+                    return True
+        return False
+
+    def _check_unreadable(self, work: StepContext, ids: Any, unreadable: Mapping[int, str], shard: int) -> None:
+        """Raises ConfigError for rows that cannot be read, or where none of the split can."""
+        skip = work.identity["skip_unreadable"]
+        if not unreadable or (skip and (len(unreadable) < len(ids) or self._other_readable(work, shard))):
             return
+        rows = work.inputs["rows"].rows
+        count, of = (rows, rows) if skip else (len(unreadable), len(ids))
         lines = [f"  row {ids[place] + 1}: {told}" for place, told in list(unreadable.items())[:_SHOWN]]
-        more = len(unreadable) - len(lines)
+        more = count - len(lines)
         lines += [f"  and {more:,} more"] if more else []
         advice = "remove them, or set skip_unreadable: true in the task's `source`, which leaves such rows out"
-        if work.identity["skip_unreadable"]:
-            advice = "of a shard at least one has to be readable; look at the files"
+        if skip:
+            advice = "at least one has to be readable; look at the files"
         raise ConfigError(
-            f"{work.local['source']['path']}: {len(unreadable):,} of {len(ids):,} rows cannot be read; {advice}\n"
-            + "\n".join(lines)
+            f"{work.local['source']['path']}: {count:,} of {of:,} rows cannot be read; {advice}\n" + "\n".join(lines)
         )
 
 
