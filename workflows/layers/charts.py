@@ -49,7 +49,7 @@ def scores_by_layer(found: LayerResults, basis: str) -> str:
             drawn.append(marker(px, y(score["mean"]), number, title=told))
         last_x, last = places[-1]
         drawn.append(marker(last_x, y(last["mean"]), number))
-        ends.append((last_x, y(last["mean"]), name))
+        ends.append((last_x, y(last["mean"]), name, number))
     title = f"{found.task}, {found.model}, basis {basis}: {found.metric.replace('_', '-')}"
     return panel(title, [*drawn, *labels(ends)])
 

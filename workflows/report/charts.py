@@ -73,7 +73,7 @@ def cost(block: Block, task: str, numbers: Numbers) -> str:
     x = Scale([value for *_, total, marginal in points for value in (total, marginal)], LEFT, WIDTH - RIGHT, log=True)
     y = Scale([mean for _, mean, _, _ in points], HEIGHT - BOTTOM, TOP)
     drawn = frame(x, y, "seconds, logarithmic")
-    drawn += labels([(x(total), y(mean), method) for method, mean, total, _ in points])
+    drawn += labels([(x(total), y(mean), method, numbers[method]) for method, mean, total, _ in points])
     for method, mean, total, marginal in points:
         drawn += [
             line(x(marginal), y(mean), x(total), y(mean), colour(numbers[method]), 1, "1 3"),
@@ -114,7 +114,7 @@ def learning(blocks: Mapping[int | str, Block], task: str | None, numbers: Numbe
         for at, one in placed:
             drawn.append(line(at, y(one.low), at, y(one.high), colour(which), 0.7))
             drawn.append(marker(at, y(one.mean), which, title=f"{method} {one.mean:.3f}"))
-        ends.append((placed[-1][0], y(placed[-1][1].mean), method))
+        ends.append((placed[-1][0], y(placed[-1][1].mean), method, which))
     return panel(f"{task or f'mean over {len(last.tasks)} tasks'}, {last.model}", [*drawn, *labels(ends)])
 
 
@@ -148,7 +148,7 @@ def model_sizes(blocks: Sequence[Block], task: str, numbers: Numbers) -> str:
         which = numbers[method]
         drawn += [line(*first, *second, colour(which), 1.6, dash(which)) for first, second in pairwise(points)]
         drawn += [marker(*point, which) for point in points]
-        ends.append((*points[-1], method))
+        ends.append((*points[-1], method, which))
     return panel(task, [*drawn, *labels(ends)])
 
 

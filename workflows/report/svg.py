@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT = 400, 300  # of a panel, in the pixels of a phone
-LEFT, RIGHT, TOP, BOTTOM = 40, 142, 26, 40  # margins; labels stand on the right
+LEFT, RIGHT, TOP, BOTTOM = 40, 154, 26, 40  # margins; labels stand on the right
 _LONGEST = 20  # letters of a label that have room there
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#3b9dd6", "#000000")  # after Okabe and Ito
 _SHAPES = ("circle", "square", "up", "diamond", "down", "plus", "cross")
@@ -103,20 +103,20 @@ def svg_file(chart: str) -> str:
     return chart.replace("<svg", head, 1).replace(">", f"><style>{STYLE}</style>", 1) + "\n"
 
 
-def labels(places: Sequence[tuple[float, float, str]], bottom: float = HEIGHT - BOTTOM) -> list[str]:
-    """Names on the right of points (x, y, name), each joined to its point; none covers another."""
+def labels(places: Sequence[tuple[float, float, str, int]], bottom: float = HEIGHT - BOTTOM) -> list[str]:
+    """Names on the right of points (x, y, name, number), with their marks and joined to them; none covers another."""
     ordered = sorted(places, key=lambda place: place[1])
     heights: list[float] = []
-    for _, y, _ in ordered:
+    for _, y, _, _ in ordered:
         heights.append(max(y, heights[-1] + _LABEL if heights else TOP))
     for place in range(len(heights) - 1, -1, -1):  # what fell out below pushes the others up
         most = bottom + 6 if place == len(heights) - 1 else heights[place + 1] - _LABEL
         heights[place] = min(heights[place], most)
     x = WIDTH - RIGHT + 16
     drawn = []
-    for (px, py, name), y in zip(ordered, heights, strict=True):
+    for (px, py, name, number), y in zip(ordered, heights, strict=True):
         shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        drawn += [line(px + 7, py, x - 2, y, "#bbb", 0.7), text(x, y + 4, shown)]
+        drawn += [line(px + 7, py, x - 2, y, "#bbb", 0.7), marker(x + 5, y, number), text(x + 14, y + 4, shown)]
     return drawn
 
 

@@ -186,7 +186,7 @@ def test_marks_of_methods_differ_by_more_than_colour() -> None:
 def test_labels_on_the_right_never_cover_each_other() -> None:
     from workflows.report.svg import HEIGHT, labels
 
-    drawn = "".join(labels([(50.0, 200.0 + 0.1 * place, f"m{place}") for place in range(14)]))
+    drawn = "".join(labels([(50.0, 200.0 + 0.1 * place, f"m{place}", place) for place in range(14)]))
     heights = sorted(float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.-]+)"', drawn))
     assert all(second - first >= 12.9 for first, second in itertools.pairwise(heights))
     assert heights[0] > 0
@@ -207,9 +207,10 @@ def test_a_single_result_without_recorded_costs_makes_a_page(tmp_path: Path) -> 
 def test_a_label_that_is_too_long_for_its_place_is_cut_and_says_so() -> None:
     from workflows.report.svg import labels
 
-    drawn = "".join(labels([(10.0, 50.0, "knn-prompting-demos"), (10.0, 90.0, "a-name-of-more-letters")]))
+    drawn = "".join(labels([(10.0, 50.0, "knn-prompting-demos", 0), (10.0, 90.0, "a-name-of-more-letters", 1)]))
     assert ">knn-prompting-demos<" in drawn
     assert ">a-name-of-more-lett…<" in drawn
+    assert drawn.index("<circle") < drawn.index("knn-prompting-demos")  # its mark in the chart
 
 
 def test_where_classes_are_many_the_most_frequent_mistakes_are_listed() -> None:
