@@ -32,7 +32,7 @@ class Neighbours(Method):
 
     @abstractmethod
     def neighbors(self, settings: Any, states: Tensor, k: int, materials: TaskFeatures) -> tuple[Tensor, Tensor]:
-        """Distances and row numbers of the k nearest training rows, [n, k], in the order of `baselines.knn.smallest`."""
+        """Distances and row numbers of the k nearest training rows, [n, k], in the order of `knn.smallest`."""
 
     def weigh(self, settings: Any, gaps: Tensor, votes: Tensor, states: Tensor, materials: TaskFeatures) -> Tensor:
         """Class scores [n, classes] by the neighbours' distances and classes, [n, k]. The default: one vote each."""
