@@ -321,41 +321,6 @@ def test_dense_demonstrations_need_the_head_layer(compare: Compared) -> None:
         compare(methods=[method], encoding={"layers": ["layer_01"]})
 
 
-@pytest.mark.parametrize(
-    ("method", "settings"),
-    [
-        ("zero-shot", {"contextual": True}),
-        ("calibration", {"centre": "content-free"}),
-        ("affinity-centred", {"centre": "content-free"}),
-    ],
-)
-def test_content_free_prompts_need_shared_demonstrations(method: str, settings: dict[str, Any]) -> None:
-    asked = MethodConfig(method=method, demonstrations="bm25", settings=settings)
-    with pytest.raises(ConfigError, match="need demonstrations that all prompts share, found demonstrations: bm25"):
-        resolve(asked)
-
-
-@pytest.mark.parametrize("kind", ["random", "bm25"])
-@pytest.mark.parametrize("size", ["full", 3])
-def test_a_mean_of_unlabelled_rows_is_of_all_that_are_read(kind: str, size: Any, compare: Compared) -> None:
-    """affinity-centred, whose labels are not read, sees states from the rows that `semantic-prior` learns from."""
-    methods = [{"method": name, "demonstrations": kind} for name in ("affinity-centred", "semantic-prior")]
-    store, cells, outcomes = compare(methods=methods, train_size=size)
-    assert {outcome.state for outcome in outcomes.values()} == {"ran"}
-    centred, prior = (store.find(cell.fits[0].inputs["train"]) for cell in cells)
-    assert centred.rows == prior.rows > len(demonstrations(store, cells[0].fits[0])["validation"])
-
-
-def test_a_method_that_holds_nothing_out_learns_from_all_rows_beside_the_demonstrations(compare: Compared) -> None:
-    store, (cell,), _ = compare(methods=[{"method": "semantic-prior", "demonstrations": "bm25"}])
-    inputs = {role: store.find(step) for role, step in cell.fits[0].inputs.items()}
-    listed = demonstrations(store, cell.fits[0])
-    both = TaskFeatures(inputs, "head", CLASSES, "full", 0, hold_out=False)
-    assert len(both.train.labels) == len(both.validation.labels) == len({*listed["train"], *listed["validation"]})
-    assert len(both.train.labels) == both.labelled_rows
-    assert cell.fits[0].identity["held_out"] is False
-
-
 def test_a_fit_with_random_demonstrations_depends_on_the_seed() -> None:
     assert resolve(MethodConfig(method="icl")).depends_on_seed("full")
     assert resolve(MethodConfig(method="knn", demonstrations="random")).depends_on_seed("full")

@@ -222,7 +222,7 @@ class Odd(Method):
         return {"weight": weight, "first": weight[0]}
 
     def predict(self, settings, fitted, states, materials):
-        return states @ fitted["weight"].T
+        return states @ torch.nn.Parameter(fitted["weight"]).T
 """
 
 
@@ -235,6 +235,8 @@ def test_parameters_views_and_paths_are_stored_like_plain_tensors_and_text(folde
     assert stored
     assert all(torch.equal(one["first"], one["weight"][0]) for one in stored)
     assert fits[0].json("fit.json")["settings"] == {"place": "here"}
+    cli(folder, "predict", "latest", "--task", "small", "--data", "test.jsonl", "--out", "odd.csv")
+    assert len((folder / "odd.csv").read_text().splitlines()) == 1 + 30
 
 
 SWEEP = {

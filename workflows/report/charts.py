@@ -101,7 +101,7 @@ def learning(blocks: Mapping[int | str, Block], task: str | None, numbers: Numbe
     y = Scale(bounds, HEIGHT - BOTTOM, TOP)
     drawn = frame(x, y, "training rows per class", [(place, str(size)) for place, size in enumerate(sizes)])
     ends = []
-    apart = min(3.0, (x(1.0) - x(0.0)) / 3 / max(1, len(found)))  # intervals stand side by side, near their size
+    apart = min(3.0, (x(1.0) - x(0.0)) / 3 / len(found))  # intervals stand side by side, near their size
     for number_of, (method, points) in enumerate(found.items()):
         aside = apart * (number_of - (len(found) - 1) / 2)
         which = numbers[method]

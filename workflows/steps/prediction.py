@@ -15,7 +15,7 @@ from orchestration.graph import Resources, Step
 from orchestration.store.artifacts import Artifact
 from orchestration.store.files import json_bytes
 from vocabsem_core.names import WHOLE
-from workflows.methods.base import Method, check_scores
+from workflows.methods.base import Method, check_scores, plain_scores
 from workflows.methods.custom import naming_the_file
 from workflows.methods.ensembles import first_member, predict_folds
 from workflows.steps.code import code_of, method_code
@@ -86,7 +86,8 @@ def fill_validation(work: StepContext) -> dict[str, float]:
         rows, labels = materials.held_out
         parts = torch.arange(len(labels)).split(_ROWS)
         member = first_member(fitted, work.identity.get("folds", 1))
-        found = torch.cat([method.predict(settings, member, rows[part], materials) for part in parts])
+        predicted_parts = (method.predict(settings, member, rows[part], materials) for part in parts)
+        found = torch.cat([plain_scores(method, scores) for scores in predicted_parts])
     check_scores(method, found, len(labels), len(materials.labels))
     scores = found.float().numpy()
     record = {
